@@ -1,0 +1,38 @@
+# Everything here sets itself up: a virtual environment in .venv with the pinned packages.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: phase test lint bench lock clean
+
+phase: $(STAMP)
+	$(RUN) -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
+
+test: $(STAMP) lint
+	$(RUN) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(STAMP)
+	$(RUN) -m benchmarks.simulation
+
+# Resolves the newest packages that pyproject.toml allows; commit the result.
+lock: $(STAMP)
+	$(VENV)/bin/pip install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header \
+	  --no-annotate --no-emit-index-url --no-emit-find-links --extra test --extra notebooks \
+	  --output-file requirements.lock pyproject.toml
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,169 @@
+"""Adam as a pure function: the paper's Algorithm 1, on any pytree of parameters.
+
+    m ← β1 m + (1−β1) g,   v ← β2 v + (1−β2) g∘g,   x ← x − η_k m/(√v + ε)
+
+Hyperparameters are arrays, so they can be vmapped and traced, and they are held as 1 − β1
+and 1 − β2: in float32 the difference 1 − β2 loses its digits when β2 is near 1.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+
+Initialization = Literal["zero", "first_gradient", "bias_correction"]
+"""How the first moments are set: zero; the NeurIPS version's m = ∇f(x0), v = max_i ∇f_i(x0)²;
+or zero with the bias correction of Kingma & Ba (2015)."""
+
+Schedule = Literal["constant", "inverse_sqrt", "inverse_sqrt_epoch"]
+"""Step sizes: η0; η0/√k with k the step; η0/√k with k the epoch. Both counts start at 1."""
+
+
+class Hyperparameters(NamedTuple):
+    """Hyperparameters of Adam; every field may be traced or batched."""
+
+    one_minus_beta1: ArrayLike  # []
+    one_minus_beta2: ArrayLike  # []
+    epsilon: ArrayLike = 0.0  # [] outside the root
+    epsilon_root: ArrayLike = 0.0  # [] inside the root, as optax has it; the paper has none
+
+
+class AdamState(NamedTuple):
+    """Moments of Adam. Leaves of the moments have the parameters' shapes."""
+
+    first: PyTree  # m_k
+    second: PyTree  # v_k
+    step: Int[Array, ""]  # number of updates so far
+
+
+def hyperparameters(
+    beta1: float, beta2: float, *, epsilon: float = 0.0, epsilon_root: float = 0.0
+) -> Hyperparameters:
+    """Hyperparameters from β1 and β2 in [0, 1).
+
+    For β2 within 1e-6 of 1 build `Hyperparameters` from 1 − β2 itself.
+
+    Raises:
+      ValueError: a β outside [0, 1), or a negative ε.
+    """
+    for name, value in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}={value} is outside [0, 1)")
+    for name, value in (("epsilon", epsilon), ("epsilon_root", epsilon_root)):
+        if not value >= 0:
+            raise ValueError(f"{name}={value} is negative")
+    return Hyperparameters(1.0 - beta1, 1.0 - beta2, epsilon, epsilon_root)
+
+
+def init(params: PyTree) -> AdamState:
+    """Zero moments, for the initializations `zero` and `bias_correction`."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return AdamState(first=zeros, second=zeros, step=jnp.zeros((), jnp.int32))
+
+
+def init_from_gradients(full_gradient: PyTree, largest_square: PyTree) -> AdamState:
+    """Moments of the NeurIPS version (arXiv:2208.09632): m = ∇f(x0), v = max_i ∇f_i(x0)∘∇f_i(x0)."""
+    chex.assert_trees_all_equal_shapes(full_gradient, largest_square)
+    return AdamState(first=full_gradient, second=largest_square, step=jnp.zeros((), jnp.int32))
+
+
+def update(
+    grads: PyTree, state: AdamState, hyper: Hyperparameters, *, bias_correction: bool = False
+) -> tuple[PyTree, AdamState]:
+    """One update of Algorithm 1: returns (direction m/(√v + ε), new state).
+
+    Where the denominator is zero no gradient was ever seen, and the direction is 0. With
+    `bias_correction` (static) m and v are divided by 1 − β^k first, as in Kingma & Ba (2015).
+    """
+    p, q, epsilon, epsilon_root = hyper
+    step = state.step + 1
+    # m − p·m, not β1·m: β = 1 − p would round p, and v + q(g² − v) would cancel at small β2.
+    first = jax.tree.map(lambda m, g: m - p * m + p * g, state.first, grads)
+    second = jax.tree.map(lambda v, g: v - q * v + q * (g * g), state.second, grads)
+    m_hat, v_hat = first, second
+    if bias_correction:
+        m_hat = jax.tree.map(lambda m: m / one_minus_power(p, step), first)
+        v_hat = jax.tree.map(lambda v: v / one_minus_power(q, step), second)
+    direction = jax.tree.map(lambda m, v: _ratio(m, v, epsilon, epsilon_root), m_hat, v_hat)
+    return direction, AdamState(first, second, step)
+
+
+def one_minus_power(one_minus_beta: ArrayLike, power: ArrayLike) -> Array:
+    """1 − β^k from 1 − β, accurate as β → 1 (and 1 at β = 0 when k ≥ 1)."""
+    return -jnp.expm1(power * jnp.log1p(-jnp.asarray(one_minus_beta)))
+
+
+def step_size(
+    schedule: Schedule, initial: ArrayLike, step: ArrayLike, num_components: ArrayLike = 1
+) -> Array:
+    """η_k for the step that follows `step` updates; `num_components` turns steps into epochs."""
+    initial = jnp.asarray(initial)
+    if schedule == "constant":
+        return initial
+    if schedule == "inverse_sqrt":
+        count = jnp.asarray(step) + 1
+    elif schedule == "inverse_sqrt_epoch":
+        count = jnp.asarray(step) // num_components + 1
+    else:
+        raise ValueError(f"schedule={schedule!r} is not one of {', '.join(get_args(Schedule))}")
+    return initial / jnp.sqrt(count.astype(initial.dtype))
+
+
+def scale_by_adam(
+    hyper: Hyperparameters, *, initialization: Initialization = "zero"
+) -> optax.GradientTransformation:
+    """The update above as an optax transformation, with direction m/(√v + ε).
+
+    With `bias_correction` it equals `optax.scale_by_adam`. An optax transformation never sees the
+    components, so `first_gradient` takes m and v from the first gradient that it is given.
+    """
+    if initialization not in get_args(Initialization):
+        allowed = ", ".join(get_args(Initialization))
+        raise ValueError(f"initialization={initialization!r} is not one of {allowed}")
+
+    def init_fn(params: PyTree) -> AdamState:
+        return init(params)
+
+    def update_fn(
+        updates: PyTree, state: AdamState, params: PyTree | None = None
+    ) -> tuple[PyTree, AdamState]:
+        del params
+        if initialization == "first_gradient":
+            is_first = state.step == 0
+            state = state._replace(
+                first=jax.tree.map(lambda m, g: jnp.where(is_first, g, m), state.first, updates),
+                second=jax.tree.map(
+                    lambda v, g: jnp.where(is_first, g * g, v), state.second, updates
+                ),
+            )
+        return update(updates, state, hyper, bias_correction=initialization == "bias_correction")
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def adam(
+    learning_rate: ArrayLike | Callable[[ArrayLike], ArrayLike],
+    hyper: Hyperparameters,
+    *,
+    initialization: Initialization = "zero",
+) -> optax.GradientTransformation:
+    """The paper's Adam for optax users; `learning_rate` is a number or an optax schedule.
+
+    With `initialization="bias_correction"` it equals `optax.adam`. For the paper's η0/√k pass
+    `functools.partial(step_size, "inverse_sqrt", eta0)`.
+    """
+    return optax.chain(
+        scale_by_adam(hyper, initialization=initialization),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def _ratio(
+    m: Float[Array, "..."], v: Float[Array, "..."], epsilon: ArrayLike, epsilon_root: ArrayLike
+) -> Float[Array, "..."]:
+    denominator = jnp.sqrt(v + epsilon_root) + epsilon
+    return jnp.where(denominator > 0, m / denominator, 0)

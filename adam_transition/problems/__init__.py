@@ -1,0 +1,51 @@
+"""Finite sums, the problem class of the paper, and the constructions with their exact constants."""
+
+from adam_transition.problems.constructions import (
+    BoundedLinear,
+    Counterexample,
+    counterexample,
+    reddi,
+    reddi_mod3,
+    reddi_online,
+    reddi_stochastic,
+)
+from adam_transition.problems.finite_sum import (
+    FiniteSum,
+    as_arrays,
+    component_gradients,
+    from_loss,
+    full_gradient,
+    gap,
+    objective,
+    stack,
+)
+from adam_transition.problems.problem_class import ProblemClass
+from adam_transition.problems.quadratics import (
+    Quadratics,
+    nonrealizable_quadratics,
+    quadratics,
+    realizable_quadratics,
+)
+
+__all__ = [
+    "BoundedLinear",
+    "Counterexample",
+    "FiniteSum",
+    "ProblemClass",
+    "Quadratics",
+    "as_arrays",
+    "component_gradients",
+    "counterexample",
+    "from_loss",
+    "full_gradient",
+    "gap",
+    "nonrealizable_quadratics",
+    "objective",
+    "quadratics",
+    "realizable_quadratics",
+    "reddi",
+    "reddi_mod3",
+    "reddi_online",
+    "reddi_stochastic",
+    "stack",
+]

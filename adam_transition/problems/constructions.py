@@ -1,0 +1,125 @@
+"""The piecewise constructions: the paper's counterexample and the examples of Reddi et al. (2018).
+
+In all of them component 0 has the large positive slope and the others small negative ones.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from adam_transition.problems.problem_class import Number, ProblemClass
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Counterexample:
+    """The paper's construction, by which Adam diverges for small β2; made by `counterexample`.
+
+    f_0(x) = c·x for x ≥ −1 and (c/2)(x+2)² − 3c/2 below, c = 1 + (n−1)a; f_i likewise with slope −a.
+    The slopes sum to 1; the minimiser is −2; f is realizable (D0 = 0) and unbounded gradients occur.
+    """
+
+    num_components: ArrayLike  # [] n
+    a: ArrayLike | Fraction  # [] slope of the other components, > 0
+
+    shape = ()
+    minimiser = -2.0
+
+    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        unit_slope = jnp.where(x >= -1, x, 0.5 * (x + 2) ** 2 - 1.5)
+        return self._slope(index) * unit_slope
+
+    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return self._slope(index) * jnp.minimum(x + 2, 1)
+
+    def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
+        return x
+
+    def problem_class(self) -> ProblemClass:
+        """The least class: L = c, D0 = 0, D1 = n²(c² + (n−1)a²); exact if a is a Fraction."""
+        n, a = int(self.num_components), _concrete(self.a)
+        c = 1 + (n - 1) * a
+        return ProblemClass(n, c, 0, n**2 * (c**2 + (n - 1) * a**2))
+
+    def _slope(self, index: ArrayLike) -> Array:
+        return jnp.where(index == 0, 1 + (self.num_components - 1) * self.a, -self.a)
+
+
+def counterexample(n: int, a: Number | None = None) -> Counterexample:
+    """The paper's counterexample; a defaults to the paper's choice 1/(n−1)², a Fraction.
+
+    Raises:
+      ValueError: n < 3 or a ≤ 0.
+
+    >>> counterexample(3).problem_class().d1  # the paper states 2n² = 18
+    Fraction(171, 8)
+    """
+    if n < 3:
+        raise ValueError(f"n={n}: the counterexample needs n ≥ 3")
+    a = Fraction(1, (n - 1) ** 2) if a is None else a
+    if not 0 < a < float("inf"):
+        raise ValueError(f"a={a}: the counterexample needs a finite a > 0")
+    return Counterexample(n, a)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BoundedLinear:
+    """f_0(x) = large·x, f_i(x) = −small·x on [−1, 1]; made by the `reddi_…` functions."""
+
+    num_components: ArrayLike  # [] n
+    large: ArrayLike | Fraction  # [] slope of component 0
+    small: ArrayLike | Fraction  # [] minus the slope of the others
+
+    shape = ()
+    minimiser = -1.0
+
+    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return self.gradient(index, x) * x
+
+    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.where(index == 0, self.large, -self.small) * jnp.ones_like(x)
+
+    def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.clip(x, -1, 1)
+
+    def problem_class(self) -> ProblemClass:
+        """The least class: L = 0, D0 = 0, D1 = n² Σ s_i² / (Σ s_i)² for the slopes s_i."""
+        n, large, small = int(self.num_components), _concrete(self.large), _concrete(self.small)
+        squares, total = large**2 + (n - 1) * small**2, large - (n - 1) * small
+        return ProblemClass(n, 0, 0, Fraction(n**2) * squares / total**2)
+
+
+def reddi(n: int) -> BoundedLinear:
+    """Reddi et al.'s deterministic example: n·x once, −x otherwise. D1 = n⁴ + n³ − n²."""
+    return _bounded_linear(n, n, 1)
+
+
+def reddi_mod3(large: Number = 3) -> BoundedLinear:
+    """Reddi et al.'s Theorem 1: C·x every third step, −x otherwise, C > 2; cyclic order."""
+    if not large > 2:
+        raise ValueError(f"large={large}: the mod-3 example needs C > 2")
+    return _bounded_linear(3, large, 1)
+
+
+def reddi_online() -> BoundedLinear:
+    """Their synthetic online experiment: 1010·x every 101st step, −10·x otherwise; cyclic order."""
+    return _bounded_linear(101, 1010, 10)
+
+
+def reddi_stochastic() -> BoundedLinear:
+    """Their synthetic stochastic experiment: 1010·x with probability 0.01, −10·x otherwise."""
+    return _bounded_linear(100, 1010, 10)
+
+
+def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
+    if n < 2:
+        raise ValueError(f"n={n}: the example needs n ≥ 2")
+    return BoundedLinear(n, large, small)
+
+
+def _concrete(value: ArrayLike | Fraction) -> Number:
+    return Fraction(value) if isinstance(value, int | Fraction) else float(value)

@@ -1,0 +1,84 @@
+"""The problem class F^n_{L,D0,D1}(R^d): finite sums under A1 and A2."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from adam_transition.problems.finite_sum import FiniteSum, component_gradients
+
+Number = int | float | Fraction
+
+
+@dataclass(frozen=True)
+class ProblemClass:
+    """All f = (1/n) Σ f_i with (A1) L-Lipschitz ∇f_i and (A2) Σ‖∇f_i‖² ≤ D1‖∇f‖² + D0.
+
+    Constants may be `Fraction`s; those of the piecewise problems are, where their parameters are.
+
+    Raises:
+      ValueError: n < 1, a negative or non-finite constant, or D1 < n, which no f attains
+        (Cauchy–Schwarz) unless its gradient vanishes everywhere.
+    """
+
+    n: int
+    smoothness: Number  # L
+    d0: Number
+    d1: Number
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n={self.n} is below 1")
+        for name in ("smoothness", "d0", "d1"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value} is not a finite number that is at least 0")
+        if self.d1 < self.n:
+            raise ValueError(f"d1={self.d1} is below n={self.n}: the class is empty")
+
+    def contains(self, other: "ProblemClass") -> bool:
+        """Whether every member of `other` is a member of this class."""
+        return (
+            other.n == self.n
+            and other.smoothness <= self.smoothness
+            and other.d0 <= self.d0
+            and other.d1 <= self.d1
+        )
+
+    def scaled(self, factor: Number) -> "ProblemClass":
+        """The class of s·f for f in this one: L scales by s, D0 by s², D1 not at all."""
+        if factor <= 0:
+            raise ValueError(f"factor={factor} is not positive")
+        return ProblemClass(self.n, self.smoothness * factor, self.d0 * factor**2, self.d1)
+
+    def violations(
+        self, problem: FiniteSum, points: Float[Array, "P ..."], *, relative: float = 1e-6
+    ) -> list[str]:
+        """Membership test by evaluation: how A1 or A2 fails at the points or between neighbours.
+
+        A1 is tested on every component and each pair of consecutive points. An empty list is no
+        proof of membership; an entry is a proof of the contrary, up to `relative` rounding.
+        """
+        n = int(problem.num_components)
+        if n != self.n:
+            return [f"the problem has n={n} components, the class n={self.n}"]
+        table = jax.vmap(lambda x: component_gradients(problem, x, n))(points)
+        g = np.asarray(table, np.float64).reshape(len(points), n, -1)
+        found = []
+        for point, rows in zip(np.asarray(points), g, strict=True):
+            total, full = np.sum(rows**2), np.sum(rows.mean(axis=0) ** 2)
+            bound = float(self.d1) * full + float(self.d0)
+            if total > bound * (1 + relative):
+                found.append(f"A2 fails at x={point}: Σ‖∇f_i‖²={total:g} > {bound:g}")
+        flat = np.asarray(points, np.float64).reshape(len(points), -1)
+        distances = np.linalg.norm(np.diff(flat, axis=0), axis=1)
+        changes = np.linalg.norm(np.diff(g, axis=0), axis=2).max(axis=1)
+        bounds = float(self.smoothness) * distances
+        for k in np.flatnonzero(changes > bounds * (1 + relative) + relative):
+            found.append(
+                f"A1 fails between points {k} and {k + 1}: a gradient moves by {changes[k]:g} "
+                f"> L‖x−y‖={bounds[k]:g}"
+            )
+        return found

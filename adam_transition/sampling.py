@@ -1,0 +1,81 @@
+"""Index streams: which component Adam sees at each step.
+
+A stream is a pure function of (key, step, n), so it can be entered at any step, and it is the same
+for every cell with the same key and n (common random numbers), whatever else differs.
+
+The randomness of step k is one block of Threefry-2x32 with counter k: `fold_in(key, k)`.
+"""
+
+from functools import partial
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Int, Key, UInt32
+
+Sampling = Literal["cyclic", "random_shuffling", "shuffle_once", "with_replacement"]
+"""cyclic: 0, 1, …, n−1 repeated. random_shuffling: a fresh uniform permutation each epoch
+(Theorem 3.3). shuffle_once: one uniform permutation, repeated. with_replacement: independent
+and uniform (Theorem 3.1)."""
+
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+
+
+def stream_key(seed: int) -> Key[Array, ""]:
+    """The key of a stream. The generator is named here because streams are defined by it."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def indices(
+    sampling: Sampling,
+    key: Key[Array, ""],
+    start: ArrayLike,
+    count: int,
+    num_components: ArrayLike,
+    *,
+    max_components: int,
+) -> Int[Array, " count"]:
+    """Component indices of the steps start, …, start + count − 1.
+
+    `sampling`, `count` and `max_components` are static; `start` and `num_components` (at most
+    `max_components`) may be traced, so cells of different n share one program. The key is read,
+    not consumed: the same key gives the same stream.
+
+    A draw with replacement is a 32-bit word modulo n, a bias below n/2³². A permutation orders its
+    epoch by 64-bit words, so it is uniform but for ties, of probability below n²/2⁶⁵.
+
+    Raises:
+      ValueError: `sampling` is not one of `SAMPLINGS`.
+    """
+    n = jnp.asarray(num_components, jnp.int32)
+    steps = jnp.asarray(start, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
+    if sampling == "cyclic":
+        return steps % n
+    if sampling == "with_replacement":
+        return (_words(key, steps)[:, 0] % n.astype(jnp.uint32)).astype(jnp.int32)
+    if sampling == "shuffle_once":
+        return _permutations(key, jnp.int32(0), max_components, n)[steps % n]
+    if sampling == "random_shuffling":
+        epoch_start = start // n * n
+        # whole epochs that cover the steps: one begun before `start`, one finished after the end
+        shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
+        return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)
+    raise ValueError(f"sampling={sampling!r} is not one of {', '.join(SAMPLINGS)}")
+
+
+def _permutations(
+    key: Key[Array, ""], epoch_start: Int[Array, ""], count: int, n: Int[Array, ""]
+) -> Int[Array, " count"]:
+    """Uniform permutations of 0 … n−1, one an epoch, from the start of an epoch; all in one sort.
+
+    The last epoch is cut off and therefore not a permutation, unless `count` is a multiple of n.
+    """
+    steps = epoch_start + jnp.arange(count, dtype=jnp.int32)
+    words = _words(key, steps)
+    *_, shuffled = jax.lax.sort((steps // n, words[:, 0], words[:, 1], steps % n), num_keys=3)
+    return shuffled
+
+
+@partial(jax.vmap, in_axes=(None, 0))
+def _words(key: Key[Array, ""], step: Int[Array, ""]) -> UInt32[Array, "2"]:
+    return jax.random.key_data(jax.random.fold_in(key, step))

@@ -1,0 +1,140 @@
+"""Trajectories of Adam on a finite sum: problem + index stream + Adam → trace.
+
+`simulate` runs one cell. It is a pure function of arrays, so many cells are `jax.vmap` of it: map
+over (β1, β2) with the key and the problem unmapped, and all cells share one index stream, drawn
+once; map over n and the seed outside that. No cell can reach another.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
+
+from adam_transition import adam
+from adam_transition.problems import FiniteSum, component_gradients, gap
+from adam_transition.sampling import Sampling, indices
+
+
+class Method(NamedTuple):
+    """The static choices of a simulation: one compiled program each."""
+
+    sampling: Sampling = "cyclic"
+    schedule: adam.Schedule = "inverse_sqrt"
+    initialization: adam.Initialization = "zero"
+
+
+class Trace(NamedTuple):
+    """Iterates of one cell at R recorded steps; the last is the end of the run."""
+
+    step: Int[Array, " R"]  # number of updates made
+    x: Float[Array, "R ..."]  # iterates
+
+
+class Verdict(NamedTuple):
+    """Whether a run converges, from its trace."""
+
+    gap: Float[Array, ""]  # ‖x_T − x*‖
+    early_gap: Float[Array, ""]  # mean gap over the steps in [T/10, T/5]
+    late_gap: Float[Array, ""]  # mean gap over the steps in [9T/10, T]
+    diverged: Bool[Array, ""]
+
+
+def simulate(
+    problem: FiniteSum,
+    hyper: adam.Hyperparameters,
+    x0: Float[Array, "..."],
+    initial_step_size: ArrayLike,
+    key: Key[Array, ""],
+    *,
+    method: Method,
+    num_steps: int,
+    record_every: int,
+    max_components: int,
+) -> Trace:
+    """Runs Adam for `num_steps` updates x ← project(x − η_k m/(√v + ε)) from x0.
+
+    Args:
+      problem: a finite sum with array leaves (`as_arrays`); its n may be traced.
+      hyper: β1, β2, ε; traced.
+      x0: the start, of shape `problem.shape`; its dtype is that of the simulation.
+      initial_step_size: η0.
+      key: key of the index stream (`sampling.stream_key`); read, not consumed.
+      method: sampling scheme, step-size schedule and initial moments; static.
+      num_steps: T; static.
+      record_every: steps between records, static: R = ⌈T/record_every⌉ records are kept, the last
+        at T. Memory is that of the records. The iterates do not depend on it.
+      max_components: the largest n of any cell; static.
+    """
+    n = jnp.asarray(problem.num_components, jnp.int32)
+    hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
+    eta0 = jnp.asarray(initial_step_size, x0.dtype)
+    bias_correction = method.initialization == "bias_correction"
+
+    def take_step(k: Array, carry: tuple[Array, adam.AdamState], index: Array):
+        x, state = carry
+        gradient = problem.gradient(index, x)
+        direction, state = adam.update(gradient, state, hyper, bias_correction=bias_correction)
+        eta = adam.step_size(method.schedule, eta0, k, n)
+        return problem.project(x - eta * direction), state
+
+    def run_block(carry: tuple[Array, adam.AdamState], start: Array):
+        stream = indices(
+            method.sampling, key, start, record_every, n, max_components=max_components
+        )
+        stop = jnp.minimum(start + record_every, num_steps)
+        carry = jax.lax.fori_loop(
+            start, stop, lambda k, c: take_step(k, c, stream[k - start]), carry
+        )
+        return carry, Trace(stop, carry[0])
+
+    starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
+    state = _initial_state(problem, x0, method.initialization, max_components)
+    return jax.lax.scan(run_block, (x0, state), starts)[1]
+
+
+def judge(
+    trace: Trace, problem: FiniteSum, *, last_step_size: ArrayLike, neighbourhood: ArrayLike = 0.0
+) -> Verdict:
+    """Judges a run: it diverges if its gap still grows and is not the gap of a settled run.
+
+    With η_k = η0/√k a cell of stationary drift D (per epoch) moves by 2η0(√T − √s)·D/n between the
+    steps s and T, so the sign of its late displacement is the sign of D. We compare the mean gap
+    over [9T/10, T] with that over [T/10, T/5]: the signal against the accumulated noise
+    η0·σ·√(log T/s) is then close to the best that any s gives. A cell is
+
+        diverged ⇔ late gap ≥ early gap and late gap > max(η_T, neighbourhood),
+
+    or its gap is not finite. One last step η_T is excused since no run gets closer. Where D0 = 0
+    the gap of a converging run goes to 0 and `neighbourhood` is 0. Where D0 > 0 a run settles at a
+    gap that neither grows nor vanishes; pass the gap of x0, and a run that ends nearer to x* than
+    it began has not diverged.
+
+    Near the boundary, |D| → 0, no finite run decides: drifts D/n below about σ/√T are hidden by
+    the noise, σ² being the long-run variance of m/√v. Under cyclic order there is no noise, and
+    what remains is the transient of the initial moments, of size O(η0).
+    """
+    end = trace.step[-1]
+    gaps = jax.vmap(partial(gap, problem))(trace.x)
+
+    def mean_gap(low: float, high: float) -> Array:
+        inside = (trace.step >= jnp.floor(low * end)) & (trace.step <= jnp.ceil(high * end))
+        return jnp.mean(gaps, where=inside)
+
+    early, late = mean_gap(0.1, 0.2), mean_gap(0.9, 1.0)
+    grows = (late >= early) & (late > jnp.maximum(last_step_size, neighbourhood))
+    return Verdict(gaps[-1], early, late, grows | ~jnp.isfinite(late))
+
+
+def _initial_state(
+    problem: FiniteSum, x0: Array, initialization: adam.Initialization, max_components: int
+) -> adam.AdamState:
+    if initialization != "first_gradient":
+        return adam.init(x0)
+    table = component_gradients(problem, x0, max_components)
+    n = problem.num_components
+    exists = (jnp.arange(max_components) < n).reshape(-1, *[1] * x0.ndim)
+    full_gradient = jnp.sum(table, axis=0, where=exists) / n
+    largest_square = jnp.max(table**2, axis=0, where=exists, initial=0)
+    return adam.init_from_gradients(full_gradient, largest_square)
