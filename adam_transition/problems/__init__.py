@@ -26,16 +26,21 @@ from adam_transition.problems.quadratics import (
     quadratics,
     realizable_quadratics,
 )
+from adam_transition.problems.registry import PROBLEMS, BuiltIn, built_in, default_n
 
 __all__ = [
+    "PROBLEMS",
     "BoundedLinear",
+    "BuiltIn",
     "Counterexample",
     "FiniteSum",
     "ProblemClass",
     "Quadratics",
     "as_arrays",
+    "built_in",
     "component_gradients",
     "counterexample",
+    "default_n",
     "from_loss",
     "full_gradient",
     "gap",

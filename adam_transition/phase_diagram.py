@@ -1,0 +1,336 @@
+"""The phase diagram as a sweep: gap and verdict of every (sampling, n, β1, β2), on disk.
+
+The table of the sweep has a row for each n (rows share an index stream) and a column for each
+(β1, β2); it is run once for each sampling scheme and each a.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PyTree
+from tqdm import tqdm
+
+from adam_transition import adam, problems, sampling, simulate, store, sweep
+
+RECORDS = 64
+"""Records of a run; the verdict's windows hold six or seven of them each."""
+
+_CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
+
+
+@dataclass(frozen=True)
+class PhaseDiagram:
+    """What to simulate. β arrays are 1-D grids, or (N, W) with β1 and β2 paired by columns."""
+
+    problem: str
+    num_components: tuple[int, ...]  # N values of n
+    samplings: tuple[sampling.Sampling, ...]
+    beta1: np.ndarray  # [B1], or [N, W] if paired
+    beta2: np.ndarray  # [B2], or [N, W] if paired
+    a: tuple[Fraction | float, ...] = ()  # parameters of the counterexample; empty: 1/(n−1)²
+    num_steps: int = 50_000
+    x0: float = 1.0
+    step_size: float = 0.1
+    epsilon: float = 0.0
+    schedule: adam.Schedule = "inverse_sqrt"
+    initialization: adam.Initialization = "zero"
+    dtype: str = "float32"
+    seed: int = 0
+    common_random_numbers: bool = True
+
+    @property
+    def paired(self) -> bool:
+        """Whether the cells are a list for each n, not a grid."""
+        return self.beta1.ndim == 2
+
+    @property
+    def cell_dims(self) -> tuple[str, ...]:
+        return ("sample",) if self.paired else ("beta1", "beta2")
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the results; `a` only where it was given."""
+        return ("sampling", "n", *(("a",) if self.a else ()), *self.cell_dims)
+
+    @property
+    def table(self) -> tuple[int, int]:
+        """Rows and columns of one table."""
+        columns = self.beta1.shape[1] if self.paired else self.beta1.size * self.beta2.size
+        return len(self.num_components), columns
+
+    def problem_at(self, n: int, a: Fraction | float | None) -> problems.BuiltIn:
+        return problems.built_in(self.problem, n, a)
+
+
+class Panel(NamedTuple):
+    """One table: all n and (β1, β2) for a sampling scheme and an a."""
+
+    sampling: sampling.Sampling
+    a: Fraction | float | None
+    region: dict[str, slice]
+
+
+def panels(spec: PhaseDiagram) -> Iterator[Panel]:
+    """The tables of a diagram, in order."""
+    for i, scheme in enumerate(spec.samplings):
+        for j, a in enumerate(spec.a or (None,)):
+            region = {"sampling": slice(i, i + 1), "a": slice(j, j + 1)}
+            yield Panel(scheme, a, region)
+
+
+def run(
+    spec: PhaseDiagram,
+    path: Path,
+    *,
+    identity: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    resume: bool = True,
+    cells_per_chunk: int = 0,
+    progress: bool = True,
+) -> store.Store:
+    """Simulates every cell into a store, or the cells that a store of this identity lacks.
+
+    Args:
+      spec: what to simulate.
+      path: the store.
+      identity: see `store.open_or_create`.
+      attrs: see `store.open_or_create`.
+      resume: see `store.open_or_create`.
+      cells_per_chunk: bounds the memory; 0 chooses by backend. The numbers do not depend on it.
+      progress: whether to show a bar on stderr, if that is a terminal.
+
+    Raises:
+      ValueError: a problem that does not exist, or parameters that it does not allow.
+      StoreError: see `store`.
+    """
+    cells_per_chunk = cells_per_chunk or _CELLS_PER_CHUNK.get(jax.default_backend(), 1 << 16)
+    inner = 1 if spec.paired else len(spec.beta2)
+    chunk = sweep.chunk_shape(spec.table, cells_per_chunk, columns_multiple=inner)
+    results = store.open_or_create(
+        path,
+        coords=coordinates(spec),
+        variables=_variables(spec),
+        chunks={
+            "sampling": 1,
+            "n": chunk[0],
+            "a": 1,
+            spec.cell_dims[0]: chunk[1] // inner,
+        },
+        identity=identity,
+        attrs=attrs,
+        resume=resume,
+    )
+    # a store that exists keeps the chunks it was begun with
+    sizes = results.chunk_sizes("gap")
+    chunk = sizes["n"], sizes[spec.cell_dims[0]] * inner
+    total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
+    bar = tqdm(total=total, unit="cell", unit_scale=True, disable=None if progress else True)
+    with bar:
+        for scheme in spec.samplings:
+            evaluate = sweep.batch(cell_function(spec, scheme))
+            for panel in panels(spec):
+                if panel.sampling == scheme:
+                    bar.set_description(scheme)
+                    _run_panel(spec, panel, evaluate, results, chunk, bar)
+    return results
+
+
+def cell_function(spec: PhaseDiagram, scheme: sampling.Sampling) -> sweep.CellFunction:
+    """The function of one cell: (row, cell) → its results."""
+    method = simulate.Method(scheme, spec.schedule, spec.initialization)
+    return partial(
+        run_cell,
+        method=method,
+        num_steps=spec.num_steps,
+        max_components=max(spec.num_components),
+    )
+
+
+class Row(NamedTuple):
+    """What the cells of a row share."""
+
+    problem: problems.FiniteSum
+    key: Array  # of the index stream
+    x0: Array  # [] or [d]
+    step_size: Array  # [] η0
+    epsilon: Array  # []
+    has_neighbourhood: Array  # [] bool: D0 > 0
+
+
+def run_cell(
+    row: Row,
+    cell: Mapping[str, Array],
+    *,
+    method: simulate.Method,
+    num_steps: int,
+    max_components: int,
+) -> dict[str, Array]:
+    """Simulates and judges one cell; `cell` holds 1 − β1, 1 − β2 and perhaps a stream number."""
+    key = jax.random.fold_in(row.key, cell["stream"]) if "stream" in cell else row.key
+    hyper = adam.Hyperparameters(cell["one_minus_beta1"], cell["one_minus_beta2"], row.epsilon)
+    trace = simulate.simulate(
+        row.problem,
+        hyper,
+        row.x0,
+        row.step_size,
+        key,
+        method=method,
+        num_steps=num_steps,
+        record_every=-(-num_steps // RECORDS),
+        max_components=max_components,
+    )
+    n = row.problem.num_components
+    verdict = simulate.judge(
+        trace,
+        row.problem,
+        last_step_size=adam.step_size(method.schedule, row.step_size, num_steps - 1, n),
+        neighbourhood=jnp.where(row.has_neighbourhood, problems.gap(row.problem, row.x0), 0),
+    )
+    return verdict._asdict()
+
+
+def rows(spec: PhaseDiagram, a: Fraction | float | None) -> Row:
+    """The rows of a table, stacked; leading axis N."""
+    members = [spec.problem_at(n, a) for n in spec.num_components]
+    num_rows = len(members)
+    return Row(
+        problem=problems.stack(members, spec.dtype),
+        key=jnp.stack([sampling.stream_key(spec.seed)] * num_rows),
+        x0=jnp.full((num_rows, *members[0].shape), spec.x0, spec.dtype),
+        step_size=jnp.full(num_rows, spec.step_size, spec.dtype),
+        epsilon=jnp.full(num_rows, spec.epsilon, spec.dtype),
+        has_neighbourhood=jnp.array([member.problem_class().d0 > 0 for member in members]),
+    )
+
+
+def cells(spec: PhaseDiagram) -> dict[str, np.ndarray]:
+    """The cells of a table, leading axes (N, W). 1 − β is taken in float64, then rounded."""
+    if spec.paired:
+        beta1, beta2 = spec.beta1, spec.beta2
+    else:
+        grid = np.meshgrid(spec.beta1, spec.beta2, indexing="ij")
+        beta1, beta2 = (np.broadcast_to(beta.ravel(), spec.table) for beta in grid)
+    found = {
+        "one_minus_beta1": (1 - beta1).astype(spec.dtype),
+        "one_minus_beta2": (1 - beta2).astype(spec.dtype),
+    }
+    if not spec.common_random_numbers:
+        found["stream"] = np.arange(beta1.size, dtype=np.uint32).reshape(spec.table)
+    return found
+
+
+def coordinates(spec: PhaseDiagram) -> xr.Dataset:
+    """The labelled axes of a diagram."""
+    coords: dict[str, Any] = {
+        "sampling": ("sampling", np.array(spec.samplings, dtype=object), {"long_name": "sampling"}),
+        "n": ("n", np.array(spec.num_components), {"long_name": "n", "units": "1"}),
+    }
+    if spec.a:
+        values = np.array([float(a) for a in spec.a])
+        coords["a"] = ("a", values, {"long_name": "slope a", "units": "1"})
+    for name, values in (("beta1", spec.beta1), ("beta2", spec.beta2)):
+        dims = ("n", "sample") if spec.paired else (name,)
+        symbol = {"beta1": "β1", "beta2": "β2"}[name]
+        coords[name] = (dims, values, {"long_name": symbol, "units": "1"})
+    return xr.Dataset(coords=coords)
+
+
+def _variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
+    def variable(dtype: Any, long_name: str) -> store.Variable:
+        return store.Variable(spec.dims, dtype, long_name)
+
+    return {
+        "gap": variable(spec.dtype, "distance |x_T − x*| at the end"),
+        "early_gap": variable(spec.dtype, "mean distance over the steps [T/10, T/5]"),
+        "late_gap": variable(spec.dtype, "mean distance over the steps [9T/10, T]"),
+        "diverged": variable(bool, "diverging: the distance still grows at the end"),
+    }
+
+
+def _run_panel(
+    spec: PhaseDiagram,
+    panel: Panel,
+    evaluate: sweep.Batched,
+    results: store.Store,
+    chunk: tuple[int, int],
+    bar: tqdm,
+) -> None:
+    names = list(_variables(spec))
+    inner = 1 if spec.paired else len(spec.beta2)
+
+    def region(block: sweep.Block) -> dict[str, slice]:
+        columns = slice(block.columns.start // inner, block.columns.stop // inner)
+        return {**panel.region, "n": block.rows, spec.cell_dims[0]: columns}
+
+    def write(block: sweep.Block, values: PyTree) -> None:
+        part = region(block)
+        sizes = dict(coordinates(spec).sizes)
+        shape = [len(range(*part.get(dim, slice(None)).indices(sizes[dim]))) for dim in spec.dims]
+        results.write(part, {name: value.reshape(shape) for name, value in values.items()})
+
+    sweep.run(
+        evaluate,
+        rows(spec, panel.a),
+        cells(spec),
+        chunk=chunk,
+        write=write,
+        is_done=lambda block: results.is_complete(region(block), names),
+        progress=bar,
+    )
+
+
+def add_trajectories(
+    spec: PhaseDiagram, points: list[tuple[float, float]], results: store.Store, num_records: int
+) -> None:
+    """Adds the distance along the runs at a few (β1, β2), at about `num_records` steps, for all n.
+
+    The variable `trajectory` has dims (sampling, n, point, step); the first a is used.
+    """
+    record_every = -(-spec.num_steps // num_records)
+    table = rows(spec, spec.a[0] if spec.a else None)
+    beta1, beta2 = np.array(points).T
+    betas = [(1 - beta).astype(spec.dtype) for beta in (beta1, beta2)]
+
+    def distances(row: Row, p: Array, q: Array, method: simulate.Method) -> tuple[Array, Array]:
+        trace = simulate.simulate(
+            row.problem,
+            adam.Hyperparameters(p, q, row.epsilon),
+            row.x0,
+            row.step_size,
+            row.key,
+            method=method,
+            num_steps=spec.num_steps,
+            record_every=record_every,
+            max_components=max(spec.num_components),
+        )
+        return trace.step, jax.vmap(partial(problems.gap, row.problem))(trace.x)
+
+    found = []
+    for scheme in spec.samplings:
+        method = simulate.Method(scheme, spec.schedule, spec.initialization)
+        over_points = jax.vmap(partial(distances, method=method), in_axes=(None, 0, 0))
+        steps, gaps = jax.jit(jax.vmap(over_points, in_axes=(0, None, None)))(table, *betas)
+        found.append(np.asarray(gaps))
+    coords = {
+        "step": (np.asarray(steps)[0, 0], "step k", ("step",)),
+        "point_beta1": (beta1, "β1", ("point",)),
+        "point_beta2": (beta2, "β2", ("point",)),
+    }
+    for name, (values, label, dims) in coords.items():
+        results.add(name, store.Variable(dims, values.dtype, label), values)
+    variable = store.Variable(("sampling", "n", "point", "step"), spec.dtype, "distance |x_k − x*|")
+    results.add("trajectory", variable, np.stack(found))
+
+
+def diverged_fraction(dataset: xr.Dataset) -> xr.DataArray:
+    """The share of cells that diverge, for each sampling scheme and n (and a)."""
+    over = [dim for dim in dataset["diverged"].dims if dim not in ("sampling", "n", "a")]
+    return dataset["diverged"].mean(over)

@@ -1,0 +1,230 @@
+"""What all experiments share: flags, grids, one-line errors, provenance, the summary."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+if TYPE_CHECKING:  # heavy imports wait until an experiment runs, so that --help is quick
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from adam_transition.claims import Claim
+
+NOT_IDENTITY = ("chunk_cells", "json", "out", "resume")
+"""Flags on which the numbers do not depend."""
+
+
+def common_flags(name: str) -> flags.FlagValues:
+    """A set of flags with those that every experiment has."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", f"out/{name}", "Folder for results; created.", flag_values=values)
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of all randomness.", 0, 2**31 - 1, flag_values=values, short_name=None
+    )
+    flags.DEFINE_boolean(
+        "resume", True, "Continue an unfinished run; --noresume replaces it.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "json", None, "File for the machine-readable summary, or - for stdout.", flag_values=values
+    )
+    return values
+
+
+def run(
+    name: str,
+    description: str,
+    values: flags.FlagValues,
+    main: Callable[[dict[str, Any]], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the flags and calls `main(flags)`; returns the exit status. Errors are one line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if any(argument in ("--help", "-h", "-help") for argument in argv):
+        print(f"{description}\n{values.get_help()}")
+        return 0
+    try:
+        rest = values([name, *argv])[1:]
+        if rest:
+            raise ValueError(f"unexpected argument {rest[0]!r}: every flag starts with --")
+    except (flags.Error, OSError, ValueError) as error:
+        return _fail(name, error)
+    from adam_transition.store import StoreError
+
+    try:
+        main(values.flag_values_dict())
+    except (OSError, StoreError, ValueError) as error:
+        return _fail(name, error)
+    except KeyboardInterrupt:
+        return _fail(name, "interrupted; finished chunks are kept, run again to continue", 130)
+    return 0
+
+
+def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np.ndarray":
+    """A grid in [low, high) from `lo:hi:count`, `lo:hi:count:logit`, or an explicit list.
+
+    `logit` spaces evenly in log(β/(1−β)): equal ratios of β near 0 and of 1 − β near 1. An entry
+    may be written 1-1e-6.
+
+    Raises:
+      ValueError: naming the flag, what was given and what is allowed.
+    """
+    import numpy as np
+
+    try:
+        if ":" in text:
+            lo, hi, count, *spacing = text.split(":")
+            ends = np.array([_number(lo), _number(hi)])
+            if int(count) < 1 or spacing not in ([], ["logit"]):
+                raise ValueError
+            if spacing:
+                if not (0 < ends[0] < 1 and 0 < ends[1] < 1):
+                    raise ValueError
+                u = np.linspace(*np.log(ends / (1 - ends)), int(count))
+                grid = 1 - 1 / (1 + np.exp(u))
+            else:
+                grid = np.linspace(*ends, int(count))
+        else:
+            grid = np.array([_number(entry) for entry in text.split(",")])
+    except ValueError:
+        raise ValueError(
+            f"--{flag}={text}: not a grid; write lo:hi:count, lo:hi:count:logit (with 0 < lo, hi < "
+            f"1) or a list like 0,0.9,1-1e-4"
+        ) from None
+    if not np.all((grid >= low) & (grid < high)):
+        raise ValueError(f"--{flag}={text}: values must lie in [{low:g}, {high:g})")
+    if len(np.unique(grid)) < len(grid):
+        raise ValueError(f"--{flag}={text}: values must differ")
+    return grid
+
+
+def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) -> list[Any]:
+    """The entries of a list flag as numbers.
+
+    Raises:
+      ValueError: naming the flag and the entry, or an empty list, or an entry given twice.
+    """
+    parsed = []
+    for entry in entries:
+        try:
+            parsed.append(kind(entry))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"--{flag}: {entry!r} is not a number") from None
+    if not parsed or len(set(parsed)) < len(parsed):
+        raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
+    return parsed
+
+
+def check_choices(flag: str, entries: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raises ValueError unless the entries are different and all allowed."""
+    for entry in entries:
+        if entry not in allowed:
+            raise ValueError(f"--{flag}={entry}: allowed are {', '.join(allowed)}")
+    if not entries or len(set(entries)) < len(entries):
+        raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
+
+
+def identity(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the numbers depend on: the flags, the program's version, the backend."""
+    import jax
+
+    kept = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    return {
+        "experiment": name,
+        "version": metadata.version("adam-transition"),
+        "backend": jax.default_backend(),
+        **{f"--{key}": value for key, value in kept.items()},
+    }
+
+
+def provenance(name: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes of a data set: flags, versions, git revision, device."""
+    import jax
+
+    packages = ("adam-transition", "jax", "jaxlib", "numpy", "optax", "xarray", "zarr")
+    return {
+        "experiment": name,
+        "flags": json.dumps(dict(values)),
+        "versions": json.dumps({package: metadata.version(package) for package in packages}),
+        "python": platform.python_version(),
+        "git_revision": _git_revision(),
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+    }
+
+
+def write_summary(
+    name: str,
+    values: Mapping[str, Any],
+    claims: Sequence["Claim"],
+    paths: Sequence[Path],
+    **more: Any,
+) -> None:
+    """Writes NAME.json (and the --json file), then prints the claims and the paths written."""
+    summary = {
+        "experiment": name,
+        "version": metadata.version("adam-transition"),
+        "flags": dict(values),
+        "claims": [claim.as_json() for claim in claims],
+        **more,
+    }
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    target = Path(values["out"]) / f"{name}.json"
+    _write_text(target, text)
+    if values["json"] == "-":
+        print(text, end="")
+        return
+    if values["json"]:
+        _write_text(Path(values["json"]), text)
+    for claim in claims:
+        print(f"{claim.verdict:>16}  {claim.statement}")
+        error = f" ± {claim.uncertainty:.2g}" if claim.uncertainty else ""
+        print(f"{'':>16}  measured {claim.measured:.6g}{error}, expected {claim.expected}")
+    for path in (*paths, target):
+        print(f"wrote {path}")
+
+
+def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
+    """Saves a figure as .png and .pdf; returns the paths."""
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    for path in paths:
+        figure.savefig(path)
+    return paths
+
+
+def _number(text: str) -> float:
+    first, dash, rest = text.strip().partition("1-")
+    if dash and not first:
+        return 1 - float(rest)
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _git_revision() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _fail(name: str, error: object, status: int = 2) -> int:
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+    return status

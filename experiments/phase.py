@@ -1,0 +1,170 @@
+"""The phase diagram: for which (β1, β2) does Adam converge, for each n and sampling scheme?
+
+Simulates every cell of a grid (or of random cells), judges it, and writes a labelled data set,
+figures and a summary. Example:
+
+    python -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
+"""
+
+import sys
+import time
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import common
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from adam_transition.claims import Claim
+    from adam_transition.phase_diagram import PhaseDiagram
+
+FLAGS = common.common_flags("phase")
+_string = partial(flags.DEFINE_string, flag_values=FLAGS)
+_list = partial(flags.DEFINE_list, flag_values=FLAGS)
+_integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
+_float = partial(flags.DEFINE_float, flag_values=FLAGS)
+
+_string("problem", "counterexample", "A built-in problem: adam_transition.problems.PROBLEMS.")
+_list("n", "", "Numbers of components; default 5,10,20,50 or what the problem fixes.")
+_list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
+_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
+_string("beta1", "0:0.99609375:256", "Grid: lo:hi:count, lo:hi:count:logit or a list, in [0, 1).")
+_string("beta2", "0:0.99609375:256", "Grid, as for --beta1.")
+_integer("random_cells", 0, "If > 0: that many random (beta1, beta2) for each n, no grid.", 0)
+_integer("steps", 50_000, "Number of updates T.", 1, 2**31 - 1)
+_float("x0", 1.0, "Start, the same for every coordinate.")
+_float("step_size", 0.1, "eta_0.", 0.0)
+_string("schedule", "inverse_sqrt", "constant, inverse_sqrt or inverse_sqrt_epoch.")
+_string("initialization", "zero", "Moments: zero, first_gradient or bias_correction.")
+_float("epsilon", 0.0, "Added to the root; may be 0.", 0.0)
+flags.DEFINE_enum("dtype", "float32", ["float32", "float64"], "Precision.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "common_random_numbers",
+    True,
+    "Cells of one n share an index stream; --nocommon_random_numbers draws one for each (slow).",
+    flag_values=FLAGS,
+)
+_list("trajectories", "", "Points beta1/beta2 whose trajectories are drawn.")
+_integer("chunk_cells", 0, "Cells of a chunk, which bounds the memory; 0 chooses.", 0)
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → sweep → data set, figures, claims."""
+    import jax
+
+    if values["dtype"] == "float64":
+        jax.config.update("jax_enable_x64", True)
+    from adam_transition import figures, phase_diagram
+
+    spec, points = parse(values)
+    started, out = time.time(), Path(values["out"])
+    store = phase_diagram.run(
+        spec,
+        out / "phase.zarr",
+        identity=common.identity("phase", values),
+        attrs=common.provenance("phase", values),
+        resume=values["resume"],
+        cells_per_chunk=values["chunk_cells"],
+    )
+    if points:
+        phase_diagram.add_trajectories(spec, points, store, num_records=400)
+    spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
+    store.update_attrs({"wall_time_s": round(spent, 2)})
+    dataset = store.load()
+
+    paths = [store.path, *common.save_figure(figures.phase_diagram(dataset), out, "phase")]
+    if points:
+        paths += common.save_figure(figures.trajectories(dataset), out, "trajectories")
+    fractions = phase_diagram.diverged_fraction(dataset)
+    common.write_summary(
+        "phase",
+        values,
+        claims(dataset),
+        paths,
+        diverged_fraction=fractions.to_series().reset_index(name="fraction").to_dict("records"),
+        wall_time_s=store.attrs["wall_time_s"],
+    )
+
+
+def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, float]]]:
+    """The diagram that the flags describe, and the points whose trajectories are wanted.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    import numpy as np
+
+    from adam_transition import adam, problems, sampling
+    from adam_transition.phase_diagram import PhaseDiagram
+
+    common.check_choices("problem", [values["problem"]], problems.PROBLEMS)
+    common.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
+    common.check_choices("schedule", [values["schedule"]], adam.SCHEDULES)
+    common.check_choices("initialization", [values["initialization"]], adam.INITIALIZATIONS)
+    for flag in ("x0", "step_size", "epsilon"):
+        if not np.isfinite(values[flag]):
+            raise ValueError(f"--{flag}={values[flag]}: must be a finite number")
+    if values["step_size"] == 0:
+        raise ValueError("--step_size=0: must be above 0")
+    problem = values["problem"]
+    n = tuple(common.parse_list("n", values["n"] or problems.default_n(problem), int))
+    a = tuple(common.parse_list("a", values["a"], Fraction)) if values["a"] else ()
+    for one_n in n:
+        for one_a in a or (None,):
+            try:
+                member = problems.built_in(problem, one_n, one_a)
+            except ValueError as error:
+                raise ValueError(f"--problem={problem} --{error}") from None
+            x0 = np.full(member.shape, values["x0"])
+            if not np.array_equal(member.project(x0), x0):
+                raise ValueError(f"--x0={values['x0']}: outside the feasible set of {problem}")
+    beta1 = common.parse_grid("beta1", values["beta1"])
+    beta2 = common.parse_grid("beta2", values["beta2"])
+    if values["random_cells"]:
+        random = np.random.default_rng(values["seed"]).random((2, len(n), values["random_cells"]))
+        beta1, beta2 = (
+            beta.min() + u * (beta.max() - beta.min()) for beta, u in zip((beta1, beta2), random)
+        )
+    points = []
+    for text in values["trajectories"]:
+        pair = common.parse_grid("trajectories", text.replace("/", ","))
+        if len(pair) != 2 and text.count("/") != 1:
+            raise ValueError(f"--trajectories={text}: must be beta1/beta2")
+        points.append((pair[0], pair[-1]))
+    spec = PhaseDiagram(
+        problem=problem,
+        num_components=n,
+        samplings=tuple(values["sampling"]),
+        beta1=beta1,
+        beta2=beta2,
+        a=a,
+        num_steps=values["steps"],
+        **{key: values[key] for key in _SAME_NAME},
+    )
+    return spec, points
+
+
+_SAME_NAME = (
+    "x0",
+    "step_size",
+    "epsilon",
+    "schedule",
+    "initialization",
+    "dtype",
+    "seed",
+    "common_random_numbers",
+)
+
+
+def claims(dataset: "xr.Dataset") -> list["Claim"]:
+    """What the paper says of such a diagram, beside what this one shows."""
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(common.run("phase", __doc__, FLAGS, main))
