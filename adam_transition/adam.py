@@ -23,6 +23,10 @@ Schedule = Literal["constant", "inverse_sqrt", "inverse_sqrt_epoch"]
 """Step sizes: η0; η0/√k with k the step; η0/√k with k the epoch. Both counts start at 1."""
 
 
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
+
+
 class Hyperparameters(NamedTuple):
     """Hyperparameters of Adam; every field may be traced or batched."""
 
@@ -109,7 +113,7 @@ def step_size(
     elif schedule == "inverse_sqrt_epoch":
         count = jnp.asarray(step) // num_components + 1
     else:
-        raise ValueError(f"schedule={schedule!r} is not one of {', '.join(get_args(Schedule))}")
+        raise ValueError(f"schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
     return initial / jnp.sqrt(count.astype(initial.dtype))
 
 
@@ -121,8 +125,8 @@ def scale_by_adam(
     With `bias_correction` it equals `optax.scale_by_adam`. An optax transformation never sees the
     components, so `first_gradient` takes m and v from the first gradient that it is given.
     """
-    if initialization not in get_args(Initialization):
-        allowed = ", ".join(get_args(Initialization))
+    if initialization not in INITIALIZATIONS:
+        allowed = ", ".join(INITIALIZATIONS)
         raise ValueError(f"initialization={initialization!r} is not one of {allowed}")
 
     def init_fn(params: PyTree) -> AdamState:
