@@ -75,6 +75,10 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self.path}: cannot write: {error.strerror or error}") from error
 
+    def has(self, name: str) -> bool:
+        """Whether a variable is there, whole and right."""
+        return name in self._group() and self._is_complete(name, {})
+
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes of the data set."""
@@ -103,10 +107,13 @@ class Store:
             raise StoreError(f"{self.path}: a chunk is corrupt ({error}); run again") from error
 
     def _group(self) -> zarr.Group:
-        return zarr.open_group(self.path, mode="r+")
+        # a chunk of fill values must be written too, or it would look missing
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return zarr.open_group(self.path, mode="r+")
 
     def _array(self, name: str) -> zarr.Array:
-        array = self._group()[name]
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array = self._group()[name]
         assert isinstance(array, zarr.Array)
         return array
 
@@ -196,7 +203,6 @@ def _create_array(
         attributes=dict(variable.attrs),
         fill_value=np.nan if dtype.kind == "f" else 0,
         compressors=(ZstdCodec(level=1), Crc32cCodec()),
-        config={"write_empty_chunks": True},  # a chunk of fill values must not look missing
         overwrite=True,
     )
 

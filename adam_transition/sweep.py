@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
@@ -71,7 +71,7 @@ def batch(function: CellFunction, devices: list[jax.Device] | None = None) -> Ba
     over_cells = jax.vmap(jax.vmap(function, in_axes=(None, 0)))
     if len(devices) == 1:
         return Batched(jax.jit(over_cells), 1)
-    mesh = jax.make_mesh((len(devices),), ("cells",), devices=devices)
+    mesh = jax.make_mesh((len(devices),), ("cells",), (AxisType.Auto,), devices=devices)
     columns = PartitionSpec(None, "cells")
     # shard_map and not automatic sharding: the loop inside must not wait for other devices
     sharded = jax.shard_map(

@@ -106,6 +106,21 @@ def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np
     return grid
 
 
+def parse_point(flag: str, text: str) -> tuple[float, float]:
+    """A pair (β1, β2) from `beta1/beta2`, both in [0, 1).
+
+    Raises:
+      ValueError: naming the flag, what was given and what is allowed.
+    """
+    try:
+        beta1, beta2 = (_number(entry) for entry in text.split("/"))
+    except ValueError:
+        raise ValueError(f"--{flag}={text}: not a point; write beta1/beta2") from None
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"--{flag}={text}: values must lie in [0, 1)")
+    return beta1, beta2
+
+
 def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) -> list[Any]:
     """The entries of a list flag as numbers.
 

@@ -71,7 +71,7 @@ def main(values: dict[str, Any]) -> None:
         resume=values["resume"],
         cells_per_chunk=values["chunk_cells"],
     )
-    if points:
+    if points and not store.has("trajectory"):
         phase_diagram.add_trajectories(spec, points, store, num_records=400)
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
     store.update_attrs({"wall_time_s": round(spent, 2)})
@@ -84,7 +84,7 @@ def main(values: dict[str, Any]) -> None:
     common.write_summary(
         "phase",
         values,
-        claims(dataset),
+        claims(spec, dataset),
         paths,
         diverged_fraction=fractions.to_series().reset_index(name="fraction").to_dict("records"),
         wall_time_s=store.attrs["wall_time_s"],
@@ -130,12 +130,7 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
         beta1, beta2 = (
             beta.min() + u * (beta.max() - beta.min()) for beta, u in zip((beta1, beta2), random)
         )
-    points = []
-    for text in values["trajectories"]:
-        pair = common.parse_grid("trajectories", text.replace("/", ","))
-        if len(pair) != 2 and text.count("/") != 1:
-            raise ValueError(f"--trajectories={text}: must be beta1/beta2")
-        points.append((pair[0], pair[-1]))
+    points = [common.parse_point("trajectories", text) for text in values["trajectories"]]
     spec = PhaseDiagram(
         problem=problem,
         num_components=n,
@@ -161,9 +156,50 @@ _SAME_NAME = (
 )
 
 
-def claims(dataset: "xr.Dataset") -> list["Claim"]:
+def claims(spec: "PhaseDiagram", dataset: "xr.Dataset") -> list["Claim"]:
     """What the paper says of such a diagram, beside what this one shows."""
-    return []
+    from adam_transition.claims import assess
+    from adam_transition.phase_diagram import diverged_fraction
+
+    if spec.paired or spec.a:
+        return []
+    beta1, beta2, diverged = (dataset[name] for name in ("beta1", "beta2", "diverged"))
+    bounded_steps = beta1**2 < beta2[-1]
+    found = [
+        assess(
+            "large_beta2_converges",
+            f"Adam converges at β2 = {beta2[-1]:.5g} for all β1 < √β2 (share of cells)",
+            "Theorems 3.1 and 3.3",
+            measured=float(1 - diverged.isel(beta2=-1).where(bounded_steps).mean()),
+            at_least=1.0,
+        )
+    ]
+    if spec.problem != "counterexample":
+        return found
+    if beta1[0] == beta2[0] == 0:
+        found.append(
+            assess(
+                "sign_sgd_diverges",
+                "Sign-SGD, β1 = β2 = 0, diverges for every n and sampling scheme (share)",
+                "Divergence theorem",
+                measured=float(diverged.isel(beta1=0, beta2=0).mean()),
+                at_least=1.0,
+            )
+        )
+    if dataset.sizes["n"] > 1:
+        growth = diverged_fraction(dataset).sortby("n").diff("n").min()
+        found.append(
+            assess(
+                "region_grows_with_n",
+                "The region of divergence grows with n (least growth of its area between one n "
+                "and the next)",
+                "Divergence theorem",
+                measured=float(growth),
+                uncertainty=1 / beta1.size + 1 / beta2.size,
+                at_least=0.0,
+            )
+        )
+    return found
 
 
 if __name__ == "__main__":
