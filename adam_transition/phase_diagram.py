@@ -4,7 +4,7 @@ The table of the sweep has a row for each n (rows share an index stream) and a c
 (β1, β2); it is run once for each sampling scheme and each a.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -23,7 +23,7 @@ from adam_transition import adam, problems, sampling, simulate, store, sweep
 RECORDS = 64
 """Records of a run; the verdict's windows hold six or seven of them each."""
 
-_CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
+_CELLS_PER_TILE = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
 
 @dataclass(frozen=True)
@@ -104,26 +104,23 @@ def run(
       identity: see `store.open_or_create`.
       attrs: see `store.open_or_create`.
       resume: see `store.open_or_create`.
-      cells_per_chunk: bounds the memory; 0 chooses by backend. The numbers do not depend on it.
+      cells_per_chunk: what is written at once, and what a kill may lose; 0 chooses. The numbers do
+        not depend on it.
       progress: whether to show a bar on stderr, if that is a terminal.
 
     Raises:
       ValueError: a problem that does not exist, or parameters that it does not allow.
       StoreError: see `store`.
     """
-    cells_per_chunk = cells_per_chunk or _CELLS_PER_CHUNK.get(jax.default_backend(), 1 << 16)
     inner = 1 if spec.paired else len(spec.beta2)
-    chunk = sweep.chunk_shape(spec.table, cells_per_chunk, columns_multiple=inner)
+    per_tile = _CELLS_PER_TILE.get(jax.default_backend(), 1 << 16)
+    tile = sweep.block_shape(spec.table, per_tile, columns_multiple=inner)
+    chunk = sweep.block_shape(spec.table, cells_per_chunk or per_tile, columns_multiple=inner)
     results = store.open_or_create(
         path,
         coords=coordinates(spec),
         variables=_variables(spec),
-        chunks={
-            "sampling": 1,
-            "n": chunk[0],
-            "a": 1,
-            spec.cell_dims[0]: chunk[1] // inner,
-        },
+        chunks={"sampling": 1, "n": chunk[0], "a": 1, spec.cell_dims[0]: chunk[1] // inner},
         identity=identity,
         attrs=attrs,
         resume=resume,
@@ -139,7 +136,7 @@ def run(
             for panel in panels(spec):
                 if panel.sampling == scheme:
                     bar.set_description(scheme)
-                    _run_panel(spec, panel, evaluate, results, chunk, bar)
+                    _run_panel(spec, panel, evaluate, results, tile, chunk, bar)
     return results
 
 
@@ -258,8 +255,9 @@ def _variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
 def _run_panel(
     spec: PhaseDiagram,
     panel: Panel,
-    evaluate: sweep.Batched,
+    evaluate: Callable[[PyTree, PyTree], Mapping[str, Array]],
     results: store.Store,
+    tile: tuple[int, int],
     chunk: tuple[int, int],
     bar: tqdm,
 ) -> None:
@@ -280,6 +278,7 @@ def _run_panel(
         evaluate,
         rows(spec, panel.a),
         cells(spec),
+        tile=tile,
         chunk=chunk,
         write=write,
         is_done=lambda block: results.is_complete(region(block), names),

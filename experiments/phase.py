@@ -50,7 +50,7 @@ flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 _list("trajectories", "", "Points beta1/beta2 whose trajectories are drawn.")
-_integer("chunk_cells", 0, "Cells of a chunk, which bounds the memory; 0 chooses.", 0)
+_integer("chunk_cells", 0, "Cells written at once, which a kill may lose; 0 chooses.", 0)
 
 
 def main(values: dict[str, Any]) -> None:

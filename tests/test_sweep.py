@@ -37,6 +37,7 @@ def _collect(chunk, rows, cells, **kwargs):
             assert np.isnan(results["y"][block]).all() or name != "y", "a cell was written twice"
             results[name][block] = value
 
+    kwargs.setdefault("tile", (2, 8))
     sweep.run(sweep.batch(_function), rows, cells, chunk=chunk, write=write, **kwargs)
     return results, calls
 
@@ -55,9 +56,9 @@ def test_results_do_not_depend_on_the_chunks(chunk):
 @settings(deadline=None)
 def test_blocks_cover_the_table_once(num_rows, groups, cells_per_chunk, multiple):
     table = num_rows, groups * multiple
-    chunk = sweep.chunk_shape(table, cells_per_chunk, columns_multiple=multiple)
+    chunk = sweep.block_shape(table, cells_per_chunk, columns_multiple=multiple)
     seen = np.zeros(table, int)
-    for block in sweep.blocks(table, chunk):
+    for block in sweep.blocks(sweep.Block(slice(0, table[0]), slice(0, table[1])), chunk):
         seen[block] += 1
     assert (seen == 1).all()
     assert chunk[1] % multiple == 0
