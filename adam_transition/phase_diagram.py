@@ -4,7 +4,7 @@ The table of the sweep has a row for each n (rows share an index stream) and a c
 (β1, β2); it is run once for each sampling scheme and each a.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -23,7 +23,8 @@ from adam_transition import adam, problems, sampling, simulate, store, sweep
 RECORDS = 64
 """Records of a run; the verdict's windows hold six or seven of them each."""
 
-_CELLS_PER_TILE = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
+_CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
+_CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Panel(NamedTuple):
     region: dict[str, slice]
 
 
+def cells_per_tile() -> int:
+    """Cells of one evaluation: on a CPU few enough for a core's cache, else enough for the chip."""
+    return _CELLS_PER_TILE[jax.default_backend()]
+
+
 def panels(spec: PhaseDiagram) -> Iterator[Panel]:
     """The tables of a diagram, in order."""
     for i, scheme in enumerate(spec.samplings):
@@ -113,9 +119,9 @@ def run(
       StoreError: see `store`.
     """
     inner = 1 if spec.paired else len(spec.beta2)
-    per_tile = _CELLS_PER_TILE.get(jax.default_backend(), 1 << 16)
-    tile = sweep.block_shape(spec.table, per_tile, columns_multiple=inner)
-    chunk = sweep.block_shape(spec.table, cells_per_chunk or per_tile, columns_multiple=inner)
+    cells_per_chunk = cells_per_chunk or _CELLS_PER_CHUNK[jax.default_backend()]
+    tile = sweep.block_shape(spec.table, cells_per_tile())
+    chunk = sweep.block_shape(spec.table, cells_per_chunk, columns_multiple=inner)
     results = store.open_or_create(
         path,
         coords=coordinates(spec),
@@ -132,11 +138,11 @@ def run(
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=None if progress else True)
     with bar:
         for scheme in spec.samplings:
-            evaluate = sweep.batch(cell_function(spec, scheme))
+            program = sweep.Program(cell_function(spec, scheme))
             for panel in panels(spec):
                 if panel.sampling == scheme:
                     bar.set_description(scheme)
-                    _run_panel(spec, panel, evaluate, results, tile, chunk, bar)
+                    _run_panel(spec, panel, program, results, tile, chunk, bar)
     return results
 
 
@@ -199,7 +205,7 @@ def rows(spec: PhaseDiagram, a: Fraction | float | None) -> Row:
     members = [spec.problem_at(n, a) for n in spec.num_components]
     num_rows = len(members)
     return Row(
-        problem=problems.stack(members, spec.dtype),
+        problem=problems.stack(members, np.dtype(spec.dtype)),
         key=jnp.stack([sampling.stream_key(spec.seed)] * num_rows),
         x0=jnp.full((num_rows, *members[0].shape), spec.x0, spec.dtype),
         step_size=jnp.full(num_rows, spec.step_size, spec.dtype),
@@ -255,7 +261,7 @@ def _variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
 def _run_panel(
     spec: PhaseDiagram,
     panel: Panel,
-    evaluate: Callable[[PyTree, PyTree], Mapping[str, Array]],
+    program: sweep.Program,
     results: store.Store,
     tile: tuple[int, int],
     chunk: tuple[int, int],
@@ -275,7 +281,7 @@ def _run_panel(
         results.write(part, {name: value.reshape(shape) for name, value in values.items()})
 
     sweep.run(
-        evaluate,
+        program,
         rows(spec, panel.a),
         cells(spec),
         tile=tile,
@@ -325,7 +331,9 @@ def add_trajectories(
     }
     for name, (values, label, dims) in coords.items():
         results.add(name, store.Variable(dims, values.dtype, label), values)
-    variable = store.Variable(("sampling", "n", "point", "step"), spec.dtype, "distance |x_k − x*|")
+    variable = store.Variable(
+        ("sampling", "n", "point", "step"), np.dtype(spec.dtype), "distance |x_k − x*|"
+    )
     results.add("trajectory", variable, np.stack(found))
 
 

@@ -38,7 +38,7 @@ def _collect(chunk, rows, cells, **kwargs):
             results[name][block] = value
 
     kwargs.setdefault("tile", (2, 8))
-    sweep.run(sweep.batch(_function), rows, cells, chunk=chunk, write=write, **kwargs)
+    sweep.run(sweep.Program(_function), rows, cells, chunk=chunk, write=write, **kwargs)
     return results, calls
 
 
