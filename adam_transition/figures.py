@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -20,7 +20,7 @@ TITLES = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -36,7 +36,7 @@ _STYLE = {
 @contextmanager
 def style() -> Iterator[None]:
     """Sizes fit for a text width of 7 inches; fonts are embedded in PDFs."""
-    with mpl.rc_context(_STYLE):
+    with plt.rc_context(_STYLE):
         yield
 
 
@@ -117,7 +117,7 @@ def _scatter(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _small_multiples(dataset: xr.Dataset) -> tuple[Figure, np.ndarray]:
+def _small_multiples(dataset: xr.Dataset) -> tuple[Figure, Any]:
     rows, columns = dataset.sizes["sampling"], dataset.sizes["n"]
     size = (max(3.2, 1.0 + 1.5 * columns), max(2.4, 0.6 + 1.45 * rows))
     return plt.subplots(

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,16 +82,16 @@ def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np
     try:
         if ":" in text:
             lo, hi, count, *spacing = text.split(":")
-            ends = np.array([_number(lo), _number(hi)])
+            first, last = _number(lo), _number(hi)
             if int(count) < 1 or spacing not in ([], ["logit"]):
                 raise ValueError
             if spacing:
-                if not (0 < ends[0] < 1 and 0 < ends[1] < 1):
+                if not (0 < first < 1 and 0 < last < 1):
                     raise ValueError
-                u = np.linspace(*np.log(ends / (1 - ends)), int(count))
+                u = np.linspace(np.log(first / (1 - first)), np.log(last / (1 - last)), int(count))
                 grid = 1 - 1 / (1 + np.exp(u))
             else:
-                grid = np.linspace(*ends, int(count))
+                grid = np.linspace(first, last, int(count))
         else:
             grid = np.array([_number(entry) for entry in text.split(",")])
     except ValueError:
@@ -136,6 +136,21 @@ def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) ->
     if not parsed or len(set(parsed)) < len(parsed):
         raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
     return parsed
+
+
+def parse_integers(flag: str, entries: Iterable[str]) -> list[int]:
+    """The entries of a list flag as integers; an entry lo:hi:count stands for a rounded grid."""
+    import numpy as np
+
+    expanded: list[str] = []
+    for entry in entries:
+        try:
+            lo, hi, count = (int(part) for part in entry.split(":"))
+            grid = np.unique(np.rint(np.linspace(lo, hi, count)).astype(int))
+            expanded.extend(str(value) for value in grid)
+        except ValueError:
+            expanded.append(entry)
+    return parse_list(flag, expanded, int)
 
 
 def check_choices(flag: str, entries: Sequence[str], allowed: Sequence[str]) -> None:

@@ -30,7 +30,11 @@ _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 _float = partial(flags.DEFINE_float, flag_values=FLAGS)
 
 _string("problem", "counterexample", "A built-in problem: adam_transition.problems.PROBLEMS.")
-_list("n", "", "Numbers of components; default 5,10,20,50 or what the problem fixes.")
+_list(
+    "n",
+    "",
+    "Numbers of components, a list or lo:hi:count; default 5,10,20,50 or what the problem fixes.",
+)
 _list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
 _list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
 _string("beta1", "0:0.99609375:256", "Grid: lo:hi:count, lo:hi:count:logit or a list, in [0, 1).")
@@ -97,6 +101,7 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
     Raises:
       ValueError: naming the flag, its value and what is allowed.
     """
+    import jax.numpy as jnp
     import numpy as np
 
     from adam_transition import adam, problems, sampling
@@ -112,7 +117,7 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
     if values["step_size"] == 0:
         raise ValueError("--step_size=0: must be above 0")
     problem = values["problem"]
-    n = tuple(common.parse_list("n", values["n"] or problems.default_n(problem), int))
+    n = tuple(common.parse_integers("n", values["n"] or map(str, problems.default_n(problem))))
     a = tuple(common.parse_list("a", values["a"], Fraction)) if values["a"] else ()
     for one_n in n:
         for one_a in a or (None,):
@@ -120,8 +125,8 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
                 member = problems.built_in(problem, one_n, one_a)
             except ValueError as error:
                 raise ValueError(f"--problem={problem} --{error}") from None
-            x0 = np.full(member.shape, values["x0"])
-            if not np.array_equal(member.project(x0), x0):
+            x0 = jnp.full(member.shape, values["x0"])
+            if not jnp.array_equal(member.project(x0), x0):
                 raise ValueError(f"--x0={values['x0']}: outside the feasible set of {problem}")
     beta1 = common.parse_grid("beta1", values["beta1"])
     beta2 = common.parse_grid("beta2", values["beta2"])

@@ -1,6 +1,9 @@
 """The built-in problems by name, for flags and sweeps."""
 
+from collections.abc import Callable
 from fractions import Fraction
+
+import numpy as np
 
 from adam_transition.problems.constructions import (
     BoundedLinear,
@@ -19,13 +22,13 @@ from adam_transition.problems.quadratics import (
 
 BuiltIn = Counterexample | BoundedLinear | Quadratics
 
-_OF_N = {
+_OF_N: dict[str, Callable[[int], BuiltIn]] = {
     "counterexample": counterexample,
     "reddi": reddi,
     "realizable_quadratics": realizable_quadratics,
     "nonrealizable_quadratics": nonrealizable_quadratics,
 }
-_OF_FIXED_N = {
+_OF_FIXED_N: dict[str, Callable[[], BoundedLinear]] = {
     "reddi_mod3": reddi_mod3,
     "reddi_online": reddi_online,
     "reddi_stochastic": reddi_stochastic,
@@ -38,7 +41,7 @@ PROBLEMS = (*_OF_N, *_OF_FIXED_N)
 def default_n(name: str) -> tuple[int, ...]:
     """The numbers of components that a diagram of this problem shows by default."""
     if name in _OF_FIXED_N:
-        return (int(_OF_FIXED_N[name]().num_components),)
+        return (int(np.asarray(_OF_FIXED_N[name]().num_components)),)
     return (5, 10, 20, 50)
 
 
