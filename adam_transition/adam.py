@@ -70,7 +70,7 @@ def init(params: PyTree) -> AdamState:
 
 
 def init_from_gradients(full_gradient: PyTree, largest_square: PyTree) -> AdamState:
-    """Moments of the NeurIPS version (arXiv:2208.09632): m = ∇f(x0), v = max_i ∇f_i(x0)∘∇f_i(x0)."""
+    """Moments of the NeurIPS version (arXiv:2208.09632): m = ∇f(x0), v = max_i ∇f_i(x0)²."""
     chex.assert_trees_all_equal_shapes(full_gradient, largest_square)
     return AdamState(first=full_gradient, second=largest_square, step=jnp.zeros((), jnp.int32))
 
@@ -104,10 +104,13 @@ def one_minus_power(one_minus_beta: ArrayLike, power: ArrayLike) -> Array:
 def step_size(
     schedule: Schedule, initial: ArrayLike, step: ArrayLike, num_components: ArrayLike = 1
 ) -> Array:
-    """η_k for the step that follows `step` updates; `num_components` turns steps into epochs."""
+    """η_k for the step that follows `step` updates, of the shape of `step`.
+
+    `num_components` turns steps into epochs, for `inverse_sqrt_epoch`.
+    """
     initial = jnp.asarray(initial)
     if schedule == "constant":
-        return initial
+        return jnp.broadcast_to(initial, jnp.shape(step))
     if schedule == "inverse_sqrt":
         count = jnp.asarray(step) + 1
     elif schedule == "inverse_sqrt_epoch":

@@ -56,7 +56,7 @@ def indices(
     if sampling == "shuffle_once":
         return _permutations(key, jnp.int32(0), max_components, n)[steps % n]
     if sampling == "random_shuffling":
-        epoch_start = start // n * n
+        epoch_start = jnp.asarray(start, jnp.int32) // n * n
         # whole epochs that cover the steps: one begun before `start`, one finished after the end
         shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
         return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)

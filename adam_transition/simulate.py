@@ -41,6 +41,9 @@ class Verdict(NamedTuple):
     diverged: Bool[Array, ""]
 
 
+_Carry = tuple[Array, adam.AdamState]
+
+
 def simulate(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
@@ -70,23 +73,23 @@ def simulate(
     n = jnp.asarray(problem.num_components, jnp.int32)
     hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
     eta0 = jnp.asarray(initial_step_size, x0.dtype)
-    bias_correction = method.initialization == "bias_correction"
+    correct = method.initialization == "bias_correction"
 
-    def take_step(k: Array, carry: tuple[Array, adam.AdamState], index: Array):
-        x, state = carry
-        gradient = problem.gradient(index, x)
-        direction, state = adam.update(gradient, state, hyper, bias_correction=bias_correction)
-        eta = adam.step_size(method.schedule, eta0, k, n)
-        return problem.project(x - eta * direction), state
-
-    def run_block(carry: tuple[Array, adam.AdamState], start: Array):
+    def run_block(carry: _Carry, start: Array) -> tuple[_Carry, Trace]:
+        steps = start + jnp.arange(record_every, dtype=jnp.int32)
         stream = indices(
             method.sampling, key, start, record_every, n, max_components=max_components
         )
+        step_sizes = adam.step_size(method.schedule, eta0, steps, n)
+
+        def take_step(i: Array, carry: _Carry) -> _Carry:
+            x, state = carry
+            gradient = problem.gradient(stream[i], x)
+            direction, state = adam.update(gradient, state, hyper, bias_correction=correct)
+            return problem.project(x - step_sizes[i] * direction), state
+
         stop = jnp.minimum(start + record_every, num_steps)
-        carry = jax.lax.fori_loop(
-            start, stop, lambda k, c: take_step(k, c, stream[k - start]), carry
-        )
+        carry = jax.lax.fori_loop(0, stop - start, take_step, carry)
         return carry, Trace(stop, carry[0])
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)

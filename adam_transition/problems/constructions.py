@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from adam_transition.problems.problem_class import Number, ProblemClass
@@ -18,8 +19,8 @@ from adam_transition.problems.problem_class import Number, ProblemClass
 class Counterexample:
     """The paper's construction, by which Adam diverges for small β2; made by `counterexample`.
 
-    f_0(x) = c·x for x ≥ −1 and (c/2)(x+2)² − 3c/2 below, c = 1 + (n−1)a; f_i likewise with slope −a.
-    The slopes sum to 1; the minimiser is −2; f is realizable (D0 = 0) and unbounded gradients occur.
+    f_0(x) = c·x for x ≥ −1 and (c/2)(x+2)² − 3c/2 below, c = 1 + (n−1)a; the others likewise with
+    slope −a. The slopes sum to 1, the minimiser is −2, D0 = 0, and gradients are not bounded.
     """
 
     num_components: ArrayLike  # [] n
@@ -40,12 +41,13 @@ class Counterexample:
 
     def problem_class(self) -> ProblemClass:
         """The least class: L = c, D0 = 0, D1 = n²(c² + (n−1)a²); exact if a is a Fraction."""
-        n, a = int(self.num_components), _concrete(self.a)
+        n, a = int(np.asarray(self.num_components)), _concrete(self.a)
         c = 1 + (n - 1) * a
         return ProblemClass(n, c, 0, n**2 * (c**2 + (n - 1) * a**2))
 
     def _slope(self, index: ArrayLike) -> Array:
-        return jnp.where(index == 0, 1 + (self.num_components - 1) * self.a, -self.a)
+        a = _real(self.a)
+        return jnp.where(index == 0, 1 + (self.num_components - 1) * a, -a)
 
 
 def counterexample(n: int, a: Number | None = None) -> Counterexample:
@@ -81,14 +83,16 @@ class BoundedLinear:
         return self.gradient(index, x) * x
 
     def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
-        return jnp.where(index == 0, self.large, -self.small) * jnp.ones_like(x)
+        slope = jnp.where(index == 0, _real(self.large), -_real(self.small))
+        return slope * jnp.ones_like(x)
 
     def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.clip(x, -1, 1)
 
     def problem_class(self) -> ProblemClass:
         """The least class: L = 0, D0 = 0, D1 = n² Σ s_i² / (Σ s_i)² for the slopes s_i."""
-        n, large, small = int(self.num_components), _concrete(self.large), _concrete(self.small)
+        n = int(np.asarray(self.num_components))
+        large, small = _concrete(self.large), _concrete(self.small)
         squares, total = large**2 + (n - 1) * small**2, large - (n - 1) * small
         return ProblemClass(n, 0, 0, Fraction(n**2) * squares / total**2)
 
@@ -122,4 +126,8 @@ def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
 
 
 def _concrete(value: ArrayLike | Fraction) -> Number:
-    return Fraction(value) if isinstance(value, int | Fraction) else float(value)
+    return Fraction(value) if isinstance(value, int | Fraction) else float(np.asarray(value))
+
+
+def _real(value: ArrayLike | Fraction) -> Array:
+    return jnp.asarray(float(value) if isinstance(value, Fraction) else value)

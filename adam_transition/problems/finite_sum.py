@@ -72,7 +72,7 @@ def gap(problem: FiniteSum, x: Array) -> Float[Array, ""]:
 
 
 def as_arrays(problem: P, dtype: jnp.dtype | type) -> P:
-    """The problem with array leaves: integers as int32, everything else (Fractions too) as dtype."""
+    """The problem with array leaves: integers as int32, everything else as dtype."""
 
     def convert(leaf: object) -> Array:
         if isinstance(leaf, int) or np.issubdtype(getattr(leaf, "dtype", np.float64), np.integer):
@@ -101,7 +101,8 @@ def stack(problems: list[P], dtype: jnp.dtype | type) -> P:
         shape = np.max([leaf.shape for leaf in leaves], axis=0, initial=0).astype(int)
         stacked = np.zeros((len(leaves), *shape), leaves[0].dtype)
         for i, leaf in enumerate(leaves):
-            stacked[i, *(slice(size) for size in leaf.shape)] = leaf
+            corner = tuple(slice(0, size) for size in leaf.shape)
+            stacked[(i, *corner)] = leaf
         return jnp.asarray(stacked)
 
     return jax.tree.map(pad_and_stack, *arrays)

@@ -61,7 +61,7 @@ class ProblemClass:
         A1 is tested on every component and each pair of consecutive points. An empty list is no
         proof of membership; an entry is a proof of the contrary, up to `relative` rounding.
         """
-        n = int(problem.num_components)
+        n = int(np.asarray(problem.num_components))
         if n != self.n:
             return [f"the problem has n={n} components, the class n={self.n}"]
         table = jax.vmap(lambda x: component_gradients(problem, x, n))(points)
@@ -76,9 +76,9 @@ class ProblemClass:
         distances = np.linalg.norm(np.diff(flat, axis=0), axis=1)
         changes = np.linalg.norm(np.diff(g, axis=0), axis=2).max(axis=1)
         bounds = float(self.smoothness) * distances
-        for k in np.flatnonzero(changes > bounds * (1 + relative) + relative):
-            found.append(
-                f"A1 fails between points {k} and {k + 1}: a gradient moves by {changes[k]:g} "
-                f"> L‖x−y‖={bounds[k]:g}"
-            )
+        found += [
+            f"A1 fails between points {k} and {k + 1}: a gradient moves by {changes[k]:g} "
+            f"> L‖x−y‖={bounds[k]:g}"
+            for k in np.flatnonzero(changes > bounds * (1 + relative) + relative)
+        ]
         return found

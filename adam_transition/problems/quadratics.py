@@ -17,19 +17,19 @@ class Quadratics:
     """n quadratics in d dimensions; made by `quadratics`."""
 
     num_components: ArrayLike  # [] n
-    hessians: Float[Array, "n d d"]  # H_i, symmetric
-    centres: Float[Array, "n d"]  # b_i
-    minimiser: Float[Array, " d"]  # (Σ H_i)⁻¹ Σ H_i b_i
+    hessians: Float[Array | np.ndarray, "n d d"]  # H_i, symmetric
+    centres: Float[Array | np.ndarray, "n d"]  # b_i
+    minimiser: Float[Array | np.ndarray, " d"]  # (Σ H_i)⁻¹ Σ H_i b_i
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.minimiser.shape[-1:]
 
     def value(self, index: ArrayLike, x: Float[Array, " d"]) -> Float[Array, ""]:
-        return 0.5 * (x - self.centres[index]) @ self.gradient(index, x)
+        return 0.5 * (x - jnp.asarray(self.centres)[index]) @ self.gradient(index, x)
 
     def gradient(self, index: ArrayLike, x: Float[Array, " d"]) -> Float[Array, " d"]:
-        return self.hessians[index] @ (x - self.centres[index])
+        return jnp.asarray(self.hessians)[index] @ (x - jnp.asarray(self.centres)[index])
 
     def project(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         return x
