@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -101,8 +101,8 @@ def stack(problems: list[P], dtype: jnp.dtype | type) -> P:
         shape = np.max([leaf.shape for leaf in leaves], axis=0, initial=0).astype(int)
         stacked = np.zeros((len(leaves), *shape), leaves[0].dtype)
         for i, leaf in enumerate(leaves):
-            corner = tuple(slice(0, size) for size in leaf.shape)
-            stacked[(i, *corner)] = leaf
+            corner: tuple[Any, ...] = (i, *(slice(0, size) for size in leaf.shape))
+            stacked[corner] = leaf
         return jnp.asarray(stacked)
 
     return jax.tree.map(pad_and_stack, *arrays)
