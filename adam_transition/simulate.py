@@ -122,7 +122,9 @@ def judge(
     gaps = jax.vmap(partial(gap, problem))(trace.x)
 
     def mean_gap(low: float, high: float) -> Array:
-        inside = (trace.step >= jnp.floor(low * end)) & (trace.step <= jnp.ceil(high * end))
+        # a short run has few records; the first counts as early
+        last = jnp.maximum(jnp.ceil(high * end), trace.step[0])
+        inside = (trace.step >= jnp.floor(low * end)) & (trace.step <= last)
         return jnp.mean(gaps, where=inside)
 
     early, late = mean_gap(0.1, 0.2), mean_gap(0.9, 1.0)

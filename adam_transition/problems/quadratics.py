@@ -51,7 +51,7 @@ class Quadratics:
         constant = np.sum(residuals**2)
         mean = h.mean(axis=0)
         eigenvalues, vectors = scipy.linalg.eigh(quadratic, mean.T @ mean)
-        least = float(eigenvalues[-1])
+        least = max(float(eigenvalues[-1]), len(h))  # D1 ≥ n, but for rounding
         projected = vectors.T @ linear
         has_linear = np.abs(projected) > 1e-12 * (1 + np.abs(projected).max())
         if d1 is None:
