@@ -1,0 +1,262 @@
+"""The phase boundary: where the stationary drift of a one-dimensional table changes sign.
+
+For a given β1 all sign changes in β2 are bracketed by a scan that is even in u = log(β2/(1−β2)),
+so equal ratios of β2 near 0 and of 1 − β2 near 1; where the drift comes close to zero between two
+points of the scan without crossing it, the scan is refined. Brackets are then bisected together.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import contourpy
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from adam_transition import adam, sampling
+from adam_transition.drift import (
+    LEAST_RANDOM,
+    Drift,
+    Histories,
+    draw_histories,
+    stationary_drift,
+)
+
+_LEAST_U = -27.0  # β2 = 2e-12
+_SCAN = {True: 97, False: 513}  # points of a scan, for random and other schemes
+_HALVINGS = {True: 26, False: 60}
+
+
+class Edge(NamedTuple):
+    """An end of an interval of β2."""
+
+    beta2: float
+    one_minus_beta2: float  # with its own digits where β2 is near 1
+    stderr: float  # standard error of β2; 0 where the drift is exact, and at 0 and 1
+
+
+class Interval(NamedTuple):
+    """An interval of β2 in which the drift points away from the minimiser."""
+
+    low: Edge
+    high: Edge
+
+
+_ZERO, _ONE = Edge(0.0, 1.0, 0.0), Edge(1.0, 0.0, 0.0)
+
+
+def divergence_intervals(
+    gradients: Float[np.ndarray, "n 1"],
+    beta1: Sequence[float] | np.ndarray,
+    scheme: sampling.Sampling = "cyclic",
+    *,
+    key: Key[Array, ""] | None = None,
+    num_samples: int = 2_000_000,
+    least_one_minus_beta2: float | None = None,
+) -> list[list[Interval]]:
+    """For each β1 the intervals of β2 in [0, 1) with D > 0: none, one or more, ascending.
+
+    Edges are exact to a few units of rounding for cyclic order (tolerance 1e-15 in β2, relative in
+    1 − β2); for the random schemes to 1e-7 for the histories that the key stands for, and to the
+    standard error for all histories.
+
+    Args:
+      gradients: a table of one-dimensional gradients with positive mean, so that D > 0 is the
+        wrong direction.
+      beta1: values in [0, 1).
+      scheme: the sampling scheme.
+      key: for the random schemes.
+      num_samples: steps averaged for each (β1, β2) of the random schemes.
+      least_one_minus_beta2: how near to 1 to look, beyond which the drift is taken to have no more
+        sign changes. Default: 1e-13, and for the random schemes a sixteenth of where the cyclic
+        boundary is, but at least `LEAST_RANDOM`.
+
+    Raises:
+      ValueError: a table that is not (n, 1) or whose mean is not positive, or what
+        `stationary_drift` raises.
+    """
+    table = np.asarray(gradients, np.float64)
+    if table.ndim != 2 or table.shape[1] != 1 or not table.mean() > 0:
+        raise ValueError(f"gradients of shape {table.shape}: need (n, 1) with a positive mean")
+    p = 1 - np.asarray(beta1, np.float64)
+    random = scheme in ("random_shuffling", "with_replacement")
+    if least_one_minus_beta2 is None:
+        least_one_minus_beta2 = _least_q(table, np.asarray(beta1)) if random else 1e-13
+
+    histories = None
+    if random:
+        memory = 1 / min(least_one_minus_beta2, float(p.min()))
+        histories = _histories(table, scheme, key, memory, num_samples)
+
+    def evaluate(p: np.ndarray, u: np.ndarray) -> Drift:
+        hyper = adam.Hyperparameters(p, _one_minus_beta2(u))
+        found = stationary_drift(table, hyper, scheme, key=key, histories=histories)
+        return Drift(found.drift[..., 0], found.stderr[..., 0])
+
+    def drift(p: np.ndarray, u: np.ndarray) -> np.ndarray:
+        return evaluate(p, u).drift
+
+    greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
+    scan = np.linspace(_LEAST_U, greatest_u, _SCAN[random])
+    rows, low, high = _brackets(drift, p, scan)
+    roots = _bisect(drift, p[rows], low, high, _HALVINGS[random])
+    stderr = _stderr_of_roots(evaluate, p[rows], roots) if random else np.zeros(len(roots))
+    q = _one_minus_beta2(roots)
+    edges = [Edge(*values) for values in zip(_beta2(roots).tolist(), q.tolist(), stderr.tolist())]
+    starts = drift(p, np.full(len(p), -np.inf)) > 0
+    return [
+        _intervals([edges[i] for i in np.flatnonzero(rows == row)], bool(starts[row]))
+        for row in range(len(p))
+    ]
+
+
+def boundary_curve(
+    gradients: Float[np.ndarray, "n 1"],
+    scheme: sampling.Sampling = "cyclic",
+    *,
+    key: Key[Array, ""] | None = None,
+    num_samples: int = 200_000,
+    greatest_beta1: float = 0.995,
+    least_one_minus_beta2: float = 1e-3,
+    num_points: tuple[int, int] = (160, 240),
+) -> list[Float[np.ndarray, "V 2"]]:
+    """The zero set of the drift in the (β1, β2) plane, as lines of points, folds included.
+
+    The drift is contoured on a grid that is even in β1 and in log(β2/(1−β2)); each vertex is then
+    moved along its grid line to the zero of the drift (to 1e-6 of a grid spacing), so it does not
+    matter how the grid lies. Lines end where the region that is asked for ends.
+    """
+    table = np.asarray(gradients, np.float64)
+    beta1 = np.linspace(0, greatest_beta1, num_points[0])
+    greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
+    u = np.linspace(-12, greatest_u, num_points[1])
+    histories = None
+    if scheme in ("random_shuffling", "with_replacement"):
+        memory = 1 / min(least_one_minus_beta2, 1 - greatest_beta1)
+        histories = _histories(table, scheme, key, memory, num_samples)
+
+    def drift(b1: np.ndarray, u: np.ndarray) -> np.ndarray:
+        hyper = adam.Hyperparameters(1 - b1, _one_minus_beta2(u))
+        found = stationary_drift(table, hyper, scheme, key=key, histories=histories)
+        return found.drift[..., 0]
+
+    values = drift(beta1[:, None], u)
+    lines = contourpy.contour_generator(u, beta1, values).lines(0.0)
+    return [_polish(drift, np.asarray(line)[:, ::-1], beta1, u) for line in lines]
+
+
+def _histories(
+    table: np.ndarray,
+    scheme: sampling.Sampling,
+    key: Key[Array, ""] | None,
+    memory: float,
+    num_samples: int,
+) -> Histories:
+    if key is None:
+        raise ValueError(f"sampling={scheme!r} needs a key")
+    return draw_histories(len(table), scheme, key, memory=memory, num_samples=num_samples)
+
+
+def _beta2(u: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-u))
+
+
+def _one_minus_beta2(u: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(u))
+
+
+def _least_q(table: np.ndarray, beta1: np.ndarray) -> float:
+    exact = divergence_intervals(table, beta1, "cyclic")
+    ends = [interval.high.one_minus_beta2 for row in exact for interval in row]
+    return max(LEAST_RANDOM, min(ends, default=0.16) / 16)
+
+
+def _brackets(
+    drift: Callable, p: np.ndarray, scan: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers and ends of the brackets of all sign changes, ascending in each row."""
+    values = drift(p[:, None], scan)
+    u = np.broadcast_to(scan, values.shape)
+    for _ in range(3):
+        u, values = _refine_near_misses(drift, p, u, values)
+    rows, columns = np.nonzero(np.signbit(values[:, :-1]) != np.signbit(values[:, 1:]))
+    return rows, u[rows, columns], u[rows, columns + 1]
+
+
+def _refine_near_misses(
+    drift: Callable, p: np.ndarray, u: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds points around each local minimum of |D| that the scan does not see crossing zero."""
+    size = np.abs(values)
+    inner = (size[:, 1:-1] < size[:, :-2]) & (size[:, 1:-1] < size[:, 2:])
+    same_sign = np.signbit(values[:, :-2]) == np.signbit(values[:, 2:])
+    same_sign &= np.signbit(values[:, :-2]) == np.signbit(values[:, 1:-1])
+    rows, columns = np.nonzero(inner & same_sign)
+    if not len(rows):
+        return u, values
+    fractions = np.linspace(0, 1, 18)[1:-1]
+    first, last = u[rows, columns], u[rows, columns + 2]
+    extra = first[:, None] + (last - first)[:, None] * fractions
+    extra_values = drift(p[rows, None], extra)
+    # rows get points of their own; those without a near miss repeat their last point
+    count = np.bincount(rows, minlength=len(p)).max() * len(fractions)
+    more_u = np.repeat(u[:, -1:], count, axis=1)
+    more_values = np.repeat(values[:, -1:], count, axis=1)
+    for row in np.unique(rows):
+        added = extra[rows == row].ravel()
+        more_u[row, : added.size] = added
+        more_values[row, : added.size] = extra_values[rows == row].ravel()
+    u, values = np.hstack([u, more_u]), np.hstack([values, more_values])
+    order = np.argsort(u, axis=1, kind="stable")
+    return np.take_along_axis(u, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _bisect(
+    function: Callable, p: np.ndarray, low: np.ndarray, high: np.ndarray, halvings: int
+) -> np.ndarray:
+    """The zeros between `low` and `high`, all brackets at once."""
+    if not len(low):
+        return low
+    sign = np.signbit(function(p, low))
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        below = np.signbit(function(p, middle)) == sign
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _stderr_of_roots(evaluate: Callable, p: np.ndarray, roots: np.ndarray) -> np.ndarray:
+    """Standard error of D at the root over its slope in β2."""
+    if not len(roots):
+        return roots
+    step = 0.02
+    above, below = evaluate(p, roots + step), evaluate(p, roots - step)
+    slope = (above.drift - below.drift) / (_beta2(roots + step) - _beta2(roots - step))
+    return evaluate(p, roots).stderr / np.abs(slope)
+
+
+def _intervals(edges: list[Edge], starts_inside: bool) -> list[Interval]:
+    ends = [_ZERO, *edges] if starts_inside else list(edges)
+    if len(ends) % 2:
+        ends.append(_ONE)
+    return [Interval(low, high) for low, high in zip(ends[::2], ends[1::2])]
+
+
+def _polish(
+    drift: Callable, line: np.ndarray, beta1: np.ndarray, u: np.ndarray
+) -> Float[np.ndarray, "V 2"]:
+    """Moves the vertices (β1, u) of a contour along their grid lines onto the zero set."""
+    # each vertex lies on a line of the grid, but for rounding
+    on_beta1 = np.abs(line[:, :1] - beta1).min(axis=1) < 1e-9 * beta1[-1]
+    moved = line.copy()
+    for axis, grid, chosen in ((1, u, on_beta1), (0, beta1, ~on_beta1)):
+        points = line[chosen]
+        cell = np.clip(np.searchsorted(grid, points[:, axis], side="right") - 1, 0, len(grid) - 2)
+
+        def along(fixed: np.ndarray, value: np.ndarray, axis: int = axis) -> np.ndarray:
+            return drift(fixed, value) if axis == 1 else drift(value, fixed)
+
+        other = beta1 if axis == 1 else u
+        fixed = other[np.abs(points[:, 1 - axis, None] - other).argmin(axis=1)]
+        moved[chosen, axis] = _bisect(along, fixed, grid[cell], grid[cell + 1], 24)
+        moved[chosen, 1 - axis] = fixed
+    return np.column_stack([moved[:, 0], _beta2(moved[:, 1])])

@@ -1,0 +1,302 @@
+"""The stationary drift of Adam on a table of frozen component gradients.
+
+With the gradients g_1 … g_n frozen, (m, v) is a contraction driven by the index stream and has one
+stationary law. The drift per epoch,
+
+    D(β1, β2) = −n·E[m/√v],
+
+is the direction in which the iterate goes when steps are small; it does not see the scale of the
+table. On the counterexample Adam diverges where D > 0 and converges where D < 0.
+
+Cyclic order has a closed form. For the random orders D is a mean over histories, estimated from
+chains in groups of n that form a Latin square: at each step (of an epoch) the chains of a group
+see each component once. That removes the main effect of every single draw from the error; groups
+are independent and give the standard error. All (β1, β2) of a call share the histories, so the
+estimate is a smooth function of them.
+"""
+
+import math
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from adam_transition import adam, sampling, sweep
+
+LEAST_RANDOM = 1e-4
+"""The least 1 − β for the random orders: the memory of a chain is 1/(1 − β) steps."""
+
+_CELLS_PER_TILE = 1 << 13
+_CELLS_PER_CALL = 1 << 16
+_CHAINS = 640
+_MEMORIES = 8  # burn-in, in units of the memory 1/(1−β); e^−8 of the initial deviation is left
+
+
+class Drift(NamedTuple):
+    """Drift per epoch; `…` is the common shape of the hyperparameters."""
+
+    drift: Float[np.ndarray, "... d"]  # −n E[m/√v]
+    stderr: Float[np.ndarray, "... d"]  # standard error, 0 where the drift is exact
+
+
+class Histories(NamedTuple):
+    """Index streams of many chains of a random scheme; made by `draw_histories`."""
+
+    batches: Int[np.ndarray, "B L chains"]  # groups of n chains side by side
+    num_components: int
+    num_averaged: int  # the last steps of each batch, over which m/√v is averaged
+
+
+def draw_histories(
+    num_components: int,
+    scheme: sampling.Sampling,
+    key: Key[Array, ""],
+    *,
+    memory: float,
+    num_samples: int,
+) -> Histories:
+    """Histories for `stationary_drift` where it is called more than once.
+
+    Args:
+      num_components: n.
+      scheme: `with_replacement` or `random_shuffling`.
+      key: read, not consumed.
+      memory: the greatest 1/(1 − β) they will serve, in steps; it sets the burn-in.
+      num_samples: how many steps are averaged for each cell, over all chains.
+    """
+    n = num_components
+    num_groups = max(1, _CHAINS // n)
+    burn_in = int(_burn_in(np.asarray(memory), n))
+    # at least 24 groups for the standard error, and batches longer than their burn-in
+    num_batches = round(num_samples / (n * num_groups * 4 * burn_in))
+    num_batches = max(math.ceil(24 / num_groups), num_batches)
+    num_averaged = n * math.ceil(num_samples / (num_batches * num_groups * n * n))
+    generator = np.random.Generator(np.random.Philox(key=_as_integer(key)))
+    draw = {"with_replacement": _with_replacement, "random_shuffling": _random_shuffling}[scheme]
+    batches = [draw(generator, burn_in + num_averaged, num_groups, n) for _ in range(num_batches)]
+    return Histories(np.stack(batches), n, num_averaged)
+
+
+def stationary_drift(
+    gradients: Float[np.ndarray, "n d"],
+    hyper: adam.Hyperparameters,
+    scheme: sampling.Sampling = "cyclic",
+    *,
+    key: Key[Array, ""] | None = None,
+    num_samples: int = 1_000_000,
+    histories: Histories | None = None,
+) -> Drift:
+    """D(β1, β2) for a table of component gradients, ε = 0; computed in float64.
+
+    Args:
+      gradients: the table; row i is ∇f_i at the point in question.
+      hyper: 1 − β1 and 1 − β2 in (0, 1], arrays that broadcast together to the shape `…`.
+      scheme: the sampling scheme. `shuffle_once` draws its one permutation from the key.
+      key: for the random schemes; read, not consumed: a key stands for one set of histories.
+      num_samples: steps of Adam that are averaged for each cell, for the random schemes.
+      histories: drawn already, for the random schemes; the key is then not needed.
+
+    Raises:
+      ValueError: a table that is not (n, d) or not finite; 1 − β outside (0, 1], or below
+        `LEAST_RANDOM` for a random scheme; a random scheme without a key; histories of another n
+        or too short for the memory of a cell.
+
+    >>> table = np.array([[3.0], [-1.0], [-1.0]])
+    >>> hyper = adam.hyperparameters(0.0, 0.9)
+    >>> round(float(stationary_drift(table, hyper).drift[0]), 4)
+    -0.5204
+    """
+    table = np.asarray(gradients, np.float64)
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        raise ValueError(f"gradients of shape {table.shape}: need a finite table of shape (n, d)")
+    p, q = np.broadcast_arrays(
+        np.asarray(hyper.one_minus_beta1, np.float64), np.asarray(hyper.one_minus_beta2, np.float64)
+    )
+    random = scheme in ("random_shuffling", "with_replacement")
+    for name, values in (("one_minus_beta1", p), ("one_minus_beta2", q)):
+        least = LEAST_RANDOM if random else np.finfo(np.float64).tiny
+        if not ((values >= least) & (values <= 1)).all():
+            raise ValueError(f"{name}: values must lie in [{least:g}, 1] for {scheme}")
+    if random and histories is None and key is not None:
+        memory = float(1 / min(p.min(), q.min()))
+        histories = draw_histories(len(table), scheme, key, memory=memory, num_samples=num_samples)
+    if scheme != "cyclic" and key is None and histories is None:
+        raise ValueError(f"sampling={scheme!r} needs a key")
+    with jax.enable_x64(True):
+        if random:
+            assert histories is not None
+            mean, stderr = _random(table, p.ravel(), q.ravel(), histories)
+        else:
+            if key is not None and scheme == "shuffle_once":
+                n = len(table)
+                table = table[sampling.indices(scheme, key, 0, n, n, max_components=n)]
+            mean = _in_calls(partial(_cyclic, jnp.asarray(table)), p.ravel(), q.ravel())
+            stderr = np.zeros_like(mean)
+    shape = (*p.shape, table.shape[1])
+    return Drift(mean.reshape(shape), stderr.reshape(shape))
+
+
+def counterexample_table(n: int, a: float | None = None) -> Float[np.ndarray, "n 1"]:
+    """The slopes c, −a, …, −a of the counterexample for x ≥ −1; a defaults to 1/(n−1)²."""
+    a = 1 / (n - 1) ** 2 if a is None else float(a)
+    table = np.full((n, 1), -a)
+    table[0] = 1 + (n - 1) * a
+    return table
+
+
+def _in_calls(function: Any, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Bounds the memory: at most `_CELLS_PER_CALL` cells at once, all calls of one shape."""
+    size = min(_CELLS_PER_CALL, 1 << max(0, len(p) - 1).bit_length())
+    pieces = []
+    for start in range(0, len(p), size):
+        inside = np.minimum(np.arange(start, start + size), len(p) - 1)
+        pieces.append(np.asarray(function(p[inside], q[inside]))[: len(p) - start])
+    return np.concatenate(pieces)
+
+
+@jax.jit
+def _cyclic(
+    table: Float[Array, "n d"], p: Float[Array, " C"], q: Float[Array, " C"]
+) -> Float[Array, "C d"]:
+    """D in closed form, O(n) for each cell: two passes over the table.
+
+    The first finds the moments at the start of the periodic orbit, m = M/(1 − β1^n) with M those of
+    one epoch from zero; the second sums m/√v along it.
+    """
+    n, d = table.shape
+    hyper = adam.Hyperparameters(p[:, None], q[:, None])
+
+    def step(i: Array, state: adam.AdamState) -> tuple[Array, adam.AdamState]:
+        return adam.update(jnp.broadcast_to(table[i], (len(p), d)), state, hyper)
+
+    zero = adam.init(jnp.zeros((len(p), d)))
+    epoch = jax.lax.fori_loop(0, n, lambda i, state: step(i, state)[1], zero)
+    start = epoch._replace(
+        first=epoch.first / adam.one_minus_power(hyper.one_minus_beta1, n),
+        second=epoch.second / adam.one_minus_power(hyper.one_minus_beta2, n),
+    )
+
+    def accumulate(i: Array, carry: tuple) -> tuple:
+        total, state = carry
+        direction, state = step(i, state)
+        return total - direction, state
+
+    return jax.lax.fori_loop(0, n, accumulate, (jnp.zeros((len(p), d)), start))[0]
+
+
+def _random(
+    table: np.ndarray, p: np.ndarray, q: np.ndarray, histories: Histories
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error over the groups of chains."""
+    n, d = table.shape
+    if histories.num_components != n:
+        raise ValueError(f"histories of n={histories.num_components} for a table of n={n}")
+    burn_in = _burn_in(1 / np.minimum(p, q), n)
+    longest = histories.batches.shape[1] - histories.num_averaged
+    if burn_in.max(initial=0) > longest:
+        raise ValueError(f"histories burn in for {longest} steps; {burn_in.max()} are needed")
+    # cells of about the same memory run together; the same steps are averaged for all
+    level = np.ceil(np.log2(burn_in / n)).astype(int)
+    num_groups = histories.batches.shape[2] // n
+    means = np.empty((len(histories.batches), len(p), num_groups, d))
+    for history, out in zip(histories.batches, means, strict=True):
+        for one_level in np.unique(level):
+            chosen = np.flatnonzero(level == one_level)
+            tail = history[max(0, longest - (n << max(one_level, 0))) :]
+            _run_chains(table, tail, histories.num_averaged, p[chosen], q[chosen], out, chosen)
+    groups = np.moveaxis(means, 1, 0).reshape(len(p), -1, d)
+    stderr = groups.std(axis=1, ddof=1) / math.sqrt(groups.shape[1])
+    return -n * groups.mean(axis=1), n * stderr
+
+
+def _burn_in(memory: np.ndarray, n: int) -> np.ndarray:
+    return n * np.ceil(_MEMORIES * memory / n).astype(int)
+
+
+def _run_chains(
+    table: np.ndarray,
+    history: np.ndarray,
+    num_steps: int,
+    p: np.ndarray,
+    q: np.ndarray,
+    out: np.ndarray,
+    chosen: np.ndarray,
+) -> None:
+    def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
+        out[chosen[block.columns]] = values["mean"][0]
+
+    num_chains = history.shape[1]
+    width = min(len(p), max(1, _CELLS_PER_TILE // (num_chains * table.shape[1])))
+    width = 1 << (width - 1).bit_length()
+    sweep.run(
+        _program(num_steps),
+        {"table": table[None], "history": history[None]},
+        {"p": p[None], "q": q[None]},
+        tile=(1, width),
+        chunk=(1, len(p)),
+        write=write,
+    )
+
+
+def _mean_direction(
+    row: dict[str, Array], cell: dict[str, Array], *, num_steps: int
+) -> dict[str, Float[Array, "R d"]]:
+    """Mean of m/√v over the last `num_steps` of the chains, for each of the R groups."""
+    table, history = row["table"], row["history"]  # [n, d], [T, R·n]
+    n, d = table.shape
+    hyper = adam.Hyperparameters(cell["p"], cell["q"])
+    mean, square = table.mean(axis=0), (table**2).mean(axis=0)
+    shape = (history.shape[1], d)
+    start = adam.init_from_gradients(jnp.broadcast_to(mean, shape), jnp.broadcast_to(square, shape))
+
+    def burn(k: Array, state: adam.AdamState) -> adam.AdamState:
+        return adam.update(table[history[k]], state, hyper)[1]
+
+    def measure(k: Array, carry: tuple) -> tuple:
+        total, state = carry
+        direction, state = adam.update(table[history[k]], state, hyper)
+        return total + direction, state
+
+    first = history.shape[0] - num_steps
+    state = jax.lax.fori_loop(0, first, burn, start)
+    total, _ = jax.lax.fori_loop(first, history.shape[0], measure, (jnp.zeros(shape), state))
+    return {"mean": total.reshape(-1, n, d).mean(axis=1) / num_steps}
+
+
+@lru_cache
+def _program(num_steps: int) -> sweep.Program:
+    return sweep.Program(partial(_mean_direction, num_steps=num_steps))
+
+
+def _with_replacement(
+    generator: np.random.Generator, count: int, num_groups: int, n: int
+) -> Int[np.ndarray, "count chains"]:
+    """At each step, a uniform permutation of the components over the n chains of a group."""
+    order = _unpermuted(count, num_groups, n)
+    return generator.permuted(order, axis=2).reshape(count, num_groups * n)
+
+
+def _random_shuffling(
+    generator: np.random.Generator, count: int, num_groups: int, n: int
+) -> Int[np.ndarray, "count chains"]:
+    """For each epoch of a group a uniform permutation, begun by each chain at another place."""
+    num_epochs = count // n
+    order = _unpermuted(num_epochs, num_groups, n)
+    permutation = generator.permuted(order, axis=2)
+    shift = generator.permuted(order, axis=2)
+    position = (np.arange(n)[:, None, None] + shift[:, None]) % n  # [epochs, n, groups, chains]
+    drawn = np.take_along_axis(permutation[:, None], position, axis=3)
+    return drawn.reshape(num_epochs * n, num_groups * n)
+
+
+def _unpermuted(count: int, num_groups: int, n: int) -> Int[np.ndarray, "count groups n"]:
+    components: np.ndarray = np.arange(n, dtype=np.int16 if n < 2**15 else np.int32)
+    return np.broadcast_to(components, (count, num_groups, n))
+
+
+def _as_integer(key: Key[Array, ""]) -> int:
+    first, second = np.asarray(jax.random.key_data(key)).ravel()[:2].tolist()
+    return first << 32 | second

@@ -1,0 +1,246 @@
+"""The stationary drift: closed form, estimates with honest errors, and its invariances."""
+
+import jax
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adam_transition import adam, sampling
+from adam_transition.drift import (
+    LEAST_RANDOM,
+    counterexample_table,
+    draw_histories,
+    stationary_drift,
+)
+
+RANDOM = ["random_shuffling", "with_replacement"]
+BETAS = st.floats(0, 0.99)
+
+
+def _drift(table, beta1, beta2, scheme="cyclic", **kwargs):
+    return stationary_drift(table, adam.hyperparameters(beta1, beta2), scheme, **kwargs)
+
+
+def _table(n, d, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)) + 0.3
+
+
+def _exact_drift(table, beta1, q, digits=40):
+    """Cyclic drift in multiple precision, by summing the periodic orbit as geometric series."""
+    with mpmath.workdps(digits):
+        p, q = 1 - mpmath.mpf(beta1), mpmath.mpf(q)
+        gradients = [mpmath.mpf(float(g)) for g in table]
+        n, total = len(gradients), mpmath.mpf(0)
+        for k in range(n):
+            m = sum(p * (1 - p) ** j * gradients[(k - j) % n] for j in range(n))
+            v = sum(q * (1 - q) ** j * gradients[(k - j) % n] ** 2 for j in range(n))
+            total -= (m / (1 - (1 - p) ** n)) / mpmath.sqrt(v / (1 - (1 - q) ** n))
+        return float(total)
+
+
+def _enumerated_drift(n, a, beta1, beta2, num_epochs):
+    """Random shuffling of c, −a, …, −a: the mean over all places of c in the last epochs."""
+    c = 1 + (n - 1) * a
+    m, v = np.full(1, 1 / n), np.full(1, (c * c + (n - 1) * a * a) / n)
+    for _ in range(num_epochs):
+        moments, totals = [], []
+        for place in range(n):
+            mm, vv, total = m.copy(), v.copy(), 0.0
+            for k in range(n):
+                g = c if k == place else -a
+                mm, vv = beta1 * mm + (1 - beta1) * g, beta2 * vv + (1 - beta2) * g * g
+                total = total + mm / np.sqrt(vv)
+            moments.append((mm, vv))
+            totals.append(total)
+        m, v = (np.concatenate(part) for part in zip(*moments))
+    return -np.mean(np.concatenate(totals))
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("q", [1.0, 0.5, 1e-3, 1e-9])
+def test_cyclic_drift_to_many_digits(beta1, q):
+    for table in (counterexample_table(12), _table(7, 1)):
+        hyper = adam.Hyperparameters(1 - beta1, q)
+        found = float(stationary_drift(table, hyper).drift[0])
+        # 1 − β1 is rounded to double precision before it is passed
+        expected = _exact_drift(table[:, 0], beta1, q)
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+@given(BETAS, BETAS, st.integers(1, 9), st.integers(1, 3))
+@settings(deadline=None, max_examples=25)
+def test_cyclic_drift_is_the_long_run_average_of_a_simulation(beta1, beta2, n, d):
+    table = _table(n, d)
+    m, v, total = np.zeros(d), np.zeros(d), np.zeros(d)
+    burn_in = n * int(np.ceil(4000 / n))
+    for k in range(burn_in + n):
+        m = beta1 * m + (1 - beta1) * table[k % n]
+        v = beta2 * v + (1 - beta2) * table[k % n] ** 2
+        if k >= burn_in:
+            total -= m / np.sqrt(v)
+    np.testing.assert_allclose(_drift(table, beta1, beta2).drift, total, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.5), (0.0, 0.7), (0.5, 0.6), (0.3, 0.05)])
+def test_random_shuffling_is_the_mean_over_all_orders(beta1, beta2):
+    table = counterexample_table(10)
+    expected = _enumerated_drift(10, 1 / 81, beta1, beta2, 5)
+    found = _drift(table, beta1, beta2, RANDOM[0], key=sampling.stream_key(0))
+    assert abs(found.drift[0] - expected) < 4 * found.stderr[0]
+    assert found.stderr[0] < 0.02
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.9), (0.7, 0.6), (0.9, 0.99)])
+def test_random_schemes_agree_with_a_plain_simulation(scheme, beta1, beta2):
+    table = _table(6, 2)
+    rng = np.random.default_rng(0)
+    chains, burn_in, steps = 2000, 600, 600
+    m, v = np.tile(table.mean(0), (chains, 1)), np.tile((table**2).mean(0), (chains, 1))
+    total = np.zeros((chains, 2))
+    for k in range(burn_in + steps):
+        if scheme == "with_replacement":
+            index = rng.integers(6, size=chains)
+        else:
+            if k % 6 == 0:
+                order = np.argsort(rng.random((chains, 6)), axis=1)
+            index = order[:, k % 6]
+        m = beta1 * m + (1 - beta1) * table[index]
+        v = beta2 * v + (1 - beta2) * table[index] ** 2
+        if k >= burn_in:
+            total -= 6 * m / np.sqrt(v) / steps
+    stderr = total.std(0, ddof=1) / np.sqrt(chains)
+    found = _drift(table, beta1, beta2, scheme, key=sampling.stream_key(1))
+    z = (found.drift - total.mean(0)) / np.hypot(found.stderr, stderr)
+    assert np.abs(z).max() < 4
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+def test_the_standard_error_covers(scheme):
+    """±1.96 standard errors hold the mean of 120 seeds about 95 times in 100."""
+    hyper = adam.Hyperparameters(1.0, np.array([0.5, 0.2]))
+    found = [
+        stationary_drift(
+            counterexample_table(8),
+            hyper,
+            scheme,
+            key=sampling.stream_key(seed),
+            num_samples=30_000,
+        )
+        for seed in range(120)
+    ]
+    drift = np.array([f.drift[:, 0] for f in found])
+    stderr = np.array([f.stderr[:, 0] for f in found])
+    covered = (np.abs(drift - drift.mean(0)) < 1.96 * stderr).mean(0)
+    # three standard errors of a share of 0.95 in 120
+    assert (covered > 0.95 - 3 * 0.02).all()
+    np.testing.assert_allclose(drift.std(0, ddof=1), np.sqrt((stderr**2).mean(0)), rtol=0.25)
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", *RANDOM])
+def test_invariances(scheme):
+    """Scale, sign, order of the coordinates; and cyclic order does not see where it starts."""
+    table, key = _table(5, 3), sampling.stream_key(2)
+    kwargs = {"key": key, "num_samples": 2000}
+    drift = _drift(table, 0.5, 0.8, scheme, **kwargs).drift
+    scaled = table * [1e-6, 1.0, 1e6]
+    np.testing.assert_allclose(_drift(scaled, 0.5, 0.8, scheme, **kwargs).drift, drift, rtol=1e-9)
+    np.testing.assert_allclose(_drift(-table, 0.5, 0.8, scheme, **kwargs).drift, -drift, rtol=1e-12)
+    turned = _drift(table[:, ::-1], 0.5, 0.8, scheme, **kwargs).drift
+    np.testing.assert_allclose(turned, drift[::-1], rtol=1e-12)
+    if scheme == "cyclic":
+        rolled = _drift(np.roll(table, 2, axis=0), 0.5, 0.8).drift
+        np.testing.assert_allclose(rolled, drift, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+def test_common_histories_make_the_drift_smooth(scheme):
+    q = np.linspace(0.2, 0.6, 81)
+    found = stationary_drift(
+        counterexample_table(10), adam.Hyperparameters(1.0, q), scheme,
+        key=sampling.stream_key(0), num_samples=20_000,
+    )  # fmt: skip
+    # fourth differences of a smooth function vanish; those of independent errors are 8 of them
+    roughness = np.abs(np.diff(found.drift[:, 0], 4)).max()
+    assert roughness < 0.05 * found.stderr.mean()
+
+
+def test_histories_may_be_shared():
+    table, key = counterexample_table(6), sampling.stream_key(3)
+    hyper = adam.Hyperparameters(0.5, np.array([0.5, 0.1]))
+    shared = draw_histories(6, "with_replacement", key, memory=10.0, num_samples=1_000_000)
+    again = stationary_drift(table, hyper, "with_replacement", histories=shared)
+    once = stationary_drift(table, hyper, "with_replacement", key=key)
+    np.testing.assert_array_equal(again.drift, once.drift)
+
+
+def test_cells_do_not_meet_and_any_number_of_them_fits():
+    rng = np.random.default_rng(0)
+    p, q = rng.uniform(0.01, 1, (2, 70_000))
+    together = stationary_drift(counterexample_table(3), adam.Hyperparameters(p, q)).drift
+    for i in (0, 1234, 65_535, 65_536, 69_999):
+        alone = stationary_drift(counterexample_table(3), adam.Hyperparameters(p[i], q[i])).drift
+        np.testing.assert_allclose(together[i], alone, rtol=1e-12)
+
+
+def test_shuffle_once_is_one_fixed_order():
+    table, key = _table(6, 1), sampling.stream_key(4)
+    order = np.asarray(sampling.indices("shuffle_once", key, 0, 6, 6, max_components=6))
+    found = _drift(table, 0.3, 0.6, "shuffle_once", key=key).drift
+    np.testing.assert_allclose(found, _drift(table[order], 0.3, 0.6).drift, rtol=1e-13)
+    # all but one component of the counterexample are alike, so there every order is cyclic
+    table = counterexample_table(6)
+    found = _drift(table, 0.3, 0.6, "shuffle_once", key=key).drift
+    np.testing.assert_allclose(found, _drift(table, 0.3, 0.6).drift, rtol=1e-12)
+
+
+def test_float64_whatever_the_caller_uses():
+    with jax.enable_x64(False):
+        single = _drift(counterexample_table(20), 0.3, 0.999).drift
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(_drift(counterexample_table(20), 0.3, 0.999).drift, single)
+    assert single.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _drift(np.ones(3), 0, 0), r"gradients of shape \(3,\)"),
+        (lambda: _drift(np.full((3, 1), np.nan), 0, 0), "need a finite table"),
+        (lambda: _drift(np.ones((3, 1)), 0, 0, RANDOM[0]), "needs a key"),
+        (
+            lambda: stationary_drift(np.ones((3, 1)), adam.Hyperparameters(1.0, 0.0)),
+            "one_minus_beta2: values must lie in",
+        ),
+        (
+            lambda: stationary_drift(
+                np.ones((3, 1)), adam.Hyperparameters(1.0, LEAST_RANDOM / 2), RANDOM[0],
+                key=sampling.stream_key(0),
+            ),
+            "one_minus_beta2: values must lie in",
+        ),
+        (
+            lambda: stationary_drift(
+                np.ones((4, 1)), adam.Hyperparameters(1.0, 0.5), RANDOM[1],
+                histories=draw_histories(
+                    3, RANDOM[1], sampling.stream_key(0), memory=2.0, num_samples=100
+                ),
+            ),
+            "histories of n=3 for a table of n=4",
+        ),
+        (
+            lambda: stationary_drift(
+                np.ones((3, 1)), adam.Hyperparameters(1.0, 0.01), RANDOM[1],
+                histories=draw_histories(
+                    3, RANDOM[1], sampling.stream_key(0), memory=2.0, num_samples=100
+                ),
+            ),
+            "histories burn in for",
+        ),
+    ],
+)  # fmt: skip
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
