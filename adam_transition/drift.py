@@ -133,7 +133,9 @@ def stationary_drift(
             if key is not None and scheme == "shuffle_once":
                 n = len(table)
                 table = table[sampling.indices(scheme, key, 0, n, n, max_components=n)]
-            mean = _in_calls(partial(_cyclic, jnp.asarray(table)), p.ravel(), q.ravel())
+            padded = np.zeros((1 << (len(table) - 1).bit_length(), table.shape[1]))
+            padded[: len(table)] = table
+            mean = _in_calls(partial(_cyclic, padded, len(table)), p.ravel(), q.ravel())
             stderr = np.zeros_like(mean)
     shape = (*p.shape, table.shape[1])
     return Drift(mean.reshape(shape), stderr.reshape(shape))
@@ -159,14 +161,15 @@ def _in_calls(function: Any, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _cyclic(
-    table: Float[Array, "n d"], p: Float[Array, " C"], q: Float[Array, " C"]
+    table: Float[Array, "N d"], n: Int[Array, ""], p: Float[Array, " C"], q: Float[Array, " C"]
 ) -> Float[Array, "C d"]:
     """D in closed form, O(n) for each cell: two passes over the table.
 
     The first finds the moments at the start of the periodic orbit, m = M/(1 − β1^n) with M those of
-    one epoch from zero; the second sums m/√v along it.
+    one epoch from zero; the second sums m/√v along it. The first n rows of the table count: the
+    others are there so that tables of other n share a compiled program.
     """
-    n, d = table.shape
+    d = table.shape[1]
     hyper = adam.Hyperparameters(p[:, None], q[:, None])
 
     def step(i: Array, state: adam.AdamState) -> tuple[Array, adam.AdamState]:

@@ -36,8 +36,8 @@ class Verdict(NamedTuple):
     """Whether a run converges, from its trace."""
 
     gap: Float[Array, ""]  # ‖x_T − x*‖
-    early_gap: Float[Array, ""]  # mean gap over the steps in [T/10, T/5]
     late_gap: Float[Array, ""]  # mean gap over the steps in [9T/10, T]
+    speed: Float[Array, ""]  # growth of the gap per step and step size, after T/10
     diverged: Bool[Array, ""]
 
 
@@ -98,38 +98,50 @@ def simulate(
 
 
 def judge(
-    trace: Trace, problem: FiniteSum, *, last_step_size: ArrayLike, neighbourhood: ArrayLike = 0.0
+    trace: Trace,
+    problem: FiniteSum,
+    *,
+    step_sizes: Float[Array, " R"],
+    arrival: ArrayLike = 0.0,
+    neighbourhood: ArrayLike = 0.0,
 ) -> Verdict:
-    """Judges a run: it diverges if its gap still grows and is not the gap of a settled run.
+    """Judges a run: it diverges if its gap grows, and it neither arrived at x* nor settled near it.
 
-    With η_k = η0/√k a cell of stationary drift D (per epoch) moves by 2η0(√T − √s)·D/n between the
-    steps s and T, so the sign of its late displacement is the sign of D. We compare the mean gap
-    over [9T/10, T] with that over [T/10, T/5]: the signal against the accumulated noise
-    η0·σ·√(log T/s) is then close to the best that any s gives. A cell is
+    With η_k = η0/√k a cell of stationary drift D (per epoch) moves by η_k·D/n a step, away from x*
+    or towards it. The growth of the gap between records over the step sizes spent, averaged from
+    T/10 on, estimates D/n with the efficiency of a mean over all those steps. A cell is
 
-        diverged ⇔ late gap ≥ early gap and late gap > max(η_T, neighbourhood),
+        diverged ⇔ speed ≥ 0, least gap > arrival and late gap > max(η_T, neighbourhood),
 
-    or its gap is not finite. One last step η_T is excused since no run gets closer. Where D0 = 0
-    the gap of a converging run goes to 0 and `neighbourhood` is 0. Where D0 > 0 a run settles at a
-    gap that neither grows nor vanishes; pass the gap of x0, and a run that ends nearer to x* than
-    it began has not diverged.
+    or its gap is not finite. Within one last step η_T no run can be told from one that has arrived.
+
+    Where D0 = 0, x* repels if D > 0, so a run that was ever much nearer to x* than it began has not
+    diverged: pass a tenth of the gap of x0 as `arrival`. That settles two cases that the speed alone
+    does not: runs that hop about x* at the scale of their steps, and, where β1 > √β2 and steps are
+    unbounded, runs that are thrown far away now and then and come back. Where D0 > 0 a run settles
+    at a gap that neither grows nor vanishes: pass the gap of x0 as `neighbourhood`, and a run that
+    ends nearer to x* than it began has not diverged.
 
     Near the boundary, |D| → 0, no finite run decides: drifts D/n below about σ/√T are hidden by
     the noise, σ² being the long-run variance of m/√v. Under cyclic order there is no noise, and
-    what remains is the transient of the initial moments, of size O(η0).
+    what remains is the transient of the initial moments.
+
+    Args:
+      trace: the run.
+      problem: the problem, with a known minimiser.
+      step_sizes: η_k of the step that led to each record.
+      arrival: see above.
+      neighbourhood: see above.
     """
     end = trace.step[-1]
     gaps = jax.vmap(partial(gap, problem))(trace.x)
-
-    def mean_gap(low: float, high: float) -> Array:
-        # a short run has few records; the first counts as early
-        last = jnp.maximum(jnp.ceil(high * end), trace.step[0])
-        inside = (trace.step >= jnp.floor(low * end)) & (trace.step <= last)
-        return jnp.mean(gaps, where=inside)
-
-    early, late = mean_gap(0.1, 0.2), mean_gap(0.9, 1.0)
-    grows = (late >= early) & (late > jnp.maximum(last_step_size, neighbourhood))
-    return Verdict(gaps[-1], early, late, grows | ~jnp.isfinite(late))
+    late = jnp.mean(gaps, where=trace.step >= jnp.floor(0.9 * end))
+    spent = jnp.diff(trace.step) * (step_sizes[:-1] + step_sizes[1:]) / 2
+    counted = trace.step[:-1] >= jnp.floor(0.1 * end)
+    growth = jnp.sum(jnp.diff(gaps) / spent, where=counted)
+    speed = growth / jnp.maximum(jnp.sum(counted), 1)
+    settled = (late <= jnp.maximum(step_sizes[-1], neighbourhood)) | (jnp.min(gaps) <= arrival)
+    return Verdict(gaps[-1], late, speed, ((speed >= 0) & ~settled) | ~jnp.isfinite(late))
 
 
 def _initial_state(

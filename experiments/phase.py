@@ -75,6 +75,8 @@ def main(values: dict[str, Any]) -> None:
         resume=values["resume"],
         cells_per_chunk=values["chunk_cells"],
     )
+    if not store.has("drift_stderr"):
+        phase_diagram.add_drift(spec, store)
     if points and not store.has("trajectory"):
         phase_diagram.add_trajectories(spec, points, store, num_records=400)
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started

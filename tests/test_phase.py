@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 SMALL = ["--n=5,20", "--beta1=0:0.9:6", "--beta2=0:0.96:9", "--steps=3000"]
-VARIABLES = ("gap", "early_gap", "late_gap", "diverged")
+VARIABLES = ("gap", "late_gap", "speed", "diverged")
 
 
 def _phase(*args, devices=None):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from adam_transition import adam, problems, sampling
+from adam_transition.drift import counterexample_table, stationary_drift
 from adam_transition.simulate import Method, Trace, judge, simulate
 
 KEY_SEED = 5
@@ -175,14 +176,15 @@ def test_a_cell_that_reaches_the_minimiser_stays():
 # --- the verdict -----------------------------------------------------------------------------
 
 
-def _verdict(gaps, *, neighbourhood=0.0, last_step_size=1e-3):
+def _verdict(gaps, *, neighbourhood=0.0, arrival=0.0):
     gaps = jnp.asarray(gaps)
-    trace = Trace(jnp.arange(1, len(gaps) + 1) * 10, gaps - 2.0)
+    steps = jnp.arange(1, len(gaps) + 1) * 10
     return judge(
-        trace,
+        Trace(steps, gaps - 2.0),
         problems.counterexample(3),
-        last_step_size=last_step_size,
+        step_sizes=0.03 / jnp.sqrt(steps),
         neighbourhood=neighbourhood,
+        arrival=arrival,
     )
 
 
@@ -201,6 +203,7 @@ NOISE = 1e-3 * np.sin(np.arange(100) * 2.4)
         (np.full(100, 2.0), 0.0, True),  # stuck at the far end
         (np.zeros(100), 0.0, False),  # arrived
         (np.full(100, 5e-4), 0.0, False),  # within one step
+        (np.full(100, 0.1), 0.3, False),  # settled
         (0.1 + np.exp(-50 * K) + NOISE, 3.0, False),  # settled in a neighbourhood
         (0.1 + np.exp(-50 * K) + NOISE[::-1], 3.0, False),
         (3 + np.sqrt(K), 3.0, True),
@@ -216,6 +219,13 @@ def test_verdict_of_a_known_course(gaps, neighbourhood, diverged):
     assert bool(verdict.diverged) == diverged
 
 
+def test_a_run_that_once_arrived_has_not_diverged():
+    """It was thrown away, and is on its way back."""
+    gaps = np.where(K < 0.4, 3 - 7.4 * K, 50 - K)
+    assert not _verdict(gaps, arrival=0.3).diverged
+    assert _verdict(gaps).diverged
+
+
 @pytest.mark.parametrize("x0", [1.0, -0.5, -3.0])
 @pytest.mark.parametrize("beta2", [0.5, 0.6, 0.66, 0.75])
 def test_verdict_on_the_counterexample_on_both_sides_of_its_boundary(x0, beta2):
@@ -225,9 +235,22 @@ def test_verdict_on_the_counterexample_on_both_sides_of_its_boundary(x0, beta2):
         problem, 0, beta2, x0, dtype=np.float32, num_steps=num_steps, record_every=782,
         max_components=20,
     )  # fmt: skip
-    verdict = judge(trace, problem, last_step_size=0.1 / math.sqrt(num_steps))
+    step_sizes = adam.step_size("inverse_sqrt", 0.1, trace.step - 1)
+    verdict = judge(trace, problem, step_sizes=step_sizes, arrival=abs(x0 + 2) / 10)
     assert bool(verdict.diverged) == (beta2 < 0.62923)
     assert float(verdict.gap) == pytest.approx(abs(float(trace.x[-1]) + 2))
+
+
+@pytest.mark.parametrize("beta2", [0.3, 0.5, 0.6])
+def test_speed_is_the_stationary_drift_per_step(beta2):
+    """While x > −1 the gap grows by η_k·D/n a step, the accumulated transient aside."""
+    problem, num_steps = problems.counterexample(20), 50_000
+    settings = {"num_steps": num_steps, "record_every": 780, "max_components": 20}
+    trace = _simulate(problem, 0, beta2, 1.0, dtype=np.float32, **settings)
+    step_sizes = adam.step_size("inverse_sqrt", 0.1, trace.step - 1)
+    verdict = judge(trace, problem, step_sizes=step_sizes)
+    drift = stationary_drift(counterexample_table(20), adam.hyperparameters(0, beta2)).drift
+    assert float(verdict.speed) == pytest.approx(float(drift[0]) / 20, rel=2e-3)
 
 
 def test_limit_point_beside_the_minimiser():
