@@ -90,7 +90,7 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
     figure.colorbar(mesh, ax=axes, label=r"$|x_T - x^*|$", shrink=0.8, pad=0.01, extend="both")
     drawn = [plt.Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$")]
     if "drift" in dataset:
-        drawn.append(plt.Line2D([], [], color="0.6", label="exact boundary (white)"))
+        drawn.append(plt.Line2D([], [], color="0.75", lw=2, label="$D = 0$ (white)"))
     figure.legend(handles=drawn, loc="outside upper right", ncols=2, frameon=False)
     return figure
 

@@ -113,14 +113,14 @@ def judge(
 
         diverged ⇔ speed ≥ 0, least gap > arrival and late gap > max(η_T, neighbourhood),
 
-    or its gap is not finite. Within one last step η_T no run can be told from one that has arrived.
+    or its gap is not finite. Within one last step η_T no run differs from one that has arrived.
 
-    Where D0 = 0, x* repels if D > 0, so a run that was ever much nearer to x* than it began has not
-    diverged: pass a tenth of the gap of x0 as `arrival`. That settles two cases that the speed alone
-    does not: runs that hop about x* at the scale of their steps, and, where β1 > √β2 and steps are
-    unbounded, runs that are thrown far away now and then and come back. Where D0 > 0 a run settles
-    at a gap that neither grows nor vanishes: pass the gap of x0 as `neighbourhood`, and a run that
-    ends nearer to x* than it began has not diverged.
+    Where D0 = 0, x* repels if D > 0, so a run that was ever much nearer to x* than it began has
+    not diverged: pass a tenth of the gap of x0 as `arrival`. That settles two cases that the speed
+    alone does not: runs that hop about x* at the scale of their steps, and, where β1 > √β2 and
+    steps are unbounded, runs that are thrown far away now and then and come back. Where D0 > 0 a
+    run settles at a gap that neither grows nor vanishes: pass the gap of x0 as `neighbourhood`, and
+    a run that ends nearer to x* than it began has not diverged.
 
     Near the boundary, |D| → 0, no finite run decides: drifts D/n below about σ/√T are hidden by
     the noise, σ² being the long-run variance of m/√v. Under cyclic order there is no noise, and

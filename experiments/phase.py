@@ -60,6 +60,7 @@ _integer("chunk_cells", 0, "Cells written at once, which a kill may lose; 0 choo
 def main(values: dict[str, Any]) -> None:
     """Flags → sweep → data set, figures, claims."""
     import jax
+    import numpy as np
 
     if values["dtype"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -86,13 +87,17 @@ def main(values: dict[str, Any]) -> None:
     paths = [store.path, *common.save_figure(figures.phase_diagram(dataset), out, "phase")]
     if points:
         paths += common.save_figure(figures.trajectories(dataset), out, "trajectories")
-    fractions = phase_diagram.diverged_fraction(dataset)
+    fractions = phase_diagram.diverged_fraction(dataset).to_dataset()
+    if not spec.paired:
+        for distance in (0.0, 0.01, 0.05):
+            share = phase_diagram.agreement(dataset, distance)
+            fractions[f"agreement_beyond_{distance:g}"] = share
     common.write_summary(
         "phase",
         values,
         claims(spec, dataset),
         paths,
-        diverged_fraction=fractions.to_series().reset_index(name="fraction").to_dict("records"),
+        shares=fractions.to_dataframe().reset_index().replace(np.nan, None).to_dict("records"),
         wall_time_s=store.attrs["wall_time_s"],
     )
 
@@ -166,7 +171,7 @@ _SAME_NAME = (
 def claims(spec: "PhaseDiagram", dataset: "xr.Dataset") -> list["Claim"]:
     """What the paper says of such a diagram, beside what this one shows."""
     from adam_transition.claims import assess
-    from adam_transition.phase_diagram import diverged_fraction
+    from adam_transition.phase_diagram import agreement, diverged_fraction
 
     if spec.paired or spec.a:
         return []
@@ -194,6 +199,18 @@ def claims(spec: "PhaseDiagram", dataset: "xr.Dataset") -> list["Claim"]:
                 "Divergence theorem",
                 measured=float(diverged.isel(beta1=0, beta2=0).mean()),
                 at_least=1.0,
+            )
+        )
+    if beta2.size > 1 and dataset["drift"].notnull().any():
+        found.append(
+            assess(
+                "sign_of_drift",
+                "The simulated verdict has the sign of the stationary drift (least share over n "
+                "and sampling, of cells farther than 0.01 in β2 from the boundary)",
+                "none: the paper bounds the boundary from both sides",
+                measured=float(agreement(dataset, 0.01).min()),
+                at_least=0.998,
+                beyond_the_paper=True,
             )
         )
     if dataset.sizes["n"] > 1:

@@ -63,6 +63,8 @@ def test_data_set_follows_the_contract(reference):
     assert list(dataset["sampling"].values) == ["cyclic", "random_shuffling", "with_replacement"]
     for attr in ("flags", "versions", "git_revision", "device", "wall_time_s"):
         assert attr in dataset.attrs
+    assert dataset["drift"].dims == dataset["gap"].dims
+    assert dataset["drift"].notnull().all()
     assert dataset["trajectory"].dims == ("sampling", "n", "point", "step")
     assert dataset.sizes["point"] == 2
     assert dataset["step"][-1] == 3000
@@ -72,7 +74,7 @@ def test_summary_follows_the_contract(reference):
     _, done = reference
     path = Path(done.stdout.strip().splitlines()[-1].removeprefix("wrote "))
     summary = json.loads(path.read_text())
-    assert {"experiment", "version", "flags", "claims", "diverged_fraction"} <= summary.keys()
+    assert {"experiment", "version", "flags", "claims", "shares"} <= summary.keys()
     keys = {"id", "statement", "reference", "expected", "measured", "uncertainty", "verdict"}
     assert all(claim.keys() == keys for claim in summary["claims"])
     for line in done.stdout.splitlines():
