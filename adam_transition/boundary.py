@@ -153,7 +153,7 @@ def _histories(
 ) -> Histories:
     if key is None:
         raise ValueError(f"sampling={scheme!r} needs a key")
-    return draw_histories(len(table), scheme, key, memory=memory, num_samples=num_samples)
+    return draw_histories(table, scheme, key, memory=memory, num_samples=num_samples)
 
 
 def _beta2(u: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ LEAST_RANDOM = 1e-4
 _CELLS_PER_TILE = 1 << 13
 _CELLS_PER_CALL = 1 << 16
 _CHAINS = 640
-_MEMORIES = 8  # burn-in, in units of the memory 1/(1−β); e^−8 of the initial deviation is left
+_MEMORIES = 6  # of burn-in, at least: e^−6 of an initial deviation is left
 
 
 class Drift(NamedTuple):
@@ -51,7 +51,7 @@ class Histories(NamedTuple):
 
 
 def draw_histories(
-    num_components: int,
+    gradients: Float[np.ndarray, "n d"],
     scheme: sampling.Sampling,
     key: Key[Array, ""],
     *,
@@ -61,15 +61,15 @@ def draw_histories(
     """Histories for `stationary_drift` where it is called more than once.
 
     Args:
-      num_components: n.
+      gradients: the table; n and the spread of its values set the number of chains and the burn-in.
       scheme: `with_replacement` or `random_shuffling`.
       key: read, not consumed.
       memory: the greatest 1/(1 − β) they will serve, in steps; it sets the burn-in.
       num_samples: how many steps are averaged for each cell, over all chains.
     """
-    n = num_components
+    n = len(gradients)
     num_groups = max(1, _CHAINS // n)
-    burn_in = int(_burn_in(np.asarray(memory), n))
+    burn_in = int(_burn_in(np.asarray(memory), np.asarray(gradients)))
     # at least 24 groups for the standard error, and batches longer than their burn-in
     num_batches = round(num_samples / (n * num_groups * 4 * burn_in))
     num_batches = max(math.ceil(24 / num_groups), num_batches)
@@ -107,7 +107,7 @@ def stationary_drift(
     >>> table = np.array([[3.0], [-1.0], [-1.0]])
     >>> hyper = adam.hyperparameters(0.0, 0.9)
     >>> round(float(stationary_drift(table, hyper).drift[0]), 4)
-    -0.5204
+    -0.4431
     """
     table = np.asarray(gradients, np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
@@ -122,7 +122,7 @@ def stationary_drift(
             raise ValueError(f"{name}: values must lie in [{least:g}, 1] for {scheme}")
     if random and histories is None and key is not None:
         memory = float(1 / min(p.min(), q.min()))
-        histories = draw_histories(len(table), scheme, key, memory=memory, num_samples=num_samples)
+        histories = draw_histories(table, scheme, key, memory=memory, num_samples=num_samples)
     if scheme != "cyclic" and key is None and histories is None:
         raise ValueError(f"sampling={scheme!r} needs a key")
     with jax.enable_x64(True):
@@ -197,7 +197,7 @@ def _random(
     n, d = table.shape
     if histories.num_components != n:
         raise ValueError(f"histories of n={histories.num_components} for a table of n={n}")
-    burn_in = _burn_in(1 / np.minimum(p, q), n)
+    burn_in = _burn_in(1 / np.minimum(p, q), table)
     longest = histories.batches.shape[1] - histories.num_averaged
     if burn_in.max(initial=0) > longest:
         raise ValueError(f"histories burn in for {longest} steps; {burn_in.max()} are needed")
@@ -215,8 +215,17 @@ def _random(
     return -n * groups.mean(axis=1), n * stderr
 
 
-def _burn_in(memory: np.ndarray, n: int) -> np.ndarray:
-    return n * np.ceil(_MEMORIES * memory / n).astype(int)
+def _burn_in(memory: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Steps after which a chain has forgotten its start, a multiple of n.
+
+    What matters is √v, and v may fall from the largest g² to the least before the next large
+    gradient comes: so many more memories are needed until what is left of the start is small
+    beside it.
+    """
+    largest, least = table**2, np.where(table == 0, np.inf, table**2)
+    ratio = largest.max(axis=0) / least.min(axis=0)  # 0 where a coordinate has no gradient
+    spread = np.log(np.maximum(ratio, 1)).max()
+    return len(table) * np.ceil((_MEMORIES + spread) * memory / len(table)).astype(int)
 
 
 def _run_chains(

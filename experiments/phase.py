@@ -88,7 +88,7 @@ def main(values: dict[str, Any]) -> None:
     if points:
         paths += common.save_figure(figures.trajectories(dataset), out, "trajectories")
     fractions = phase_diagram.diverged_fraction(dataset).to_dataset()
-    if not spec.paired:
+    if not spec.paired and dataset.sizes["beta2"] > 1:
         for distance in (0.0, 0.01, 0.05):
             share = phase_diagram.agreement(dataset, distance)
             fractions[f"agreement_beyond_{distance:g}"] = share

@@ -170,7 +170,7 @@ def test_common_histories_make_the_drift_smooth(scheme):
 def test_histories_may_be_shared():
     table, key = counterexample_table(6), sampling.stream_key(3)
     hyper = adam.Hyperparameters(0.5, np.array([0.5, 0.1]))
-    shared = draw_histories(6, "with_replacement", key, memory=10.0, num_samples=1_000_000)
+    shared = draw_histories(table, "with_replacement", key, memory=10.0, num_samples=1_000_000)
     again = stationary_drift(table, hyper, "with_replacement", histories=shared)
     once = stationary_drift(table, hyper, "with_replacement", key=key)
     np.testing.assert_array_equal(again.drift, once.drift)
@@ -225,7 +225,7 @@ def test_float64_whatever_the_caller_uses():
             lambda: stationary_drift(
                 np.ones((4, 1)), adam.Hyperparameters(1.0, 0.5), RANDOM[1],
                 histories=draw_histories(
-                    3, RANDOM[1], sampling.stream_key(0), memory=2.0, num_samples=100
+                    np.ones((3, 1)), RANDOM[1], sampling.stream_key(0), memory=2.0, num_samples=100
                 ),
             ),
             "histories of n=3 for a table of n=4",
@@ -234,7 +234,7 @@ def test_float64_whatever_the_caller_uses():
             lambda: stationary_drift(
                 np.ones((3, 1)), adam.Hyperparameters(1.0, 0.01), RANDOM[1],
                 histories=draw_histories(
-                    3, RANDOM[1], sampling.stream_key(0), memory=2.0, num_samples=100
+                    np.ones((3, 1)), RANDOM[1], sampling.stream_key(0), memory=2.0, num_samples=100
                 ),
             ),
             "histories burn in for",

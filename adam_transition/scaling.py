@@ -1,0 +1,73 @@
+"""How the boundary moves with n, with a and with D1: measured edges, laws, fitted exponents."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from adam_transition import sampling
+from adam_transition.boundary import Edge, divergence_intervals
+from adam_transition.drift import counterexample_table
+
+
+class PowerLaw(NamedTuple):
+    """y ≈ factor·x^exponent, from least squares in logarithms."""
+
+    exponent: float
+    stderr: float  # of the exponent, from the residuals
+    factor: float
+
+
+def upper_edges(
+    ns: Sequence[int],
+    a: Sequence[float],
+    beta1: float,
+    scheme: sampling.Sampling = "cyclic",
+    *,
+    key: Key[Array, ""] | None = None,
+    num_samples: int = 2_000_000,
+) -> list[Edge | None]:
+    """β2*, the upper end of the highest interval of divergence, for pairs (n, a); None if none."""
+    found: list[Edge | None] = []
+    for n, one_a in zip(ns, a, strict=True):
+        [intervals] = divergence_intervals(
+            counterexample_table(n, one_a), [beta1], scheme, key=key, num_samples=num_samples
+        )
+        found.append(intervals[-1].high if intervals else None)
+    return found
+
+
+def cyclic_law(n: float, a: float) -> float:
+    """1 − β2* ≈ 4/(a n²) on the counterexample, β1 = 0, cyclic order, a fixed and n large.
+
+    As D1 ≈ n⁴a² there, this is 4/√D1.
+    """
+    return 4 / (a * n**2)
+
+
+def with_replacement_law(table: Float[np.ndarray, "n 1"], beta1: float) -> float:
+    """1 − β2* with replacement to first order in 1 − β2; good while it is small.
+
+    q0 = 2 E[g] E[g²]/Cov(g, g²) at β1 = 0, and q0(1−β1)/((1−β1) − β1 q0) with momentum.
+    """
+    g = np.asarray(table)[:, 0]
+    q0 = 2 * g.mean() * (g**2).mean() / ((g**3).mean() - g.mean() * (g**2).mean())
+    return float(q0 * (1 - beta1) / ((1 - beta1) - beta1 * q0))
+
+
+def counterexample_d1(n: float, a: np.ndarray) -> np.ndarray:
+    """D1 = n²(c² + (n−1)a²) of the counterexample, c = 1 + (n−1)a, in floating point."""
+    return n**2 * ((1 + (n - 1) * a) ** 2 + (n - 1) * a**2)
+
+
+def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
+    """Fits a straight line to log y against log x.
+
+    Raises:
+      ValueError: fewer than three points, or values that are not positive.
+    """
+    if len(x) < 3 or not (np.all(np.asarray(x) > 0) and np.all(np.asarray(y) > 0)):
+        raise ValueError(f"a power law needs three or more positive points, not {len(x)}")
+    (slope, intercept), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+    return PowerLaw(float(slope), float(np.sqrt(covariance[0, 0])), float(np.exp(intercept)))

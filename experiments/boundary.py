@@ -1,0 +1,98 @@
+"""The exact phase boundary of the counterexample, and how it moves with n and with D1.
+
+For each (n, a, sampling, β1): the intervals of β2 on which the stationary drift points away from
+the minimiser. Example:
+
+    python -m experiments.boundary --flagfile=experiments/flagfiles/boundary.flags
+"""
+
+import sys
+import time
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import common
+
+if TYPE_CHECKING:
+    from adam_transition.boundary_study import BoundaryStudy
+
+FLAGS = common.common_flags("boundary")
+_list = partial(flags.DEFINE_list, flag_values=FLAGS)
+_integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
+
+_list("n", "5,10,20,50", "Numbers of components, a list or lo:hi:count.")
+_list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
+_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
+_list("beta1", "0,0.25,0.5,0.75,0.9", "Values of beta1 in [0, 1).")
+_integer("samples", 2_000_000, "Steps averaged for each point of a random scheme.", 10_000)
+_integer("largest_n", 10_000, "The scaling figures reach from n = 3 to this n.", 100, 10**6)
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → boundaries → data set, figures, claims."""
+    study = parse(values)
+
+    from adam_transition import boundary_study, figures
+
+    started, out = time.time(), Path(values["out"])
+    store = boundary_study.run(
+        study,
+        out / "boundary.zarr",
+        identity=common.identity("boundary", values),
+        attrs=common.provenance("boundary", values),
+        resume=values["resume"],
+    )
+    spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
+    store.update_attrs({"wall_time_s": round(spent, 2)})
+    dataset = store.load()
+    paths = [store.path]
+    for name, draw in (
+        ("boundary", figures.boundary_curves),
+        ("boundary_scaling", figures.boundary_scaling),
+    ):
+        paths += common.save_figure(draw(dataset), out, name)
+    common.write_summary(
+        "boundary",
+        values,
+        boundary_study.claims(dataset),
+        paths,
+        rows=boundary_study.rows(dataset),
+        wall_time_s=store.attrs["wall_time_s"],
+    )
+
+
+def parse(values: dict[str, Any]) -> "BoundaryStudy":
+    """The study that the flags describe.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import problems, sampling
+    from adam_transition.boundary_study import BoundaryStudy
+
+    common.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
+    n = common.parse_integers("n", values["n"])
+    a = common.parse_list("a", values["a"], Fraction) if values["a"] else []
+    for one_n in n:
+        for one_a in a or [None]:
+            try:
+                problems.counterexample(one_n, one_a)
+            except ValueError as error:
+                raise ValueError(f"--{error}") from None
+    return BoundaryStudy(
+        num_components=tuple(n),
+        a=tuple(a),
+        samplings=tuple(values["sampling"]),
+        beta1=tuple(common.parse_grid("beta1", ",".join(values["beta1"])).tolist()),
+        num_samples=values["samples"],
+        largest_n=values["largest_n"],
+        seed=values["seed"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(common.run("boundary", __doc__, FLAGS, main))

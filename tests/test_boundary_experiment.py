@@ -1,0 +1,89 @@
+"""`experiments.boundary` end to end, its laws, and its errors."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from adam_transition import boundary_study, scaling
+from adam_transition.drift import counterexample_table
+
+SMALL = ["--n=5,20", "--beta1=0,0.5", "--samples=20000", "--largest_n=200"]
+
+
+def _main(*argv):
+    from experiments import boundary, common
+
+    for flag in boundary.FLAGS:
+        boundary.FLAGS[flag].unparse()
+    return common.run("boundary", boundary.__doc__, boundary.FLAGS, boundary.main, argv)
+
+
+def test_rows_and_data_set_follow_the_contract(tmp_path, capsys):
+    assert _main(f"--out={tmp_path}", *SMALL, "--sampling=cyclic,with_replacement") == 0
+    capsys.readouterr()
+    summary = json.loads((tmp_path / "boundary.json").read_text())
+    rows = {(row["n"], row["sampling"], row["beta1"]): row for row in summary["rows"]}
+    assert len(rows) == 8
+    assert rows[20, "cyclic", 0.0]["diverges"] == [[0.0, pytest.approx(0.6292325535499512)]]
+    np.testing.assert_allclose(
+        rows[20, "cyclic", 0.5]["diverges"], [[0.12075523989978044, 0.5996605627993502]]
+    )
+    assert rows[5, "cyclic", 0.5]["diverges"] == []
+    assert rows[20, "with_replacement", 0.0]["stderr"][0] > 0
+    assert rows[20, "cyclic", 0.0]["a"] == 1 / 361
+    dataset = xr.open_zarr(tmp_path / "boundary.zarr", consolidated=False).load()
+    assert dataset["beta2_high"].dims == ("sampling", "n", "a", "beta1", "interval")
+    verdicts = {claim["id"]: claim["verdict"] for claim in summary["claims"]}
+    assert verdicts["d1_law"] == "beyond the paper"
+    for name in ("boundary", "boundary_scaling"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    # given again, nothing is computed: the same store, the same rows
+    assert _main(f"--out={tmp_path}", *SMALL, "--sampling=cyclic,with_replacement") == 0
+    assert json.loads((tmp_path / "boundary.json").read_text())["rows"] == summary["rows"]
+    # a planted exponent below −5 is not reproduced
+    planted = dataset.assign(scaling=dataset["scaling"] * dataset["scaling_n"] ** -5.0)
+    planted_verdicts = {claim.id: claim.verdict for claim in boundary_study.claims(planted)}
+    assert planted_verdicts["exponent_a = 1"] == "not reproduced"
+    assert planted_verdicts["cyclic_law"] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--n=2"], "n=2: the counterexample needs n ≥ 3"),
+        (["--a=-1"], "a=-1: the counterexample needs"),
+        (["--beta1=0,1"], "--beta1=0,1: values must lie in [0, 1)"),
+        (["--sampling=sorted"], "--sampling=sorted: allowed are"),
+        (["--samples=5"], "--samples=5"),
+        (["--largest_n=10"], "--largest_n=10"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
+    out = tmp_path / "out"
+    assert _main(f"--out={out}", *args) == 2
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert captured.count("\n") == 1
+    assert not out.exists()
+
+
+def test_with_replacement_law_is_the_two_point_formula():
+    """Slopes n − 1 and −1/…: for n, −1, …, −1 it is about 2/n²."""
+    for n in (50, 500):
+        table = np.array([float(n)] + [-1.0] * (n - 1))[:, None]
+        assert scaling.with_replacement_law(table, 0.0) == pytest.approx(2 / n**2, rel=5 / n)
+    table = counterexample_table(100, 1.0)
+    q0 = scaling.with_replacement_law(table, 0.0)
+    assert scaling.with_replacement_law(table, 0.9) == pytest.approx(q0 * 0.1 / (0.1 - 0.9 * q0))
+
+
+def test_fitted_exponents():
+    x = np.geomspace(1, 100, 12)
+    law = scaling.fit_power_law(x, 3 * x**-1.5)
+    assert (law.exponent, law.factor) == pytest.approx((-1.5, 3))
+    noisy = scaling.fit_power_law(x, x**2 * np.exp(np.random.default_rng(0).normal(0, 0.1, 12)))
+    assert abs(noisy.exponent - 2) < 3 * noisy.stderr < 0.2
+    with pytest.raises(ValueError, match="three or more positive points"):
+        scaling.fit_power_law(x[:2], x[:2])
