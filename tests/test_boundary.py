@@ -36,27 +36,33 @@ def test_cyclic_boundaries_are_the_reference_to_1e_9(n, a):
             np.testing.assert_allclose(pair, expected, rtol=0, atol=1e-9)
 
 
+# Random shuffling at (n, β1), a = 1/(n−1)², by enumerating the places of the large gradient in the
+# last epochs (`test_random_shuffling_boundary_is_that_of_enumerated_orders` redoes the small ones)
+ENUMERATED = {(10, 0.0): 0.5469199, (20, 0.0): 0.7006776, (20, 0.5): 0.6806678, (50, 0.0): 0.844290}
+
+
 @pytest.mark.parametrize("row", RANDOM, ids=lambda r: f"{r['sampling']}-{r['n']}-{r['beta1']}")
 def test_random_boundaries_against_the_reference(row):
-    """Within 4 combined standard errors, with an own standard error of at most 2e-4.
+    """Own standard error at most 2e-4, and within 4 combined standard errors of the reference.
 
-    The reference's random-shuffling values lie 0.7e-4 to 3.6e-4 above the exact ones (see the test
-    below and tests/reference/README.md), more than their standard errors say. They are compared at
-    2 million steps, where our own error is the larger part; draws with replacement at 20 million.
+    The reference's random-shuffling values lie 0.7e-4 to 3.6e-4 above the exact ones, 5 to 18 of
+    their standard errors (tests/reference/README.md). There ours are held against the exact ones.
     """
     shuffling = row["sampling"] == "random_shuffling"
     intervals = divergence_intervals(
         counterexample_table(row["n"], row["a"]), [row["beta1"]], row["sampling"],
-        key=sampling.stream_key(0), num_samples=2_000_000 if shuffling else 20_000_000,
+        key=sampling.stream_key(0), num_samples=4_000_000 if shuffling else 20_000_000,
     )[0]  # fmt: skip
     edge = intervals[-1].high
     assert 0 < edge.stderr <= 2e-4
     assert edge.one_minus_beta2 == pytest.approx(1 - edge.beta2)
-    difference = edge.beta2 - row["upper_boundary"]
-    if (row["n"], row["a"]) == (10, 1.0) and shuffling:
-        assert abs(difference) < 1.5e-4  # our error is 1e-5 here: the reference's bias shows
+    if shuffling and row["a"] < 1:
+        assert abs(edge.beta2 - ENUMERATED[row["n"], row["beta1"]]) < 4 * edge.stderr
+    elif shuffling:  # no exact value: the reference, and the bias that it has elsewhere
+        assert abs(edge.beta2 - row["upper_boundary"]) < 4e-4
     else:
-        assert abs(difference) < 4 * np.hypot(edge.stderr, row["stderr"])
+        combined = np.hypot(edge.stderr, row["stderr"])
+        assert abs(edge.beta2 - row["upper_boundary"]) < 4 * combined
 
 
 @pytest.mark.parametrize(("n", "beta1", "num_epochs"), [(10, 0.0, 4), (20, 0.0, 3), (20, 0.5, 3)])
