@@ -1,0 +1,102 @@
+"""Divergence for every order: the counterpart of the paper's divergence theorem, with its proof.
+
+Setting. The counterexample for x ≥ −1, in units of a: one component has gradient R = c/a =
+1/a + n − 1, the others −1. Each epoch visits every component once, in any order whatsoever, so it
+holds one *hit* (the large gradient). Adam does not see the unit. Write κ = (R² − 1)(1 − β2).
+
+Moments. Up to initial terms that vanish geometrically, a step whose past hits lie j steps back has
+
+    m = −1 + (R+1)(1−β1) Σ_hits β1^j,    v = 1 + κ Σ_hits β2^j.
+
+Bound. Over a long run the mean of −Σ m/√v per epoch is at least
+
+    W = Σ_{i=0}^{n−1} (1 + κ S β2^i)^{−1/2}  −  (1−β1)(R+1) Σ_{i≥0} β1^i (1 + κ β2^i)^{−1/2},
+
+with S = 1 + β2/(1 − β2^n).
+
+Proof. *What pushes back.* The hit's share of Σ m/√v is (1−β1)(R+1) Σ_{i≥0} β1^i/√v, v taken i steps
+after it; there v ≥ 1 + κβ2^i, since other hits only add to it. There is one hit an epoch.
+
+*What pushes away* is Σ 1/√v over all steps. Let hits be followed by G_1, G_2, … steps until the
+next hit (counting the hit's own step). Between a hit and the k-th hit before it lie k − 1 whole
+epochs, so it is (k−1)n + 1 steps back at least. So at a hit the sum over hits, itself included, is
+at most 1 + β2 + β2^{n+1} + β2^{2n+1} + … = S, and the steps up to the next hit give at least
+
+    F(G) = Σ_{i<G} (1 + κ S β2^i)^{−1/2}.
+
+F(G+1) − F(G) = (1 + κ S β2^G)^{−1/2} grows with G, so F is convex. The gaps have mean n in the long
+run, one hit an epoch, so by Jensen the mean of F(G) is at least F(n).  ∎
+
+Consequence. Where W > 0, Adam started at x0 large enough goes to +∞ with any step sizes η0/√k, for
+random shuffling, one shuffle, cyclic order and any other sequence of permutations: by summation by
+parts −Σ η_k m_k/√v_k ≥ (W/n)·Σ η_k − O(1), so x stays above −1 and the gradients stay as they are.
+
+The bound is the exact cyclic drift but for S, which there is 1/(1 − β2^n), and but for the hits
+that v is denied in the second sum.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from adam_transition import adam
+
+
+def worst_case_drift(
+    num_components: int, a: float, hyper: adam.Hyperparameters
+) -> Float[np.ndarray, "..."]:
+    """W: a lower bound on the drift per epoch for every sequence of epoch permutations.
+
+    Where it is positive Adam diverges on the counterexample whatever the order. In float64.
+
+    Args:
+      num_components: n ≥ 3.
+      a: the counterexample's a > 0.
+      hyper: 1 − β1 and 1 − β2 in (0, 1], arrays that broadcast together.
+
+    Raises:
+      ValueError: parameters outside their ranges.
+
+    >>> bool(worst_case_drift(20, 1 / 361, adam.hyperparameters(0.0, 0.5)) > 0)
+    True
+    """
+    p, q = np.broadcast_arrays(
+        np.asarray(hyper.one_minus_beta1, np.float64), np.asarray(hyper.one_minus_beta2, np.float64)
+    )
+    if num_components < 3:
+        raise ValueError(f"n={num_components}: the counterexample needs n ≥ 3")
+    if not 0 < a < float("inf"):
+        raise ValueError(f"a={a}: the counterexample needs a finite a > 0")
+    for name, values in (("one_minus_beta1", p), ("one_minus_beta2", q)):
+        if not ((values > 0) & (values <= 1)).all():
+            raise ValueError(f"{name}: values must lie in (0, 1]")
+    r = 1 / a + num_components - 1
+    # the rest of the second sum, at most (R+1) β1^J, is added to it: the bound stays a bound
+    rest = 1e-12
+    with np.errstate(divide="ignore"):
+        terms = np.log(rest / (r + 1)) / np.log1p(-p)
+    num_terms = max(1, int(np.ceil(terms.max(initial=0))))
+    with jax.enable_x64(True):
+        found = _bound(jnp.asarray(p), jnp.asarray(q), r, num_components, num_terms) - rest
+    return np.asarray(found)
+
+
+@jax.jit
+def _bound(p: Array, q: Array, r: float, n: int, num_terms: int) -> Array:
+    kappa = (r * r - 1) * q
+    crowded = kappa * (1 + (1 - q) / adam.one_minus_power(q, n))  # κ S
+
+    def away(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, power = carry
+        return total + 1 / jnp.sqrt(1 + crowded * power), power * (1 - q)
+
+    def back(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        total, power1, power2 = carry
+        total = total + power1 / jnp.sqrt(1 + kappa * power2)
+        return total, power1 * (1 - p), power2 * (1 - q)
+
+    zero, one = jnp.zeros_like(q), jnp.ones_like(q)
+    pushes_away = jax.lax.fori_loop(0, n, away, (zero, one))[0]
+    pushes_back = jax.lax.fori_loop(0, num_terms, back, (zero, one, one))[0]
+    return pushes_away - p * (r + 1) * pushes_back

@@ -1,0 +1,99 @@
+"""The worst-case region: below the drift of every order of the epochs, and close to it."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adam_transition import adam, sampling
+from adam_transition.drift import counterexample_table, stationary_drift
+from adam_transition.worst_case import worst_case_drift
+
+_GRID = np.arange(100) / 100
+
+
+def _grid():
+    return adam.Hyperparameters(1 - _GRID[:, None], 1 - _GRID)
+
+
+def _drift_of_places(n, a, beta1, beta2, places):
+    """Long-run drift per epoch when the large gradient comes at these places, repeated."""
+    table = np.full((len(places) * n, 1), -a)
+    table[np.arange(len(places)) * n + np.array(places)] = 1 + (n - 1) * a
+    hyper = adam.hyperparameters(beta1, beta2)
+    return float(stationary_drift(table, hyper).drift[0]) / len(places)
+
+
+def _bound_by_hand(n, a, beta1, beta2):
+    r = 1 / a + n - 1
+    kappa, s = (r * r - 1) * (1 - beta2), 1 + beta2 / (1 - beta2**n)
+    away = sum((1 + kappa * s * beta2**i) ** -0.5 for i in range(n))
+    back = sum(beta1**i * (1 + kappa * beta2**i) ** -0.5 for i in range(5000))
+    return away - (1 - beta1) * (r + 1) * back
+
+
+@given(st.integers(3, 40), st.floats(-4, 1), st.floats(0, 0.98), st.floats(0, 0.999))
+@settings(deadline=None, max_examples=50)
+def test_is_the_formula_of_the_proof(n, log_a, beta1, beta2):
+    found = worst_case_drift(n, 10.0**log_a, adam.hyperparameters(beta1, beta2))
+    expected = _bound_by_hand(n, 10.0**log_a, beta1, beta2)
+    assert float(found) == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@given(st.integers(3, 12), st.floats(-3, 0.5), st.floats(0, 0.95), st.floats(0, 0.99), st.data())
+@settings(deadline=None, max_examples=60)
+def test_is_below_the_drift_of_any_sequence_of_orders(n, log_a, beta1, beta2, data):
+    a = 10.0**log_a
+    places = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=8))
+    bound = float(worst_case_drift(n, a, adam.hyperparameters(beta1, beta2)))
+    assert bound <= _drift_of_places(n, a, beta1, beta2, places) + 1e-9
+
+
+def test_is_below_the_drift_of_all_short_patterns():
+    for n, length in ((4, 4), (6, 3)):
+        for beta1, beta2 in ((0.0, 0.0), (0.0, 0.4), (0.3, 0.5), (0.6, 0.9)):
+            bound = float(worst_case_drift(n, 0.1, adam.hyperparameters(beta1, beta2)))
+            least = min(
+                _drift_of_places(n, 0.1, beta1, beta2, places)
+                for places in itertools.product(range(n), repeat=length)
+            )
+            assert bound <= least + 1e-12
+
+
+@pytest.mark.parametrize("a", [None, 1.0])
+@pytest.mark.parametrize("n", [5, 20, 100])
+def test_region_lies_inside_the_exact_ones_and_is_most_of_the_cyclic_one(n, a):
+    table = counterexample_table(n, a)
+    region = worst_case_drift(n, -table[1, 0], _grid()) > 0
+    cyclic = stationary_drift(table, _grid()).drift[..., 0] > 0
+    assert not (region & ~cyclic).any()
+    if n >= 20:
+        assert region.sum() > 0.85 * cyclic.sum()
+    coarse = adam.Hyperparameters(1 - _GRID[::10, None], 1 - _GRID[::10])
+    shuffled = stationary_drift(
+        table, coarse, "random_shuffling", key=sampling.stream_key(0), num_samples=100_000
+    )
+    inside = region[::10, ::10]
+    assert (shuffled.drift[..., 0] + 4 * shuffled.stderr[..., 0])[inside].min(initial=1) > 0
+
+
+def test_drift_itself_is_bounded_on_the_whole_grid():
+    for n in (5, 20):
+        table = counterexample_table(n)
+        exact = stationary_drift(table, _grid()).drift[..., 0]
+        assert (worst_case_drift(n, -table[1, 0], _grid()) <= exact + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2, 1.0, adam.hyperparameters(0, 0)), "n=2"),
+        ((3, 0.0, adam.hyperparameters(0, 0)), "a=0.0"),
+        ((3, 1.0, adam.Hyperparameters(0.0, 0.5)), "one_minus_beta1"),
+    ],
+)
+def test_errors_name_the_argument(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        worst_case_drift(*arguments)
