@@ -198,6 +198,26 @@ def test_inclusion_of_classes():
     assert not ProblemClass(6, 2, 1, 100).contains(small)
 
 
+@given(
+    st.integers(3, 50), st.floats(1.0001, 1e4), st.fractions(Fraction(1, 10), 10), st.floats(0, 9)
+)
+@settings(deadline=None)
+def test_divergence_construction_is_the_largest_member(n, ratio, smoothness, d0):
+    wanted = ProblemClass(n, smoothness, d0, Fraction(ratio) * n**2)
+    member = wanted.divergence_construction()
+    assert wanted.contains(member.problem_class())
+    assert member.problem_class().smoothness == smoothness
+    larger = counterexample(n, Fraction(float(np.nextafter(float(member.a), 1e9))))
+    assert larger.problem_class().d1 > wanted.d1
+
+
+def test_the_class_of_the_paper_holds_more_than_the_papers_member():
+    member = ProblemClass(20, 1, 0, 2 * 20**2).divergence_construction()
+    assert float(member.a) == pytest.approx(0.021635, rel=1e-4)  # the paper takes 1/361 = 0.00277
+    slopes = component_gradients(member, jnp.float64(0.0), 20)
+    assert float(slopes[0]) == pytest.approx(1.0)
+
+
 def test_projection():
     problem = problems.reddi(3)
     np.testing.assert_array_equal(problem.project(jnp.array([-3.0, 0.5, 7.0])), [-1, 0.5, 1])
@@ -256,6 +276,9 @@ def test_registry():
         (lambda: ProblemClass(3, 1, float("nan"), 9), "d0=nan"),
         (lambda: ProblemClass(3, 1, 0, 2), "d1=2 is below n=3: the class is empty"),
         (lambda: ProblemClass(3, 1, 0, 9).scaled(0), "factor=0"),
+        (lambda: ProblemClass(3, 1, 0, 9).divergence_construction(), "d1=9 is too small"),
+        (lambda: ProblemClass(2, 1, 0, 9).divergence_construction(), "needs n ≥ 3"),
+        (lambda: ProblemClass(3, 0, 0, 18).divergence_construction(), "smoothness=0"),
     ],
 )
 def test_errors_name_the_argument(call, message):

@@ -25,6 +25,7 @@ class Counterexample:
 
     num_components: ArrayLike  # [] n
     a: ArrayLike | Fraction  # [] slope of the other components, > 0
+    scale: ArrayLike | Fraction = 1  # [] of f; Adam does not see it
 
     shape = ()
     minimiser = -2.0
@@ -40,14 +41,17 @@ class Counterexample:
         return x
 
     def problem_class(self) -> ProblemClass:
-        """The least class: L = c, D0 = 0, D1 = n²(c² + (n−1)a²); exact if a is a Fraction."""
+        """The least class: L = c, D0 = 0, D1 = n²(c² + (n−1)a²), L times the scale.
+
+        The constants are exact where a and the scale are Fractions.
+        """
         n, a = int(np.asarray(self.num_components)), _concrete(self.a)
         c = 1 + (n - 1) * a
-        return ProblemClass(n, c, 0, n**2 * (c**2 + (n - 1) * a**2))
+        return ProblemClass(n, _concrete(self.scale) * c, 0, n**2 * (c**2 + (n - 1) * a**2))
 
     def _slope(self, index: ArrayLike) -> Array:
         a = _real(self.a)
-        return jnp.where(index == 0, 1 + (self.num_components - 1) * a, -a)
+        return _real(self.scale) * jnp.where(index == 0, 1 + (self.num_components - 1) * a, -a)
 
 
 def counterexample(n: int, a: Number | None = None) -> Counterexample:

@@ -1,13 +1,17 @@
 """The problem class F^n_{L,D0,D1}(R^d): finite sums under A1 and A2."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from adam_transition.problems.finite_sum import FiniteSum, component_gradients
+
+if TYPE_CHECKING:
+    from adam_transition.problems.constructions import Counterexample
 
 Number = int | float | Fraction
 
@@ -52,6 +56,36 @@ class ProblemClass:
         if factor <= 0:
             raise ValueError(f"factor={factor} is not positive")
         return ProblemClass(self.n, self.smoothness * factor, self.d0 * factor**2, self.d1)
+
+    def divergence_construction(self) -> "Counterexample":
+        """The member on which Adam diverges in the largest region: the counterexample with this D1.
+
+        a is the largest double with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic,
+        and the scale is such that the smoothness is L; D0 = 0 whatever the class allows.
+
+        Raises:
+          ValueError: the class has no counterexample: n < 3, L = 0 or D1 ≤ n².
+        """
+        # here and not above: the construction tells its class, the class its construction
+        from adam_transition.problems.constructions import counterexample
+
+        n = self.n
+        if n < 3 or self.d1 <= n**2 or self.smoothness == 0:
+            raise ValueError(
+                f"the class n={n}, smoothness={self.smoothness}, d1={self.d1} is too small for the "
+                f"counterexample, which needs n ≥ 3, smoothness > 0 and d1 > n² = {n**2}"
+            )
+        # (1+(n−1)a)² + (n−1)a² = D1/n², a quadratic in a
+        excess = float(Fraction(self.d1) / n**2 - 1)
+        root = np.sqrt((n - 1) ** 2 + n * (n - 1) * excess)
+        a = float((n - 1) * excess / ((n - 1 + root) * (n - 1)))
+        d1 = Fraction(self.d1)
+        while counterexample(n, Fraction(a)).problem_class().d1 <= d1:
+            a = float(np.nextafter(a, np.inf))
+        while counterexample(n, Fraction(a)).problem_class().d1 > d1:
+            a = float(np.nextafter(a, 0))
+        found = counterexample(n, Fraction(a))
+        return replace(found, scale=Fraction(self.smoothness) / (1 + (n - 1) * Fraction(a)))
 
     def violations(
         self, problem: FiniteSum, points: Float[Array, "P ..."], *, relative: float = 1e-6
