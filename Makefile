@@ -19,6 +19,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks.simulation
+	$(RUN) -m benchmarks.drift
 
 # Resolves the newest packages that pyproject.toml allows; commit the result.
 lock: $(STAMP)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from adam_transition import adam, sampling, sweep
 
@@ -163,19 +163,32 @@ def _in_calls(function: Any, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def _cyclic(
     table: Float[Array, "N d"], n: Int[Array, ""], p: Float[Array, " C"], q: Float[Array, " C"]
 ) -> Float[Array, "C d"]:
-    """D in closed form, O(n) for each cell: two passes over the table.
+    return cyclic_drift(table, n, adam.Hyperparameters(p, q))
 
-    The first finds the moments at the start of the periodic orbit, m = M/(1 − β1^n) with M those of
-    one epoch from zero; the second sums m/√v along it. The first n rows of the table count: the
-    others are there so that tables of other n share a compiled program.
+
+def cyclic_drift(
+    table: Float[Array, "N d"], num_components: ArrayLike, hyper: adam.Hyperparameters
+) -> Float[Array, "C d"]:
+    """D in cyclic order in closed form, O(n) for each cell: a function to trace and differentiate.
+
+    Two passes over the table: the first finds the moments at the start of the periodic orbit,
+    m = M/(1 − β1^n) with M those of one epoch from zero; the second sums m/√v along it.
+
+    Args:
+      table: the first n rows count; others may pad it, so that tables of other n share a program.
+      num_components: n; may be traced, but then there is no reverse-mode derivative.
+      hyper: 1 − β1 and 1 − β2 of the C cells, arrays of shape (C,).
     """
-    d = table.shape[1]
-    hyper = adam.Hyperparameters(p[:, None], q[:, None])
+    n, d = num_components, table.shape[1]
+    hyper = adam.Hyperparameters(
+        jnp.asarray(hyper.one_minus_beta1)[:, None], jnp.asarray(hyper.one_minus_beta2)[:, None]
+    )
+    num_cells = len(hyper.one_minus_beta1)  # type: ignore[arg-type]
 
     def step(i: Array, state: adam.AdamState) -> tuple[Array, adam.AdamState]:
-        return adam.update(jnp.broadcast_to(table[i], (len(p), d)), state, hyper)
+        return adam.update(jnp.broadcast_to(table[i], (num_cells, d)), state, hyper)
 
-    zero = adam.init(jnp.zeros((len(p), d)))
+    zero = adam.init(jnp.zeros((num_cells, d)))
     epoch = jax.lax.fori_loop(0, n, lambda i, state: step(i, state)[1], zero)
     start = epoch._replace(
         first=epoch.first / adam.one_minus_power(hyper.one_minus_beta1, n),
@@ -187,7 +200,7 @@ def _cyclic(
         direction, state = step(i, state)
         return total - direction, state
 
-    return jax.lax.fori_loop(0, n, accumulate, (jnp.zeros((len(p), d)), start))[0]
+    return jax.lax.fori_loop(0, n, accumulate, (jnp.zeros((num_cells, d)), start))[0]
 
 
 def _random(

@@ -72,8 +72,8 @@ class Program:
     _compiled: dict[Any, Callable] = field(default_factory=dict, repr=False)
 
     def compiled_for(self, device: jax.Device, inputs: tuple[PyTree, PyTree]) -> Callable:
-        """The compiled tile: (rows, cells) of these shapes, on the device → results by name."""
-        key = (device, *(leaf.shape for leaf in jax.tree.leaves(inputs)))
+        """The compiled tile: (rows, cells) of these types, on the device → results by name."""
+        key = (device, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs)))
         if key not in self._compiled:
             batched = jax.vmap(jax.vmap(self.function, in_axes=(None, 0)))
             # XLA halves its vectors by default where a core has AVX-512

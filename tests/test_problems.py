@@ -218,6 +218,30 @@ def test_the_class_of_the_paper_holds_more_than_the_papers_member():
     assert float(slopes[0]) == pytest.approx(1.0)
 
 
+def test_slope_table_is_the_counterexample_where_its_slopes_are():
+    paper = counterexample(7)
+    table = problems.slope_table([Fraction(7, 6)] + [Fraction(-1, 36)] * 6)
+    assert table.problem_class() == paper.problem_class()
+    for x in (-5.0, -2.0, -1.5, -1.0, 0.0, 3.0):
+        x = jnp.float32(x)
+        np.testing.assert_array_equal(
+            component_gradients(table, x, 7), component_gradients(paper, x, 7)
+        )
+        assert problems.objective(table, x, 7) == problems.objective(paper, x, 7)
+    arrays = problems.as_arrays(table, np.float32)
+    slopes = np.array([7 / 6] + [-1 / 36] * 6, np.float32)
+    np.testing.assert_array_equal(component_gradients(arrays, x, 7), slopes)
+
+
+@given(st.integers(3, 60), st.fractions(Fraction(1, 10**6), 10))
+@settings(deadline=None)
+def test_sign_counterexample_has_sum_one_and_a_negative_majority(n, a):
+    slopes = problems.sign_counterexample(n, a).slopes
+    assert sum(slopes) == 1
+    assert sum(slope < 0 for slope in slopes) > sum(slope > 0 for slope in slopes)
+    assert len(slopes) == n
+
+
 def test_projection():
     problem = problems.reddi(3)
     np.testing.assert_array_equal(problem.project(jnp.array([-3.0, 0.5, 7.0])), [-1, 0.5, 1])
@@ -276,6 +300,9 @@ def test_registry():
         (lambda: ProblemClass(3, 1, float("nan"), 9), "d0=nan"),
         (lambda: ProblemClass(3, 1, 0, 2), "d1=2 is below n=3: the class is empty"),
         (lambda: ProblemClass(3, 1, 0, 9).scaled(0), "factor=0"),
+        (lambda: problems.slope_table([1, -2]), "slopes=.1.0, -2.0.: their sum must be positive"),
+        (lambda: problems.sign_counterexample(2, 1), "n=2"),
+        (lambda: problems.sign_counterexample(5, 0), "a=0"),
         (lambda: ProblemClass(3, 1, 0, 9).divergence_construction(), "d1=9 is too small"),
         (lambda: ProblemClass(2, 1, 0, 9).divergence_construction(), "needs n ≥ 3"),
         (lambda: ProblemClass(3, 0, 0, 18).divergence_construction(), "smoothness=0"),

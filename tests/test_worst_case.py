@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_transition import adam, sampling
+from adam_transition.boundary import divergence_intervals
 from adam_transition.drift import counterexample_table, stationary_drift
-from adam_transition.worst_case import worst_case_drift
+from adam_transition.worst_case import drift_of_places, patterns, worst_case_drift
 
 _GRID = np.arange(100) / 100
 
@@ -19,11 +20,38 @@ def _grid():
 
 
 def _drift_of_places(n, a, beta1, beta2, places):
-    """Long-run drift per epoch when the large gradient comes at these places, repeated."""
-    table = np.full((len(places) * n, 1), -a)
-    table[np.arange(len(places)) * n + np.array(places)] = 1 + (n - 1) * a
-    hyper = adam.hyperparameters(beta1, beta2)
-    return float(stationary_drift(table, hyper).drift[0]) / len(places)
+    return float(drift_of_places(n, a, adam.hyperparameters(beta1, beta2), places))
+
+
+def test_drift_of_places_is_that_of_a_long_run():
+    n, a, beta1, beta2, places = 4, 0.1, 0.6, 0.8, (0, 3, 1)
+    m = v = total = 0.0
+    for k in range(400 * 12):
+        g = 1.3 if k % n == places[k // n % 3] else -a
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        total -= m / v**0.5 if k >= 200 * 12 else 0
+    assert _drift_of_places(n, a, beta1, beta2, places) == pytest.approx(total / 600, rel=1e-12)
+
+
+def test_patterns_are_all_places_up_to_rotation():
+    assert list(patterns(3, 2)) == [(0, 0), (0, 1), (0, 2)]
+    assert len(set(patterns(5, 3))) == 25
+
+
+def test_cyclic_order_is_not_the_order_of_least_drift():
+    """The conjecture of least drift is false: two hits in a row, then a long wait, beat it."""
+    hyper = adam.hyperparameters(0.98, 0.14)
+    assert drift_of_places(3, 0.25, hyper, (0, 2)) < drift_of_places(3, 0.25, hyper, (0,)) - 0.1
+
+
+def test_no_pattern_is_negative_at_the_cyclic_boundary():
+    for n, a in ((3, 1.0), (5, 1 / 16), (5, 0.3)):
+        for beta1 in (0.0, 0.3, 0.6):
+            [intervals] = divergence_intervals(counterexample_table(n, a), [beta1])
+            for edge in (end for interval in intervals for end in interval if 0 < end.beta2 < 1):
+                hyper = adam.Hyperparameters(1 - beta1, edge.one_minus_beta2)
+                least = min(drift_of_places(n, a, hyper, places) for places in patterns(n, 3))
+                assert least > -1e-10
 
 
 def _bound_by_hand(n, a, beta1, beta2):

@@ -3,11 +3,14 @@
 from adam_transition.problems.constructions import (
     BoundedLinear,
     Counterexample,
+    SlopeTable,
     counterexample,
     reddi,
     reddi_mod3,
     reddi_online,
     reddi_stochastic,
+    sign_counterexample,
+    slope_table,
 )
 from adam_transition.problems.finite_sum import (
     FiniteSum,
@@ -36,6 +39,7 @@ __all__ = [
     "FiniteSum",
     "ProblemClass",
     "Quadratics",
+    "SlopeTable",
     "as_arrays",
     "built_in",
     "component_gradients",
@@ -52,5 +56,7 @@ __all__ = [
     "reddi_mod3",
     "reddi_online",
     "reddi_stochastic",
+    "sign_counterexample",
+    "slope_table",
     "stack",
 ]

@@ -3,6 +3,7 @@
 In all of them component 0 has the large positive slope and the others small negative ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -31,11 +32,10 @@ class Counterexample:
     minimiser = -2.0
 
     def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
-        unit_slope = jnp.where(x >= -1, x, 0.5 * (x + 2) ** 2 - 1.5)
-        return self._slope(index) * unit_slope
+        return self._slope(index) * _unit_value(x)
 
     def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
-        return self._slope(index) * jnp.minimum(x + 2, 1)
+        return self._slope(index) * _unit_gradient(x)
 
     def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
         return x
@@ -69,6 +69,77 @@ def counterexample(n: int, a: Number | None = None) -> Counterexample:
     if not 0 < a < float("inf"):
         raise ValueError(f"a={a}: the counterexample needs a finite a > 0")
     return Counterexample(n, a)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SlopeTable:
+    """The counterexample's shape with any slopes: f_i = s_i·u, u(x) = x for x ≥ −1.
+
+    Below −1 u is ((x+2)² − 3)/2, so the minimiser is −2 and D0 = 0 while Σ s_i > 0. Made by
+    `slope_table`.
+    """
+
+    slopes: tuple[ArrayLike | Fraction, ...]  # n numbers, which may be traced
+
+    shape = ()
+    minimiser = -2.0
+
+    @property
+    def num_components(self) -> int:
+        return len(self.slopes)
+
+    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return self._slopes()[index] * _unit_value(x)
+
+    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return self._slopes()[index] * _unit_gradient(x)
+
+    def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
+        return x
+
+    def problem_class(self) -> ProblemClass:
+        """The least class: L = max |s_i|, D0 = 0, D1 = n²Σs_i²/(Σs_i)²; exact for Fractions."""
+        slopes = [_concrete(slope) for slope in self.slopes]
+        squares: Number = sum(slope**2 for slope in slopes)
+        d1 = Fraction(len(slopes) ** 2) * squares / sum(slopes) ** 2
+        return ProblemClass(len(slopes), max(-min(slopes), max(slopes)), 0, d1)
+
+    def _slopes(self) -> Array:
+        return jnp.stack([_real(slope) for slope in self.slopes])
+
+
+def slope_table(slopes: Sequence[Number] | Float[np.ndarray, " n"]) -> SlopeTable:
+    """The finite sum with these slopes.
+
+    Raises:
+      ValueError: no slopes, or a sum that is not positive.
+    """
+    kept = tuple(_concrete(slope) for slope in slopes)
+    if not kept or not sum(kept) > 0:
+        raise ValueError(f"slopes={[float(slope) for slope in kept]}: their sum must be positive")
+    return SlopeTable(kept)
+
+
+def sign_counterexample(n: int, a: Number) -> SlopeTable:
+    """A problem on which Sign-SGD diverges although D1 may be far below 2n².
+
+    ⌊n/2⌋ + 1 slopes are −a and the other p = ⌊(n−1)/2⌋ are b, with sum 1. Sign-SGD moves the wrong
+    way by n − 2p > 0 signs an epoch, and D1 = n²(p b² + (n−p)a²) → n²/p as a → 0.
+
+    Raises:
+      ValueError: n < 3 or a ≤ 0.
+
+    >>> float(sign_counterexample(100, Fraction(1, 10**6)).problem_class().d1)  # 2n² = 20 000
+    204.1...
+    """
+    if n < 3:
+        raise ValueError(f"n={n}: needs n ≥ 3, or no slope is positive")
+    if not 0 < a < float("inf"):
+        raise ValueError(f"a={a}: needs a finite a > 0")
+    num_positive = (n - 1) // 2
+    b = (1 + (n - num_positive) * _concrete(a)) / Fraction(num_positive)
+    return slope_table([b] * num_positive + [-a] * (n - num_positive))
 
 
 @jax.tree_util.register_dataclass
@@ -127,6 +198,14 @@ def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
     if n < 2:
         raise ValueError(f"n={n}: the example needs n ≥ 2")
     return BoundedLinear(n, large, small)
+
+
+def _unit_value(x: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(x >= -1, x, 0.5 * (x + 2) ** 2 - 1.5)
+
+
+def _unit_gradient(x: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.minimum(x + 2, 1)
 
 
 def _concrete(value: ArrayLike | Fraction) -> Number:

@@ -1,8 +1,4 @@
-"""Figures: a data set in, a matplotlib figure out. Nothing is computed here."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""Figures of `experiments.phase`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,33 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-TITLES = {
-    "cyclic": "cyclic",
-    "random_shuffling": "random shuffling",
-    "shuffle_once": "shuffled once",
-    "with_replacement": "with replacement",
-}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "pdf.fonttype": 42,
-    "savefig.dpi": 200,
-    "lines.linewidth": 1.0,
-}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Sizes fit for a text width of 7 inches; fonts are embedded in PDFs."""
-    with plt.rc_context(_STYLE):
-        yield
+from adam_transition.figures.common import COLOURS, TITLES, small_multiples, style
 
 
 def phase_diagram(dataset: xr.Dataset) -> Figure:
@@ -55,7 +25,7 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
 def trajectories(dataset: xr.Dataset) -> Figure:
     """|x_k − x*| against k at chosen (β1, β2), sampling × n."""
     with style():
-        figure, axes = _small_multiples(dataset)
+        figure, axes = small_multiples(dataset.sizes["sampling"], dataset.sizes["n"])
         for i, j in np.ndindex(axes.shape):
             for p in range(dataset.sizes["point"]):
                 label = f"({dataset.point_beta1[p]:g}, {dataset.point_beta2[p]:g})"
@@ -71,64 +41,8 @@ def trajectories(dataset: xr.Dataset) -> Figure:
         return figure
 
 
-def boundary_curves(dataset: xr.Dataset) -> Figure:
-    """The boundary D = 0 in the (β1, β2) plane, a panel for each sampling scheme."""
-    with style():
-        schemes = dataset["sampling"].values
-        figure, axes = plt.subplots(
-            1, len(schemes), figsize=(7, 2.9), sharey=True, squeeze=False, layout="constrained"
-        )
-        beta2 = np.linspace(0, 1, 400)
-        for i, ax in enumerate(axes[0]):
-            for j, n in enumerate(dataset["n"].values):
-                line = dataset["curve"][i, j].values
-                ax.plot(line[:, 0], line[:, 1], color=COLOURS[j % 7], label=f"$n = {n}$")
-            ax.plot(np.sqrt(beta2), beta2, "k--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
-            ax.set(xlim=(0, 1), ylim=(0, 1), title=TITLES[schemes[i]], xlabel=r"$\beta_1$")
-        axes[0, 0].set_ylabel(r"$\beta_2$")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
-        return figure
-
-
-def boundary_scaling(dataset: xr.Dataset) -> Figure:
-    """1 − β2* at β1 = 0 against n, and against D1 at fixed n, with the first-order laws."""
-    with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), layout="constrained")
-        n = dataset["scaling_n"].values
-        for values, colour, label in zip(
-            dataset["scaling"].values,
-            COLOURS,
-            (r"$a = 1/(n-1)^2$, cyclic", r"$a = 1$, cyclic"),
-            strict=False,
-        ):
-            left.loglog(n, values, "o-", ms=3, color=colour, label=label)
-        left.errorbar(
-            dataset["replacement_n"], dataset["replacement"], 2 * dataset["replacement_stderr"],
-            fmt="s", ms=4, color=COLOURS[2], label=r"$a = 1$, with replacement",
-        )  # fmt: skip
-        left.loglog(n, 4.0 / n**2, ":", color="0.3", label=r"$4/(a n^2)$")
-        left.loglog(n, 1.0 / n, "-.", color="0.3", label=r"slope $-1$")
-        left.loglog(n, 3.0**5 / n**5.0, "--", color="0.3", label=r"sufficient, slope $-5$")
-        left.set(xlabel="$n$", ylabel=r"$1 - \beta_2^*$", ylim=(1e-9, 3))
-        right.loglog(
-            dataset["against_a_d1"], dataset["against_a"], "o-", ms=3, color=COLOURS[0],
-            label="$n = 20$, cyclic",
-        )  # fmt: skip
-        right.loglog(
-            dataset["against_a_d1"], 4 / np.sqrt(dataset["against_a_d1"]), ":", color="0.3",
-            label=r"$4/\sqrt{D_1}$",
-        )  # fmt: skip
-        right.set(xlabel="$D_1$", ylabel=r"$1 - \beta_2^*$")
-        right.legend(frameon=False)
-        figure.legend(
-            *left.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False
-        )
-        return figure
-
-
 def _heat_map(dataset: xr.Dataset) -> Figure:
-    figure, axes = _small_multiples(dataset)
+    figure, axes = small_multiples(dataset.sizes["sampling"], dataset.sizes["n"])
     x, y = dataset["beta1"].values, dataset["beta2"].values
     gaps = dataset["gap"].transpose("sampling", "n", "beta2", "beta1")
     norm = _log_norm(gaps.values)
@@ -171,14 +85,6 @@ def _scatter(dataset: xr.Dataset) -> Figure:
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
     )
     return figure
-
-
-def _small_multiples(dataset: xr.Dataset) -> tuple[Figure, Any]:
-    rows, columns = dataset.sizes["sampling"], dataset.sizes["n"]
-    size = (max(3.2, 1.0 + 1.5 * columns), max(2.4, 0.6 + 1.45 * rows))
-    return plt.subplots(
-        rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
 
 
 def _label(dataset: xr.Dataset, axes: np.ndarray, x: str, y: str) -> None:

@@ -1,0 +1,25 @@
+"""Figures: a data set in, a matplotlib figure out. Nothing is computed here."""
+
+from adam_transition.figures.boundary import boundary_curves, boundary_scaling
+from adam_transition.figures.common import COLOURS, TITLES, style
+from adam_transition.figures.divergence import (
+    divergence_areas,
+    divergence_d1,
+    divergence_regions,
+    divergence_trajectories,
+)
+from adam_transition.figures.phase import phase_diagram, trajectories
+
+__all__ = [
+    "COLOURS",
+    "TITLES",
+    "boundary_curves",
+    "boundary_scaling",
+    "divergence_areas",
+    "divergence_d1",
+    "divergence_regions",
+    "divergence_trajectories",
+    "phase_diagram",
+    "style",
+    "trajectories",
+]

@@ -1,0 +1,102 @@
+"""The exact diagram against the simulated one, and our random drift against plain simulation.
+
+Cost: seconds for the sign of every cell of a side × side grid (counterexample, n = 20), by the
+stationary drift and by 50 000 steps of Adam, compiled before. Also how many cells agree.
+
+Accuracy: the drift with replacement and under random shuffling from chains that are independent,
+and from chains in groups that form a Latin square, at equal numbers of steps: the ratio of their
+variances, the squared standard errors averaged over the grid.
+
+    python -m benchmarks.drift
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from adam_transition import adam, phase_diagram, sampling, sweep
+from adam_transition.drift import (
+    Histories,
+    counterexample_table,
+    draw_histories,
+    stationary_drift,
+)
+
+N = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Exact and simulated diagrams; random drift.")
+    parser.add_argument("--side", type=int, default=256, help="cells are side × side")
+    parser.add_argument("--steps", type=int, default=50_000, help="steps of the simulation")
+    parser.add_argument("--samples", type=int, default=100_000, help="steps of a random drift")
+    arguments = parser.parse_args()
+    beta = np.arange(arguments.side) / arguments.side
+    hyper = adam.Hyperparameters(1 - beta[:, None], 1 - beta)
+    table = counterexample_table(N)
+
+    simulated, simulation_s = _best(_simulation(beta, arguments.steps), 2)
+    exact, exact_s = _best(lambda: stationary_drift(table, hyper).drift[..., 0] > 0, 5)
+    print(f"{beta.size**2} cells, n = {N}, cyclic; agreement {np.mean(exact == simulated):.4f}")
+    print(f"simulated  {simulation_s:8.3f} s   {arguments.steps} steps a cell")
+    print(f"exact      {exact_s:8.3f} s   ratio {simulation_s / exact_s:.0f}")
+
+    coarse = np.array([0.0, 0.3, 0.5, 0.7, 0.9])
+    few = adam.Hyperparameters(1 - coarse[:, None], 1 - coarse)
+    print("\nvariance of independent chains over ours, at equal steps")
+    for scheme in ("with_replacement", "random_shuffling"):
+        key = sampling.stream_key(0)
+        ours = draw_histories(table, scheme, key, memory=10, num_samples=arguments.samples)
+        variances = [
+            np.mean(stationary_drift(table, few, scheme, histories=histories).stderr ** 2)
+            for histories in (_independent(ours, scheme), ours)
+        ]
+        print(f"{scheme:17}  {variances[0] / variances[1]:6.1f}")
+
+
+def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (N,), ("cyclic",), beta, beta, num_steps=num_steps
+    )
+    program = sweep.Program(phase_diagram.cell_function(spec, "cyclic"))
+    diverged = np.empty(spec.table, bool)
+
+    def simulate() -> np.ndarray:
+        sweep.run(
+            program,
+            phase_diagram.rows(spec, None),
+            phase_diagram.cells(spec),
+            tile=sweep.block_shape(spec.table, phase_diagram.cells_per_tile()),
+            chunk=spec.table,
+            write=lambda block, values: diverged.__setitem__(block, values["diverged"]),
+        )
+        return diverged[0].reshape(beta.size, beta.size)
+
+    return simulate
+
+
+def _independent(like: Histories, scheme: str) -> Histories:
+    """Histories of the same size whose chains know nothing of each other."""
+    n, rng = like.num_components, np.random.default_rng(1)
+    count, num_steps, num_chains = like.batches.shape
+    if scheme == "with_replacement":
+        return like._replace(batches=rng.integers(0, n, like.batches.shape))
+    epochs = np.broadcast_to(np.arange(n), (count, num_steps // n, num_chains, n))
+    shuffled = np.moveaxis(rng.permuted(epochs, axis=3), 3, 2)
+    return like._replace(batches=shuffled.reshape(like.batches.shape))
+
+
+def _best(function: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float]:
+    """The result and the least time of some calls after a first one."""
+    result, times = function(), []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return result, min(times)
+
+
+if __name__ == "__main__":
+    main()

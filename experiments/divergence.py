@@ -1,0 +1,109 @@
+"""The divergence theorem: regions, areas, trajectories, Sign-SGD, and the least D1.
+
+For each n two members of the problem class: the paper's, and the one with D1 = 2n². Example:
+
+    python -m experiments.divergence --flagfile=experiments/flagfiles/divergence.flags
+"""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import common
+
+if TYPE_CHECKING:
+    from adam_transition.divergence_study import DivergenceStudy
+
+FLAGS = common.common_flags("divergence")
+_list = partial(flags.DEFINE_list, flag_values=FLAGS)
+_integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
+
+_list("n", "5,10,20,50", "Numbers of components of regions and trajectories.")
+_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
+_integer("cells", 100, "Cells of the regions along each axis of [0, 1)^2.", 4, 1000)
+_integer("samples", 50_000, "Steps averaged for each cell of a random scheme.", 10_000)
+_integer("largest_n", 3000, "The areas reach from n = 3 to this n.", 30, 10**5)
+flags.DEFINE_string("point", "0.2/0.1", "beta1/beta2 of the trajectories.", flag_values=FLAGS)
+_integer("steps", 100_000, "Steps of the trajectories.", 1000)
+flags.DEFINE_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=FLAGS)
+_list("d1_n", "3,5,10,20", "Numbers of components for the least D1.")
+_list("d1_beta1", "0,0.9", "Values of beta1 for the least D1.")
+_list("d1_beta2", "0.01,0.1,0.3,0.5,0.7,0.9,0.99", "Values of beta2 > 0 for the least D1.")
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → regions, trajectories, least D1 → data set, figures, claims."""
+    study = parse(values)
+
+    from adam_transition import divergence_claims, divergence_study, figures
+
+    started, out = time.time(), Path(values["out"])
+    store = divergence_study.run(
+        study,
+        out / "divergence.zarr",
+        identity=common.identity("divergence", values),
+        attrs={**common.provenance("divergence", values), "step_size": study.step_size},
+        resume=values["resume"],
+    )
+    spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
+    store.update_attrs({"wall_time_s": round(spent, 2)})
+    dataset = store.load()
+    paths = [store.path]
+    for name, draw in (
+        ("divergence_regions", figures.divergence_regions),
+        ("divergence_areas", figures.divergence_areas),
+        ("divergence_trajectories", figures.divergence_trajectories),
+        ("divergence_d1", figures.divergence_d1),
+    ):
+        paths += common.save_figure(draw(dataset), out, name)
+    common.write_summary(
+        "divergence",
+        values,
+        divergence_claims.claims(dataset),
+        paths,
+        wall_time_s=store.attrs["wall_time_s"],
+    )
+
+
+def parse(values: dict[str, Any]) -> "DivergenceStudy":
+    """The study that the flags describe.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import sampling
+    from adam_transition.divergence_study import DivergenceStudy
+
+    common.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
+    ns = {flag: common.parse_integers(flag, values[flag]) for flag in ("n", "d1_n")}
+    for flag, entries in ns.items():
+        if min(entries) < 3:
+            raise ValueError(f"--{flag}={min(entries)}: the divergence theorem needs n ≥ 3")
+    betas = {
+        flag: tuple(common.parse_grid(flag, ",".join(values[flag])).tolist())
+        for flag in ("d1_beta1", "d1_beta2")
+    }
+    if min(betas["d1_beta2"]) <= 0:
+        raise ValueError("--d1_beta2: values must lie in (0, 1); β2 = 0 is solved exactly")
+    return DivergenceStudy(
+        num_components=tuple(ns["n"]),
+        samplings=tuple(values["sampling"]),
+        cells=values["cells"],
+        num_samples=values["samples"],
+        largest_n=values["largest_n"],
+        point=common.parse_point("point", values["point"]),
+        num_steps=values["steps"],
+        step_size=values["step_size"],
+        d1_num_components=tuple(ns["d1_n"]),
+        d1_beta1=betas["d1_beta1"],
+        d1_beta2=betas["d1_beta2"],
+        seed=values["seed"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(common.run("divergence", __doc__, FLAGS, main))
