@@ -1,20 +1,19 @@
 """The data set behind `experiments.boundary`: intervals, curves and scaling, with their claims."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from adam_transition import sampling, scaling, store
 from adam_transition.boundary import boundary_curve, divergence_intervals
 from adam_transition.claims import Claim, assess
 from adam_transition.drift import counterexample_table
 from adam_transition.store import Variable
+from adam_transition.studies import Plan
 
 _MOST_INTERVALS = 4
 _D1_N = 20
@@ -23,7 +22,7 @@ _LAW_N = (20, 40, 80)
 
 @dataclass(frozen=True)
 class BoundaryStudy:
-    """What to compute; see `run`."""
+    """What to compute; see `plan`."""
 
     num_components: tuple[int, ...]
     a: tuple[Fraction, ...]  # empty: 1/(n−1)² for each n
@@ -34,30 +33,14 @@ class BoundaryStudy:
     seed: int
 
 
-def run(
-    study: BoundaryStudy,
-    path: Path,
-    *,
-    identity: Mapping[str, Any],
-    attrs: Mapping[str, Any],
-    resume: bool,
-) -> store.Store:
-    """Computes what the store lacks; progress goes to stderr, if that is a terminal.
+def plan(study: BoundaryStudy) -> Plan:
+    """The parts of the data set.
 
     Variables: `beta2_low`, `beta2_high`, `one_minus_beta2_high`, `stderr` over (sampling, n, a,
     beta1, interval), NaN where there is no interval; `curve` over (sampling, n, vertex, axis), the
     boundary for the first a; and 1 − β2* at β1 = 0 in cyclic order against n (`scaling`) and
     against a at n = 20 (`against_a`), and with replacement against n at a = 1 (`replacement`).
     """
-    results = store.open_or_create(
-        path,
-        coords=_coordinates(study),
-        variables={},
-        chunks={},
-        identity=identity,
-        attrs=attrs,
-        resume=resume,
-    )
     parts = {
         "stderr": _intervals,
         "curve": _curves,
@@ -65,10 +48,7 @@ def run(
         "against_a": _against_a,
         "replacement": _replacement,
     }
-    for name, compute in tqdm(parts.items(), unit="part", disable=None):
-        if not results.has(name):
-            compute(study, results)
-    return results
+    return Plan(_coordinates(study), {name: partial(part, study) for name, part in parts.items()})
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -257,7 +237,7 @@ def _against_a(study: BoundaryStudy, results: store.Store) -> None:
 def _replacement(study: BoundaryStudy, results: store.Store) -> None:
     edges = scaling.upper_edges(
         _LAW_N, [1.0] * len(_LAW_N), 0.0, "with_replacement",
-        key=sampling.stream_key(study.seed), num_samples=study.num_samples,
+        key=sampling.stream_key(study.seed), num_samples=5 * study.num_samples,
     )  # fmt: skip
     results.add("replacement_n", Variable(("replacement_n",), np.int64, "n"), np.array(_LAW_N))
     for name, attribute in (("replacement_stderr", "stderr"), ("replacement", "one_minus_beta2")):

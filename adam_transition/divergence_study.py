@@ -4,11 +4,9 @@ Two members of the class stand for the divergence theorem: the paper's, a = 1/(n
 that `ProblemClass.divergence_construction` makes from D1 = 2n².
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
-from tqdm import tqdm
 
 from adam_transition import adam, problems, sampling, simulate, store
 from adam_transition.boundary import divergence_intervals
 from adam_transition.drift import counterexample_table, stationary_drift
 from adam_transition.least_d1 import least_d1, sign_sgd_certificate, sign_sgd_infimum
 from adam_transition.store import Variable
+from adam_transition.studies import Plan
 from adam_transition.worst_case import drift_of_places, patterns, worst_case_drift
 
 MEMBERS = ("a = 1/(n−1)²", "D1 = 2n²")
@@ -39,7 +37,7 @@ _PATTERN_BETA1 = np.linspace(0, 0.95, 20)
 
 @dataclass(frozen=True)
 class DivergenceStudy:
-    """What to compute; see `run`."""
+    """What to compute; see `plan`."""
 
     num_components: tuple[int, ...]
     samplings: tuple[sampling.Sampling, ...]
@@ -67,15 +65,8 @@ def slope_a(which: int, n: int) -> float:
     return float(np.asarray(member(which, n).a, np.float64))
 
 
-def run(
-    study: DivergenceStudy,
-    path: Path,
-    *,
-    identity: Mapping[str, Any],
-    attrs: Mapping[str, Any],
-    resume: bool,
-) -> store.Store:
-    """Computes what the store lacks; progress goes to stderr, if that is a terminal.
+def plan(study: DivergenceStudy) -> Plan:
+    """The parts of the data set.
 
     Variables: `worst_case` over (member, n, beta1, beta2) and `drift`, `drift_stderr` with a
     sampling axis, at the middles of the cells of a grid; `area`, `area_error` over (member, region,
@@ -85,15 +76,6 @@ def run(
     `least_d1`, `least_slopes` over (d1_n, d1_beta1, d1_beta2); and the search over patterns of
     hits, over (pattern_n, pattern_a).
     """
-    results = store.open_or_create(
-        path,
-        coords=_coordinates(study),
-        variables={},
-        chunks={},
-        identity=identity,
-        attrs=attrs,
-        resume=resume,
-    )
     parts = {
         "worst_case": _worst_case_regions,
         "drift_stderr": _exact_regions,
@@ -104,12 +86,7 @@ def run(
         "least_slopes": _least_d1,
         "lowest_at_edges": _search_patterns,
     }
-    bar = tqdm(parts.items(), unit="part", disable=None)
-    for name, compute in bar:
-        bar.set_description(name)
-        if not results.has(name):
-            compute(study, results)
-    return results
+    return Plan(_coordinates(study), {name: partial(part, study) for name, part in parts.items()})
 
 
 def middles(count: int) -> np.ndarray:

@@ -7,10 +7,8 @@ the minimiser. Example:
 """
 
 import sys
-import time
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -38,30 +36,16 @@ def main(values: dict[str, Any]) -> None:
 
     from adam_transition import boundary_study, figures
 
-    started, out = time.time(), Path(values["out"])
-    store = boundary_study.run(
-        study,
-        out / "boundary.zarr",
-        identity=common.identity("boundary", values),
-        attrs=common.provenance("boundary", values),
-        resume=values["resume"],
-    )
-    spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
-    store.update_attrs({"wall_time_s": round(spent, 2)})
-    dataset = store.load()
-    paths = [store.path]
-    for name, draw in (
-        ("boundary", figures.boundary_curves),
-        ("boundary_scaling", figures.boundary_scaling),
-    ):
-        paths += common.save_figure(draw(dataset), out, name)
-    common.write_summary(
+    common.run_study(
         "boundary",
         values,
-        boundary_study.claims(dataset),
-        paths,
-        rows=boundary_study.rows(dataset),
-        wall_time_s=store.attrs["wall_time_s"],
+        boundary_study.plan(study),
+        figures={
+            "boundary": figures.boundary_curves,
+            "boundary_scaling": figures.boundary_scaling,
+        },
+        claims=boundary_study.claims,
+        more=lambda dataset: {"rows": boundary_study.rows(dataset)},
     )
 
 

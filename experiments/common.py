@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,8 +17,10 @@ from absl import flags
 if TYPE_CHECKING:  # heavy imports wait until an experiment runs, so that --help is quick
     import numpy as np
     from matplotlib.figure import Figure
+    from xarray import Dataset
 
     from adam_transition.claims import Claim
+    from adam_transition.studies import Plan
 
 NOT_IDENTITY = ("chunk_cells", "json", "out", "resume")
 """Flags on which the numbers do not depend."""
@@ -188,6 +191,43 @@ def provenance(name: str, values: Mapping[str, Any]) -> dict[str, str]:
         "git_revision": _git_revision(),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
     }
+
+
+def run_study(
+    name: str,
+    values: Mapping[str, Any],
+    plan: "Plan",
+    *,
+    figures: Mapping[str, "Callable[[Dataset], Figure]"],
+    claims: "Callable[[Dataset], Sequence[Claim]]",
+    more: "Callable[[Dataset], Mapping[str, Any]]" = lambda _: {},
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Computes a study into NAME.zarr, then writes its figures by name, its claims and summary."""
+    from adam_transition import studies
+
+    started, out = time.time(), Path(values["out"])
+    store = studies.run(
+        plan,
+        out / f"{name}.zarr",
+        identity=identity(name, values),
+        attrs={**provenance(name, values), **(attrs or {})},
+        resume=values["resume"],
+    )
+    spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
+    store.update_attrs({"wall_time_s": round(spent, 2)})
+    dataset = store.load()
+    paths = [store.path]
+    for figure, draw in figures.items():
+        paths += save_figure(draw(dataset), out, figure)
+    write_summary(
+        name,
+        values,
+        claims(dataset),
+        paths,
+        **more(dataset),
+        wall_time_s=store.attrs["wall_time_s"],
+    )
 
 
 def write_summary(

@@ -6,9 +6,7 @@ For each n two members of the problem class: the paper's, and the one with D1 = 
 """
 
 import sys
-import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -41,31 +39,18 @@ def main(values: dict[str, Any]) -> None:
 
     from adam_transition import divergence_claims, divergence_study, figures
 
-    started, out = time.time(), Path(values["out"])
-    store = divergence_study.run(
-        study,
-        out / "divergence.zarr",
-        identity=common.identity("divergence", values),
-        attrs={**common.provenance("divergence", values), "step_size": study.step_size},
-        resume=values["resume"],
-    )
-    spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
-    store.update_attrs({"wall_time_s": round(spent, 2)})
-    dataset = store.load()
-    paths = [store.path]
-    for name, draw in (
-        ("divergence_regions", figures.divergence_regions),
-        ("divergence_areas", figures.divergence_areas),
-        ("divergence_trajectories", figures.divergence_trajectories),
-        ("divergence_d1", figures.divergence_d1),
-    ):
-        paths += common.save_figure(draw(dataset), out, name)
-    common.write_summary(
+    common.run_study(
         "divergence",
         values,
-        divergence_claims.claims(dataset),
-        paths,
-        wall_time_s=store.attrs["wall_time_s"],
+        divergence_study.plan(study),
+        figures={
+            "divergence_regions": figures.divergence_regions,
+            "divergence_areas": figures.divergence_areas,
+            "divergence_trajectories": figures.divergence_trajectories,
+            "divergence_d1": figures.divergence_d1,
+        },
+        claims=divergence_claims.claims,
+        attrs={"step_size": study.step_size},
     )
 
 

@@ -8,16 +8,14 @@ import xarray as xr
 
 from adam_transition import boundary_study, scaling
 from adam_transition.drift import counterexample_table
+from experiments import boundary
+from tests import experiment
 
 SMALL = ["--n=5,20", "--beta1=0,0.5", "--samples=20000", "--largest_n=200"]
 
 
 def _main(*argv):
-    from experiments import boundary, common
-
-    for flag in boundary.FLAGS:
-        boundary.FLAGS[flag].unparse()
-    return common.run("boundary", boundary.__doc__, boundary.FLAGS, boundary.main, argv)
+    return experiment.run(boundary, *argv)
 
 
 def test_rows_and_data_set_follow_the_contract(tmp_path, capsys):
@@ -61,12 +59,7 @@ def test_rows_and_data_set_follow_the_contract(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
-    out = tmp_path / "out"
-    assert _main(f"--out={out}", *args) == 2
-    captured = capsys.readouterr().err
-    assert message in captured
-    assert captured.count("\n") == 1
-    assert not out.exists()
+    experiment.assert_refused(boundary, tmp_path / "out", capsys, args, message)
 
 
 def test_with_replacement_law_is_the_two_point_formula():

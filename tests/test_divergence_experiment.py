@@ -7,6 +7,8 @@ import pytest
 import xarray as xr
 
 from adam_transition import divergence_claims
+from experiments import divergence
+from tests import experiment
 
 SMALL = [
     "--n=5,20", "--cells=20", "--samples=10000", "--largest_n=60", "--steps=20000",
@@ -15,11 +17,7 @@ SMALL = [
 
 
 def _main(*argv):
-    from experiments import common, divergence
-
-    for flag in divergence.FLAGS:
-        divergence.FLAGS[flag].unparse()
-    return common.run("divergence", divergence.__doc__, divergence.FLAGS, divergence.main, argv)
+    return experiment.run(divergence, *argv)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +107,4 @@ def test_given_again_nothing_is_computed(finished):
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
-    out = tmp_path / "out"
-    assert _main(f"--out={out}", *args) == 2
-    captured = capsys.readouterr().err
-    assert message in captured
-    assert captured.count("\n") == 1
-    assert not out.exists()
+    experiment.assert_refused(divergence, tmp_path / "out", capsys, args, message)

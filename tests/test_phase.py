@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from experiments import phase
+from tests import experiment
+
 SMALL = ["--n=5,20", "--beta1=0:0.9:6", "--beta2=0:0.96:9", "--steps=3000"]
 VARIABLES = ("gap", "late_gap", "speed", "diverged")
 
@@ -213,19 +216,7 @@ def test_seeds_differ_and_repeat(reference, tmp_path):
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
-    from experiments import common, phase
-
-    phase.FLAGS.unparse_flags()
-    for flag in phase.FLAGS:
-        phase.FLAGS[flag].unparse()
-    out = tmp_path / "out"
-    status = common.run("phase", phase.__doc__, phase.FLAGS, phase.main, [f"--out={out}", *args])
-    captured = capsys.readouterr()
-    assert status == 2
-    assert message in captured.err
-    assert captured.err.startswith("phase: ")
-    assert captured.err.count("\n") == 1
-    assert not out.exists()
+    experiment.assert_refused(phase, tmp_path / "out", capsys, args, message)
 
 
 def test_an_unwritable_folder_and_a_foreign_store_are_refused(tmp_path):

@@ -1,0 +1,49 @@
+"""A study: a data set made of parts, each computed once and kept. Knows nothing of Adam."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from tqdm import tqdm
+
+from adam_transition import store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study computes: its axes, and the parts by the last variable that each one adds."""
+
+    coords: xr.Dataset
+    parts: Mapping[str, Callable[[store.Store], None]]
+
+
+def run(
+    plan: Plan,
+    path: Path,
+    *,
+    identity: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    resume: bool,
+) -> store.Store:
+    """Computes the parts that the store lacks; progress goes to stderr, if that is a terminal.
+
+    Raises:
+      StoreError: see `store`.
+    """
+    results = store.open_or_create(
+        path,
+        coords=plan.coords,
+        variables={},
+        chunks={},
+        identity=identity,
+        attrs=attrs,
+        resume=resume,
+    )
+    bar = tqdm(plan.parts.items(), unit="part", disable=None)
+    for name, compute in bar:
+        bar.set_description(name)
+        if not results.has(name):
+            compute(results)
+    return results
