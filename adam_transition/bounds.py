@@ -1,0 +1,149 @@
+"""Theorems 3.1 and 3.3 and the concentration lemma as functions: hypotheses, left and right sides.
+
+The theorems: if 0 ≤ β1 < √β2 < 1 and β2 ≥ γ1(n), η_k = η0/√k, then for T large enough
+
+    min_{k≤T} E[ min{ ‖∇f(x_k)‖²/√D0, ‖∇f(x_k)‖/(2√(d D1)) } ]
+        = O( log T/((1−β2)√T) ) + O( (1−β2)√D0 ),
+
+with replacement (3.1, γ1 = 1 − O((1−β1^n)/n^5)) and at epoch starts under random shuffling (3.3, a
+threshold of the same kind). The constants in O(·) are not known to us: what needs one is given up
+to it, never as a number.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from adam_transition import adam
+from adam_transition.problems import ProblemClass
+
+
+class Hypothesis(NamedTuple):
+    """A condition of a theorem: whether it holds, and by how much."""
+
+    name: str
+    holds: bool | None  # None: it depends on a constant that is not known
+    margin: float  # > 0 where it holds; what the unknown constant must be, where that decides
+
+
+class RightHandSide(NamedTuple):
+    """The two terms of the bound, without their constants."""
+
+    rate: float  # log T/((1−β2)√T)
+    neighbourhood: float  # (1−β2)√D0
+
+
+class Band(NamedTuple):
+    """The concentration lemma: C_lower ≤ √(E v/v) ≤ C_upper with probability ≥ `probability`."""
+
+    probability: float  # may be negative: then it says nothing
+    lower: float  # may be negative: then only the upper side says something
+    upper: float  # inf where the inner bracket is not positive
+
+    @property
+    def informative(self) -> bool:
+        """Whether probability and both sides say something."""
+        return self.probability > 0 and self.lower > 0 and math.isfinite(self.upper)
+
+
+def hypotheses(
+    problem_class: ProblemClass, beta1: float, beta2: float, *, schedule: adam.Schedule
+) -> tuple[Hypothesis, ...]:
+    """The conditions of Theorems 3.1 and 3.3, with margins.
+
+    The margin of the threshold is the C for which β2 = 1 − C(1−β1^n)/n^5: it holds if the theorem's
+    constant is at least that.
+    """
+    n, q = problem_class.n, 1 - beta2
+    in_square = 0 <= beta1 < 1 and 0 <= beta2 < 1
+    needed = q * n**5 / float(adam.one_minus_power(1 - beta1, n)) if in_square else math.inf
+    return (
+        Hypothesis("0 ≤ β1, β2 < 1", in_square, min(beta1, beta2, 1 - beta1, 1 - beta2)),
+        Hypothesis("β1 < √β2", beta1 < math.sqrt(max(beta2, 0)), math.sqrt(max(beta2, 0)) - beta1),
+        Hypothesis("β2 ≥ 1 − C(1−β1^n)/n^5", None, needed),
+        Hypothesis("η_k = η0/√k", schedule.startswith("inverse_sqrt"), math.nan),
+    )
+
+
+def progress(gradients: Float[Array, "... d"], d0: ArrayLike, d1: ArrayLike) -> Float[Array, "..."]:
+    """min{‖∇f‖²/√D0, ‖∇f‖/(2√(d D1))}, of which the theorems bound the mean; D0 may be 0."""
+    norm = jnp.linalg.norm(gradients, axis=-1)
+    d = gradients.shape[-1]
+    slow = norm / (2 * jnp.sqrt(d * jnp.asarray(d1, norm.dtype)))
+    root = jnp.sqrt(jnp.asarray(d0, norm.dtype))
+    fast = jnp.where(root > 0, norm**2 / jnp.where(root > 0, root, 1), jnp.inf)
+    return jnp.minimum(fast, slow)
+
+
+def left_hand_side(
+    values: Float[np.ndarray, "seed ... step"],
+) -> tuple[Float[np.ndarray, "... step"], Float[np.ndarray, "... step"]]:
+    """min_{k≤T} E[progress at k] for each recorded T, from runs of several seeds.
+
+    Returns the running minimum of the means over seeds, and the standard error of the mean at the
+    step where the minimum is attained. The minimum is over recorded steps: never below that over
+    all steps. A run that is not finite counts as infinite.
+    """
+    values = np.where(np.isfinite(values), values, np.inf)
+    with np.errstate(invalid="ignore"):
+        mean = values.mean(axis=0)
+        stderr = values.std(axis=0, ddof=1) / math.sqrt(len(values))
+    least = np.minimum.accumulate(mean, axis=-1)
+    where = np.maximum.accumulate(np.where(mean <= least, np.arange(mean.shape[-1]), 0), axis=-1)
+    return least, np.take_along_axis(np.nan_to_num(stderr), where, axis=-1)
+
+
+def right_hand_side(beta2: float, d0: float, num_steps: int) -> RightHandSide:
+    """Rate and neighbourhood, each up to its constant.
+
+    >>> right_hand_side(0.99, 4.0, 10_000).neighbourhood
+    0.02...
+    """
+    rate = math.log(num_steps) / ((1 - beta2) * math.sqrt(num_steps))
+    return RightHandSide(rate, (1 - beta2) * math.sqrt(d0))
+
+
+def sufficient_exponent(num_steps: float) -> float:
+    """Slope of log(log T/√T) against log T: what the theorem allows at T, −1/2 + 1/log T."""
+    return -0.5 + 1 / math.log(num_steps)
+
+
+def concentration(n: int, one_minus_beta2: float, delta: float) -> Band:
+    """The lemma's band and probability, for 0 < δ ≤ 1/(4n).
+
+    Raises:
+      ValueError: n < 1, 1 − β2 outside (0, 1), or δ outside (0, 1/(4n)].
+    """
+    q = one_minus_beta2
+    if n < 1:
+        raise ValueError(f"n={n} is below 1")
+    if not 0 < q < 1:
+        raise ValueError(f"one_minus_beta2={q} is outside (0, 1)")
+    if not 0 < delta <= 1 / (4 * n):
+        raise ValueError(f"delta={delta} is outside (0, 1/(4n)] = (0, {1 / (4 * n):g}]")
+    probability = 1 - n * math.exp(-(delta**2) / (q * (28 / (3 * n) + 8 / 3 * delta)))
+    unit = q * n / ((1 - 2 * n * delta) * (1 - q) ** n) if (1 - q) ** n > 0 else math.inf
+    bracket = 1 - 8 * unit
+    return Band(probability, 1 - 4 * unit, bracket**-0.5 if bracket > 0 else math.inf)
+
+
+def largest_informative(n: int, delta: float) -> float:
+    """The greatest 1 − β2 for which the lemma says something at this δ, to 12 digits.
+
+    Everything that must be positive falls as 1 − β2 grows, so below it the lemma always speaks.
+
+    >>> 2.5e-4 < largest_informative(10, 1 / 40) < 3e-4
+    True
+    """
+    low, high = 0.0, 1.0
+    concentration(n, 0.5, delta)  # refuses what is out of range
+    for _ in range(80):
+        middle = (low + high) / 2
+        if 0 < middle < 1 and concentration(n, middle, delta).informative:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,88 @@
+"""The theorems and the lemma as functions, against values worked out by hand."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adam_transition import bounds
+from adam_transition.problems import ProblemClass
+
+
+def test_hypotheses_name_what_fails():
+    cls = ProblemClass(10, 1, 0, 200)
+    holds = {h.name: h for h in bounds.hypotheses(cls, 0.9, 0.99, schedule="inverse_sqrt")}
+    assert [h.holds for h in holds.values()] == [True, True, None, True]
+    assert holds["β1 < √β2"].margin == pytest.approx(math.sqrt(0.99) - 0.9)
+    threshold = holds["β2 ≥ 1 − C(1−β1^n)/n^5"].margin
+    assert 1 - threshold * (1 - 0.9**10) / 10**5 == pytest.approx(0.99)
+    fails = {h.name: h for h in bounds.hypotheses(cls, 0.9, 0.8, schedule="constant")}
+    assert [h.holds for h in fails.values()] == [True, False, None, False]
+    assert fails["β1 < √β2"].margin < 0
+
+
+@settings(deadline=None)
+@given(
+    st.floats(1e-3, 1e3), st.just(0.0) | st.floats(1e-6, 100), st.floats(3, 1e4), st.integers(1, 6)
+)
+def test_progress_is_the_smaller_of_the_two(norm, d0, d1, d):
+    gradient = jnp.full(d, norm / math.sqrt(d))
+    slow = norm / (2 * math.sqrt(d * d1))
+    expected = min(norm**2 / math.sqrt(d0), slow) if d0 else slow
+    assert float(bounds.progress(gradient, d0, d1)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_left_hand_side_is_the_running_minimum_of_means():
+    values = np.array([[4.0, 1.0, 3.0, 1.0], [2.0, 3.0, 1.0, 0.0]])
+    least, stderr = bounds.left_hand_side(values)
+    np.testing.assert_allclose(least, [3, 2, 2, 0.5])
+    np.testing.assert_allclose(stderr, [1, 1, 1, 0.5])  # a tie takes the later step
+    spoilt = np.array([[4.0, np.nan, 1.0], [2.0, 1.0, 1.0]])
+    np.testing.assert_allclose(bounds.left_hand_side(spoilt)[0], [3, 3, 1])
+
+
+def test_the_allowed_slope_is_that_of_the_rate():
+    step = 1e-6
+    for t in (1e3, 1e6):
+        rate = [bounds.right_hand_side(0.9, 0, t * math.exp(s)).rate for s in (-step, step)]
+        slope = (math.log(rate[1]) - math.log(rate[0])) / (2 * step)
+        assert slope == pytest.approx(bounds.sufficient_exponent(t), rel=1e-6)
+
+
+def test_concentration_by_hand():
+    band = bounds.concentration(10, 1e-4, 1 / 40)
+    inner = (1 / 1600) / (1e-4 * (28 / 30 + 8 / 120))
+    assert band.probability == pytest.approx(1 - 10 * math.exp(-inner))
+    assert band.lower == pytest.approx(1 - 1e-4 * 40 / (0.5 * 0.9999**10))
+    assert band.upper == pytest.approx((1 - 1e-4 * 80 / (0.5 * 0.9999**10)) ** -0.5)
+
+
+@given(st.integers(1, 200), st.floats(0.01, 1))
+def test_the_lemma_speaks_exactly_below_the_largest_informative_value(n, share):
+    delta = share / (4 * n)
+    largest = bounds.largest_informative(n, delta)
+    assert 0 < largest < 1
+    assert bounds.concentration(n, largest * (1 - 1e-9), delta).informative
+    assert not bounds.concentration(n, largest * (1 + 1e-9), delta).informative
+
+
+def test_the_band_closes_as_beta2_tends_to_one():
+    wide, narrow = (bounds.concentration(5, q, 0.05) for q in (1e-4, 1e-7))
+    assert wide.lower < narrow.lower < 1 < narrow.upper < wide.upper
+    assert narrow.probability == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 0.1, 0.1), "n=0"),
+        ((5, 0.0, 0.05), "one_minus_beta2=0.0"),
+        ((5, 0.1, 0.06), "delta=0.06"),
+    ],
+)
+def test_errors_name_the_argument(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bounds.concentration(*arguments)
