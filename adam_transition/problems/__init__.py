@@ -22,6 +22,7 @@ from adam_transition.problems.finite_sum import (
     objective,
     stack,
 )
+from adam_transition.problems.members import FAMILIES, Family, Member, least_d0, random_member
 from adam_transition.problems.problem_class import ProblemClass
 from adam_transition.problems.quadratics import (
     Quadratics,
@@ -30,15 +31,20 @@ from adam_transition.problems.quadratics import (
     realizable_quadratics,
 )
 from adam_transition.problems.registry import PROBLEMS, BuiltIn, built_in, default_n
+from adam_transition.problems.regressions import Regression
 
 __all__ = [
+    "FAMILIES",
     "PROBLEMS",
     "BoundedLinear",
     "BuiltIn",
     "Counterexample",
+    "Family",
     "FiniteSum",
+    "Member",
     "ProblemClass",
     "Quadratics",
+    "Regression",
     "SlopeTable",
     "as_arrays",
     "built_in",
@@ -48,9 +54,11 @@ __all__ = [
     "from_loss",
     "full_gradient",
     "gap",
+    "least_d0",
     "nonrealizable_quadratics",
     "objective",
     "quadratics",
+    "random_member",
     "realizable_quadratics",
     "reddi",
     "reddi_mod3",

@@ -1,0 +1,195 @@
+"""Random members of a problem class, with the constants that they really have.
+
+Quadratics have the constants asked for in closed form. Regressions have an upper bound on L, and
+the least D0 for the class's D1 comes from maximising Σ‖∇f_i‖² − D1‖∇f‖² over x from many starts:
+a value found by optimisation, not proved to be the supremum; `Member.exact` tells which.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+from scipy.optimize import minimize
+from scipy.stats import ortho_group
+
+from adam_transition.problems.finite_sum import FiniteSum, as_arrays, component_gradients
+from adam_transition.problems.problem_class import ProblemClass
+from adam_transition.problems.quadratics import quadratics
+from adam_transition.problems.regressions import Link, Regression
+
+Family = Literal[
+    "realizable_quadratics",
+    "nonrealizable_quadratics",
+    "logistic",
+    "geman_mcclure",
+    "counterexample",
+]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+_SAMPLES = 8  # of a mini-batch of a regression
+_RIDGE = 0.05  # relative to the curvature of the loss
+_STARTS = 8
+
+
+class Member(NamedTuple):
+    """A problem and the class that it was verified to lie in."""
+
+    problem: FiniteSum
+    problem_class: ProblemClass
+    exact: bool  # constants in closed form; otherwise L is a bound and D0 found by optimisation
+
+
+def random_member(
+    problem_class: ProblemClass, family: Family, dimension: int, key: Key[Array, ""]
+) -> Member:
+    """A random problem of that family in the class, with its L, D0 and D1 where the family can.
+
+    Raises:
+      ValueError: an unknown family, a dimension that it does not have, or constants that it cannot
+        have: regressions and non-realizable quadratics need D0 > 0.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family={family!r} is not one of {', '.join(FAMILIES)}")
+    if dimension < 1 or (family == "counterexample" and dimension != 1):
+        raise ValueError(f"dimension={dimension}: {family} has dimension 1 or more, or just 1")
+    needs_noise = family in ("nonrealizable_quadratics", "logistic", "geman_mcclure")
+    if (problem_class.d0 > 0) < needs_noise:
+        raise ValueError(f"d0={problem_class.d0}: {family} needs D0 > 0")
+    if family == "counterexample":
+        member = problem_class.divergence_construction()
+        return Member(member, member.problem_class(), exact=True)
+    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    generator = np.random.default_rng(seed)
+    if family in ("logistic", "geman_mcclure"):
+        return _regression(problem_class, family, dimension, generator)
+    return _quadratics(problem_class, family, dimension, generator)
+
+
+def least_d0(problem: FiniteSum, d1: float, starts: Float[np.ndarray, "S d"]) -> float:
+    """sup_x Σ‖∇f_i‖² − D1‖∇f‖² as found from these starts; not below 0."""
+    n = int(np.asarray(problem.num_components))
+    with jax.enable_x64(True):
+        arrays = as_arrays(problem, np.float64)
+
+        def slack(x: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = _slack(x, arrays, d1, n)
+            return float(value), np.asarray(gradient)
+
+        found = [minimize(slack, start, jac=True, method="L-BFGS-B").fun for start in starts]
+    return max(0.0, -float(min(found)))
+
+
+@partial(jax.jit, static_argnames="n")
+def _slack(x: Array, problem: FiniteSum, d1: float, n: int) -> tuple[Array, Array]:
+    """D1‖∇f‖² − Σ‖∇f_i‖² at x, and its gradient."""
+
+    def slack(x: Array) -> Array:
+        table = component_gradients(problem, x, n)
+        return d1 * jnp.sum(table.mean(axis=0) ** 2) - jnp.sum(table**2)
+
+    return jax.value_and_grad(slack)(x)
+
+
+def _quadratics(
+    wanted: ProblemClass, family: Family, dimension: int, generator: np.random.Generator
+) -> Member:
+    """Hessians Q diag(1 + t w_i) Qᵀ: with w of mean 0 and variance 1, D1 = n(1 + t²) exactly."""
+    n, d1 = wanted.n, float(wanted.d1)
+    realizable = family == "realizable_quadratics"
+    # with D0 > 0 some of D1 is needed for the cross term between curvatures and residuals
+    spread = np.sqrt(d1 / n - 1) if realizable else np.sqrt((d1 / n - 1) / 2)
+    w = generator.standard_normal((n, dimension))
+    w -= w.mean(axis=0)
+    w /= w.std(axis=0) if n > 1 else 1
+    basis = ortho_group.rvs(dimension, random_state=generator) if dimension > 1 else np.eye(1)
+    curvatures = 1 + spread * w
+    curvatures *= float(wanted.smoothness) / np.abs(curvatures).max()
+    hessians = np.einsum("ij,nj,kj->nik", basis, curvatures, basis)
+    hessians = (hessians + hessians.transpose(0, 2, 1)) / 2
+    centre = generator.standard_normal(dimension)
+    if realizable:
+        problem = quadratics(hessians, np.broadcast_to(centre, (n, dimension)))
+        return Member(problem, _rounded_up(problem.problem_class(), wanted), exact=True)
+    centres = generator.standard_normal((n, dimension))
+    unit = float(quadratics(hessians, centres).problem_class(d1).d0)
+    problem = quadratics(hessians, centre + np.sqrt(float(wanted.d0) / unit) * centres)
+    return Member(problem, _rounded_up(problem.problem_class(d1), wanted), exact=True)
+
+
+def _rounded_up(found: ProblemClass, wanted: ProblemClass) -> ProblemClass:
+    """The wanted constants, where those of the problem equal them but for rounding."""
+    close = [
+        float(getattr(wanted, name))
+        if np.isclose(float(getattr(found, name)), float(getattr(wanted, name)), rtol=1e-9)
+        else getattr(found, name)
+        for name in ("smoothness", "d0", "d1")
+    ]
+    return ProblemClass(wanted.n, *close)
+
+
+def _regression(
+    wanted: ProblemClass, link: Link, dimension: int, generator: np.random.Generator
+) -> Member:
+    """Mini-batches a = shared + h·own; h is such that D0 is the one asked for, at L and D1."""
+    n, d1 = wanted.n, float(wanted.d1)
+    shared = generator.standard_normal((1, _SAMPLES, dimension + 1))
+    own = generator.standard_normal((n, _SAMPLES, dimension + 1))
+    radii = np.geomspace(0.1, 10, _STARTS)[:, None]
+    starts = radii * generator.standard_normal((_STARTS, dimension))
+
+    def problem_at(spread: float) -> Regression:
+        data = (shared + spread * own) / np.sqrt(1 + spread**2)
+        problem = Regression(
+            n, data[..., :-1] / np.sqrt(dimension), data[..., -1], 1.0, _RIDGE, None, link
+        )
+        return replace(problem, scale=float(wanted.smoothness) / problem.smoothness())
+
+    def excess(log_spread: float) -> float:
+        return least_d0(problem_at(np.exp(log_spread)), d1, starts) - float(wanted.d0)
+
+    low, high = np.log(1e-4), np.log(1e2)
+    if excess(high) > 0:
+        high = _bisect(excess, low, high)
+    problem = problem_at(np.exp(high))
+    d0 = min(float(wanted.d0), least_d0(problem, d1, starts))
+    if link == "logistic":
+        problem = replace(problem, minimiser=_minimiser(problem, starts[0]))
+    return Member(problem, ProblemClass(n, float(wanted.smoothness), d0, d1), exact=False)
+
+
+def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
+    """The last point found with function ≤ 0, between low (≤ 0) and high (> 0)."""
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) <= 0 else (low, middle)
+    return low
+
+
+def _minimiser(problem: Regression, start: np.ndarray) -> np.ndarray:
+    """Newton's method on a strongly convex f, from L-BFGS."""
+    n = int(np.asarray(problem.num_components))
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def gradient(x: Array) -> Array:
+            return component_gradients(problem, x, n).mean(axis=0)
+
+        jacobian = jax.jit(jax.jacfwd(gradient))
+        x = jnp.asarray(
+            minimize(
+                lambda x: float(
+                    jax.vmap(problem.value, in_axes=(0, None))(jnp.arange(n), x).mean()
+                ),
+                start,
+                jac=lambda x: np.asarray(gradient(x)),
+                method="L-BFGS-B",
+            ).x
+        )
+        for _ in range(5):
+            x = x - jnp.linalg.solve(jacobian(x), gradient(x))
+        return np.asarray(x)
