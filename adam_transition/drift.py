@@ -207,6 +207,25 @@ def _random(
     table: np.ndarray, p: np.ndarray, q: np.ndarray, histories: Histories
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error over the groups of chains."""
+    groups = drift_of_groups(table, p, q, histories)
+    stderr = groups.std(axis=1, ddof=1) / math.sqrt(groups.shape[1])
+    return groups.mean(axis=1), stderr
+
+
+def drift_of_groups(
+    table: Float[np.ndarray, "n d"],
+    p: Float[np.ndarray, " C"],
+    q: Float[np.ndarray, " C"],
+    histories: Histories,
+) -> Float[np.ndarray, "C G d"]:
+    """The estimate of D from each group of chains; call it with 64-bit types enabled.
+
+    Groups are independent and alike, so their spread gives the standard error of anything that is
+    made of their mean.
+
+    Raises:
+      ValueError: histories of another n or too short for the memory of a cell.
+    """
     n, d = table.shape
     if histories.num_components != n:
         raise ValueError(f"histories of n={histories.num_components} for a table of n={n}")
@@ -223,9 +242,7 @@ def _random(
             chosen = np.flatnonzero(level == one_level)
             tail = history[max(0, longest - (n << max(one_level, 0))) :]
             _run_chains(table, tail, histories.num_averaged, p[chosen], q[chosen], out, chosen)
-    groups = np.moveaxis(means, 1, 0).reshape(len(p), -1, d)
-    stderr = groups.std(axis=1, ddof=1) / math.sqrt(groups.shape[1])
-    return -n * groups.mean(axis=1), n * stderr
+    return -n * np.moveaxis(means, 1, 0).reshape(len(p), -1, d)
 
 
 def _burn_in(memory: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -1,0 +1,133 @@
+"""Limit points: zeros of the drift field where they are known, and where simulations settle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adam_transition import adam, problems, sampling, simulate
+from adam_transition.limit_points import limit_points
+
+RANGE = np.array([[-0.5], [1.5]])
+
+
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "expected"),
+    [(0.0, 0.5, 0.095653), (0.0, 0.9, 0.183596), (0.9, 0.99, 0.199842)],
+)
+def test_cyclic_limits_of_the_skewed_quadratics(beta1, beta2, expected):
+    """Centres 0, 0, 0, 0, 1; the values were found by an independent program."""
+    problem = problems.nonrealizable_quadratics(5)
+    [point] = limit_points(problem, adam.hyperparameters(beta1, beta2), starts=RANGE)
+    assert point.x[0] == pytest.approx(expected, abs=1e-6)
+    assert point.attracting
+    assert point.stderr[0] == 0
+    assert point.gradient_norm == pytest.approx(0.2 - point.x[0])
+
+
+@pytest.mark.parametrize("scheme", sampling.SAMPLINGS)
+def test_sign_sgd_goes_to_the_median(scheme):
+    problem = problems.quadratics([1.0] * 5, [0.0, 0.1, 0.3, 0.9, 1.0])
+    [point] = limit_points(
+        problem, adam.hyperparameters(0.0, 0.0), scheme, starts=RANGE,
+        key=sampling.stream_key(0), num_samples=10_000,
+    )  # fmt: skip
+    assert point.x[0] == pytest.approx(0.3, abs=1e-9)
+    assert point.gradient_norm == pytest.approx(0.46 - 0.3, abs=1e-9)
+
+
+def test_symmetric_noise_has_no_bias():
+    problem = problems.quadratics([1.0, 1.0], [-1.0, 1.0])
+    for beta1, beta2 in ((0.0, 0.3), (0.5, 0.9)):
+        [point] = limit_points(
+            problem, adam.hyperparameters(beta1, beta2), "with_replacement",
+            starts=np.array([[-0.7], [0.9]]), key=sampling.stream_key(1),
+        )  # fmt: skip
+        assert abs(point.x[0]) < 4 * point.stderr[0] + 1e-12
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_bias_with_replacement_to_first_order(beta1):
+    """x̂ − x* = −½ κ3/σ² (1−β1)(1−β2)/(1−β1β2) for x − b: Cov(m, v) decays like (β1β2)^j."""
+    beta2 = 0.99
+    problem = problems.nonrealizable_quadratics(5)
+    [point] = limit_points(
+        problem, adam.hyperparameters(beta1, beta2), "with_replacement", starts=RANGE,
+        key=sampling.stream_key(0), num_samples=1_000_000,
+    )  # fmt: skip
+    bias = 0.5 * 0.096 / 0.16 * (1 - beta1) * (1 - beta2) / (1 - beta1 * beta2)
+    assert abs(point.x[0] - (0.2 - bias)) < 4 * point.stderr[0] + 0.02 * bias
+
+
+@pytest.mark.parametrize(("beta2", "attracting"), [(0.5, False), (0.8, True)])
+def test_minimiser_of_the_counterexample_changes_stability_at_the_boundary(beta2, attracting):
+    """n = 20, β1 = 0, cyclic: the boundary is at β2 = 0.629."""
+    [point] = limit_points(
+        problems.counterexample(20),
+        adam.hyperparameters(0.0, beta2),
+        starts=np.array([[-3.1], [0]]),
+    )
+    assert point.x[0] == pytest.approx(-2, abs=1e-9)
+    assert point.attracting is attracting
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling", "with_replacement"])
+def test_simulations_settle_there(scheme):
+    """Many dimensions: the mean over seeds of the late iterates, against its standard error."""
+    wanted = problems.ProblemClass(6, 1.0, 50.0, 30.0)
+    key = sampling.stream_key(2)
+    problem = problems.random_member(wanted, "nonrealizable_quadratics", 3, key).problem
+    hyper = adam.hyperparameters(0.5, 0.8)
+    [point] = limit_points(
+        problem, hyper, scheme, starts=np.asarray(problem.minimiser)[None], key=key,
+        num_samples=400_000,
+    )  # fmt: skip
+    assert point.attracting
+    bias = np.abs(point.x - problem.minimiser).max()
+    num_steps = 200_000
+
+    arrays = problems.as_arrays(problem, np.float32)
+
+    def settle(key):
+        trace = simulate.simulate(
+            arrays, hyper, arrays.minimiser, 0.1, key, method=simulate.Method(scheme),
+            num_steps=num_steps, record_every=6, max_components=6,
+        )  # fmt: skip
+        return trace.x[trace.x.shape[0] // 2 :].mean(axis=0)
+
+    num_seeds = 1 if scheme == "cyclic" else 32
+    keys = jnp.stack([sampling.stream_key(seed) for seed in range(num_seeds)])
+    settled = np.asarray(jax.jit(jax.vmap(settle))(keys))
+    noise = settled.std(axis=0, ddof=1) / np.sqrt(num_seeds) if num_seeds > 1 else 0.0
+    error = 4 * np.hypot(noise, point.stderr)
+    # steps are not infinitely small: 2 % of the bias for that
+    assert (np.abs(settled.mean(axis=0) - point.x) < error + 0.02 * bias).all()
+    assert bias > 8 * error.max()
+
+
+def test_standard_errors_are_honest():
+    """Of the zeros from 24 keys about two thirds lie within one standard error of their mean."""
+    problem = problems.nonrealizable_quadratics(5)
+    found = [
+        limit_points(
+            problem, adam.hyperparameters(0.3, 0.8), "with_replacement", starts=RANGE,
+            key=sampling.stream_key(seed), num_samples=20_000,
+        )[0]
+        for seed in range(24)
+    ]  # fmt: skip
+    x = np.array([point.x[0] for point in found])
+    claimed = np.sqrt(np.mean([point.stderr[0] ** 2 for point in found]))
+    assert 0.6 < x.std(ddof=1) / claimed < 1.6
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"starts": np.zeros(3)}, "starts of shape"),
+        ({"starts": RANGE, "scheme": "random_shuffling"}, "needs a key"),
+        ({"starts": RANGE, "scheme": "shuffle_once"}, "needs a key"),
+    ],
+)
+def test_errors_name_the_argument(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        limit_points(problems.nonrealizable_quadratics(5), adam.hyperparameters(0, 0.5), **kwargs)
