@@ -2,6 +2,7 @@
 
 from adam_transition.figures.boundary import boundary_curves, boundary_scaling
 from adam_transition.figures.common import COLOURS, TITLES, style
+from adam_transition.figures.concentration import concentration, direction
 from adam_transition.figures.divergence import (
     divergence_areas,
     divergence_d1,
@@ -15,6 +16,8 @@ __all__ = [
     "TITLES",
     "boundary_curves",
     "boundary_scaling",
+    "concentration",
+    "direction",
     "divergence_areas",
     "divergence_d1",
     "divergence_regions",

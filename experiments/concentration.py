@@ -1,0 +1,78 @@
+"""The concentration lemma, and the direction of the update as beta2 changes.
+
+Example:
+python -m experiments.concentration --flagfile=experiments/flagfiles/concentration.flags
+"""
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import common
+
+if TYPE_CHECKING:
+    from adam_transition.concentration_study import ConcentrationStudy
+
+FLAGS = common.common_flags("concentration")
+_list = partial(flags.DEFINE_list, flag_values=FLAGS)
+_integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
+
+_list("n", "3,5,10,20,50", "Numbers of components.")
+_list("delta", "1,0.5", "delta of the lemma in units of 1/(4n), in (0, 1].")
+_list("q", "0.9,0.3,0.1,0.03", "1 - beta2 in units of the greatest at which the lemma speaks.")
+_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes of the direction.")
+_integer("samples", 4096, "Draws of v for each point.", 256)
+flags.DEFINE_string("beta1", "0", "beta1 of the direction, in [0, 1).", flag_values=FLAGS)
+_integer("points", 33, "Values of beta2 of the direction.", 5, 1000)
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → draws of v, directions → data set, figures, claims."""
+    study = parse(values)
+
+    from adam_transition import concentration_study, figures
+
+    common.run_study(
+        "concentration",
+        values,
+        concentration_study.plan(study),
+        figures={"concentration": figures.concentration, "direction": figures.direction},
+        claims=concentration_study.claims,
+        attrs={"num_samples": study.num_samples},
+    )
+
+
+def parse(values: dict[str, Any]) -> "ConcentrationStudy":
+    """The study that the flags describe.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import sampling
+    from adam_transition.concentration_study import ConcentrationStudy
+
+    common.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
+    n = common.parse_integers("n", values["n"])
+    if min(n) < 3:
+        raise ValueError(f"--n={min(n)}: the counterexample needs n ≥ 3")
+    relative = {}
+    for flag in ("delta", "q"):
+        relative[flag] = common.parse_list(flag, values[flag], float)
+        if not all(0 < value <= 1 for value in relative[flag]):
+            raise ValueError(f"--{flag}={','.join(values[flag])}: values must lie in (0, 1]")
+    return ConcentrationStudy(
+        num_components=tuple(n),
+        relative_delta=tuple(relative["delta"]),
+        relative_q=tuple(relative["q"]),
+        samplings=tuple(values["sampling"]),
+        num_samples=values["samples"],
+        beta1=float(common.parse_grid("beta1", values["beta1"])[0]),
+        num_beta2=values["points"],
+        seed=values["seed"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(common.run("concentration", __doc__, FLAGS, main))
