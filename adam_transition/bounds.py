@@ -96,6 +96,40 @@ def left_hand_side(
     return least, np.take_along_axis(np.nan_to_num(stderr), where, axis=-1)
 
 
+class Slope(NamedTuple):
+    """Slope of log LHS against log T, with its standard error from a jackknife over seeds."""
+
+    slope: Float[np.ndarray, "..."]
+    stderr: Float[np.ndarray, "..."]
+
+
+def rate(
+    values: Float[np.ndarray, "seed ... step"],
+    steps: Float[np.ndarray, " step"],
+    *,
+    last: float = 30,
+) -> Slope:
+    """The exponent of the rate over T from T_max/`last` on, by least squares in logarithms.
+
+    Runs that are not finite have slope +inf.
+    """
+    late = steps >= steps[-1] / last
+    x = np.log(steps[late])
+    x = x - x.mean()
+
+    def slope(runs: np.ndarray) -> np.ndarray:
+        least, _ = left_hand_side(runs)
+        with np.errstate(invalid="ignore"):
+            y = np.log(np.maximum(least[..., late], np.finfo(np.float32).tiny))
+            return np.where(np.isfinite(y).all(axis=-1), (y * x).sum(axis=-1) / (x @ x), np.inf)
+
+    count = len(values)
+    without = np.stack([slope(np.delete(values, seed, axis=0)) for seed in range(count)])
+    with np.errstate(invalid="ignore"):
+        variance = (count - 1) * without.var(axis=0)
+    return Slope(slope(values), np.sqrt(np.nan_to_num(variance)))
+
+
 def right_hand_side(beta2: float, d0: float, num_steps: int) -> RightHandSide:
     """Rate and neighbourhood, each up to its constant.
 

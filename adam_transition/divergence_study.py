@@ -258,14 +258,14 @@ def _trajectory(
         record_every=record_every,
         max_components=max_components,
     )
-    n = problem.num_components
-    exists = jnp.arange(max_components) < n
 
     def mean(function: Any) -> Array:
-        def at(x: Array) -> Array:
-            components = jax.vmap(function, in_axes=(0, None))(jnp.arange(max_components), x)
-            return jnp.sum(components, where=exists) / n
-
+        at = partial(
+            problems.mean_over_components,
+            function,
+            n=problem.num_components,
+            max_components=max_components,
+        )
         return jax.vmap(at)(trace.x)
 
     return trace.step, trace.x, jnp.abs(mean(problem.gradient)), mean(problem.value)

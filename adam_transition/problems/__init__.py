@@ -19,6 +19,7 @@ from adam_transition.problems.finite_sum import (
     from_loss,
     full_gradient,
     gap,
+    mean_over_components,
     objective,
     stack,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "full_gradient",
     "gap",
     "least_d0",
+    "mean_over_components",
     "nonrealizable_quadratics",
     "objective",
     "quadratics",

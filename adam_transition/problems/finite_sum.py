@@ -63,6 +63,15 @@ def full_gradient(problem: FiniteSum, x: Array, num_components: int) -> Array:
     return component_gradients(problem, x, num_components).mean(axis=0)
 
 
+def mean_over_components(
+    function: Callable[[ArrayLike, Array], Array], x: Array, n: ArrayLike, max_components: int
+) -> Array:
+    """(1/n) Σ_{i<n} function(i, x) where n is traced: max_components is evaluated, n counted."""
+    values = jax.vmap(function, in_axes=(0, None))(jnp.arange(max_components), x)
+    exists = (jnp.arange(max_components) < n).reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.sum(values, axis=0, where=exists) / n
+
+
 def gap(problem: FiniteSum, x: Array) -> Float[Array, ""]:
     """‖x − x*‖; NaN where the minimiser is not known."""
     if problem.minimiser is None:
