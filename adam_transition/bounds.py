@@ -108,26 +108,35 @@ def rate(
     steps: Float[np.ndarray, " step"],
     *,
     last: float = 30,
+    least: float = 1e-10,
 ) -> Slope:
     """The exponent of the rate over T from T_max/`last` on, by least squares in logarithms.
 
-    Runs that are not finite have slope +inf.
+    Runs that are not finite have slope +inf; runs whose left-hand side falls below `least`, where
+    rounding decides, have slope −inf.
     """
     late = steps >= steps[-1] / last
     x = np.log(steps[late])
     x = x - x.mean()
 
     def slope(runs: np.ndarray) -> np.ndarray:
-        least, _ = left_hand_side(runs)
-        with np.errstate(invalid="ignore"):
-            y = np.log(np.maximum(least[..., late], np.finfo(np.float32).tiny))
-            return np.where(np.isfinite(y).all(axis=-1), (y * x).sum(axis=-1) / (x @ x), np.inf)
+        lhs = left_hand_side(runs)[0][..., late]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            fitted = (np.log(lhs) * x).sum(axis=-1) / (x @ x)
+        fitted = np.where(lhs[..., -1] < least, -np.inf, fitted)
+        return np.where(np.isfinite(lhs).all(axis=-1), fitted, np.inf)
 
     count = len(values)
     without = np.stack([slope(np.delete(values, seed, axis=0)) for seed in range(count)])
     with np.errstate(invalid="ignore"):
         variance = (count - 1) * without.var(axis=0)
     return Slope(slope(values), np.sqrt(np.nan_to_num(variance)))
+
+
+def sufficient_slope(steps: Float[np.ndarray, " step"], *, last: float = 30) -> float:
+    """The slope of log(log T/√T) over the same T, fitted in the same way: what 3.1 and 3.3 allow."""
+    values = np.array([math.log(step) / math.sqrt(step) for step in steps])
+    return float(rate(np.stack([values, values]), steps, last=last).slope)
 
 
 def right_hand_side(beta2: float, d0: float, num_steps: int) -> RightHandSide:
@@ -138,11 +147,6 @@ def right_hand_side(beta2: float, d0: float, num_steps: int) -> RightHandSide:
     """
     rate = math.log(num_steps) / ((1 - beta2) * math.sqrt(num_steps))
     return RightHandSide(rate, (1 - beta2) * math.sqrt(d0))
-
-
-def sufficient_exponent(num_steps: float) -> float:
-    """Slope of log(log T/√T) against log T: what the theorem allows at T, −1/2 + 1/log T."""
-    return -0.5 + 1 / math.log(num_steps)
 
 
 def concentration(n: int, one_minus_beta2: float, delta: float) -> Band:

@@ -66,7 +66,7 @@ def run(
       num_steps: T; rounded down to a multiple of the record spacing.
       step_size: η0.
       num_seeds: S.
-      seed: the first of them; those of other problems do not differ, so n alone tells streams apart.
+      seed: the first of them; all problems have the same.
       starts: x0 of each member.
       dtype: of the simulation.
       schedule: of the step sizes.
