@@ -134,19 +134,9 @@ def rate(
 
 
 def sufficient_slope(steps: Float[np.ndarray, " step"], *, last: float = 30) -> float:
-    """The slope of log(log T/√T) over the same T, fitted in the same way: what 3.1 and 3.3 allow."""
-    values = np.array([math.log(step) / math.sqrt(step) for step in steps])
-    return float(rate(np.stack([values, values]), steps, last=last).slope)
-
-
-def right_hand_side(beta2: float, d0: float, num_steps: int) -> RightHandSide:
-    """Rate and neighbourhood, each up to its constant.
-
-    >>> right_hand_side(0.99, 4.0, 10_000).neighbourhood
-    0.02...
-    """
-    rate = math.log(num_steps) / ((1 - beta2) * math.sqrt(num_steps))
-    return RightHandSide(rate, (1 - beta2) * math.sqrt(d0))
+    """The slope that the theorems allow: that of log T/√T over the same T, fitted as in `rate`."""
+    late = np.log(steps[steps >= steps[-1] / last])
+    return float(np.polyfit(late, np.log(late) - late / 2, 1)[0])
 
 
 def concentration(n: int, one_minus_beta2: float, delta: float) -> Band:

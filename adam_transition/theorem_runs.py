@@ -27,6 +27,7 @@ class Runs(NamedTuple):
     steps: Int[np.ndarray, " K"]
     progress: Float[np.ndarray, "P S W K"]  # min{‖∇f‖²/√D0, ‖∇f‖/(2√(d D1))}
     settled: Float[np.ndarray, "P S W d"]  # mean of the iterate over the second half
+    iterates: Float[np.ndarray, "P S W K"]  # first coordinate of x_k
 
 
 def record_every(num_steps: int, num_components: Sequence[int]) -> int:
@@ -131,6 +132,7 @@ def run(
         (kept + 1) * every,
         results["progress"].reshape(*shape, width, len(kept)),
         results["settled"].reshape(*shape, width, -1),
+        results["iterates"].reshape(*shape, width, len(kept)),
     )
 
 
@@ -163,9 +165,11 @@ def _run_cell(
         n=problem.num_components,
         max_components=max_components,
     )
-    gradients = jax.vmap(gradient)(trace.x[jnp.array(kept)]).reshape(len(kept), -1)
+    x = trace.x[jnp.array(kept)]
+    gradients = jax.vmap(gradient)(x).reshape(len(kept), -1)
     second_half = trace.x[trace.x.shape[0] // 2 :].reshape(-1, max(1, row["x0"].size))
     return {
         "progress": bounds.progress(gradients, row["d0"], row["d1"]),
         "settled": second_half.mean(axis=0),
+        "iterates": x.reshape(len(kept), -1)[:, 0],
     }

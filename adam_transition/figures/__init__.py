@@ -10,6 +10,12 @@ from adam_transition.figures.divergence import (
     divergence_trajectories,
 )
 from adam_transition.figures.phase import phase_diagram, trajectories
+from adam_transition.figures.theorems import (
+    theorem_conditions,
+    theorem_neighbourhood,
+    theorem_rate,
+    theorem_reddi,
+)
 
 __all__ = [
     "COLOURS",
@@ -24,5 +30,9 @@ __all__ = [
     "divergence_trajectories",
     "phase_diagram",
     "style",
+    "theorem_conditions",
+    "theorem_neighbourhood",
+    "theorem_rate",
+    "theorem_reddi",
     "trajectories",
 ]
