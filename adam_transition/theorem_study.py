@@ -258,7 +258,7 @@ def _window(study: TheoremStudy, results: store.Store) -> None:
     for n in _WINDOW_N:
         runs = _run(
             study, [member("skewed", n, study.seed)], adam.Hyperparameters(np.ones_like(q), q),
-            dtype="float64",
+            dtype="float64", num_seeds=8 * study.num_seeds,
         )  # fmt: skip
         found.append(bounds.left_hand_side(runs.progress[0])[0])
     results.add("window_q", Variable(("window_q",), np.float64, "1 − β2"), q)

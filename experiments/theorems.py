@@ -18,7 +18,7 @@ def theorem_flags(name: str) -> flags.FlagValues:
     integer = partial(flags.DEFINE_integer, flag_values=values)
     flags.DEFINE_list("n", "3,5,10,20", "Numbers of components.", flag_values=values)
     integer("triples", 384, "Pairs (beta1, beta2) for each n and family of problems.", 16)
-    integer("seeds", 12, "Index streams over which expectations are taken.", 3)
+    integer("seeds", 10, "Index streams over which expectations are taken.", 3)
     integer("steps", 1_000_000, "Steps of each run.", 2000)
     flags.DEFINE_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=values)
     integer("samples", 50_000, "Steps averaged for each point of the random drift.", 10_000)

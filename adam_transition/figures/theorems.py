@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from adam_transition.figures.common import COLOURS, TITLES, style
 
@@ -61,7 +62,9 @@ def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
         )  # fmt: skip
         axes[0].loglog(q, 0.3 * q, ":", color="0.3", label=r"slope $1$")
         axes[0].set(xlabel=r"$1 - \beta_2$", ylabel=r"$|\nabla f|$ at the limit point")
-        axes[0].legend(frameon=False)
+        axes[0].xaxis.set_minor_formatter(NullFormatter())
+        axes[0].set_ylim(bottom=3e-4)
+        axes[0].legend(frameon=False, loc="lower right")
         steps = dataset["window_step"].values
         shown = [int(np.argmin(np.abs(steps - t))) for t in (1e4, 1e5, 1e6)]
         for ax, n, lhs in zip(
@@ -96,6 +99,7 @@ def theorem_conditions(dataset: xr.Dataset) -> Figure:
             )  # fmt: skip
         right.loglog(n, (n / n[0]) ** -5.0, "k:", lw=1, label="sufficient, slope $-5$")
         right.set(xlabel="$n$", ylabel=r"$1 - \beta_2^*$", xscale="log", yscale="log")
+        right.xaxis.set_minor_formatter(NullFormatter())
         right.legend(frameon=False)
         return figure
 
@@ -103,7 +107,7 @@ def theorem_conditions(dataset: xr.Dataset) -> Figure:
 def theorem_reddi(dataset: xr.Dataset) -> Figure:
     """Iterates on Reddi's example on both sides of the boundary."""
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(7, 2.3), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), sharey=True, layout="constrained")
         for i, (ax, panel) in enumerate(zip(axes, dataset["panel"].values, strict=True)):
             for j in range(2):
                 beta2 = float(dataset["reddi_beta2_value"][i, j])
@@ -112,6 +116,6 @@ def theorem_reddi(dataset: xr.Dataset) -> Figure:
                     label=rf"$\beta_2 = {beta2:.4f}$",
                 )  # fmt: skip
             ax.set(title=panel, xlabel="step $k$", ylim=(-1.1, 1.1))
-            ax.legend(frameon=False, loc="center left")
+            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25))
         axes[0].set_ylabel("$x_k$")
         return figure
