@@ -27,6 +27,15 @@ _PLATEAU_N = 5
 _PLATEAU_Q = np.geomspace(0.5, 0.02, 7)
 _SCALES = (0.1, 1.0, 10.0)
 _MANY = {"nonrealizable_quadratics": 10, "logistic": 5}  # family: dimension
+DIMENSIONS = {
+    "realizable_quadratics": 50,
+    "nonrealizable_quadratics": 10,
+    "logistic": 10,
+    "geman_mcclure": 10,
+}
+"""Families of random members whose left-hand side is measured, and their dimensions."""
+_DIMENSION_BETA1 = (0.0, 0.5, 0.8)
+_DIMENSION_Q = np.geomspace(0.3, 1e-3, 8)
 _MANY_Q = 0.3
 _WINDOW_N = (5, 20)
 _LINE_N, _LINE_Q = 10, 0.1
@@ -57,6 +66,8 @@ def plan(study: TheoremStudy) -> Plan:
     - Neighbourhood: `bias`, `bias_stderr` over (noise, scheme, plateau_q), |∇f| at the limit
       point; `settled_bias` from simulations with the study's scheme; `scaled_bias` over (scale).
     - Many dimensions: `many_error`, `many_error_stderr`, `many_bias` over (many).
+      `dimensions_lhs`, `dimensions_slope` over (dimensions, dimensions_beta1, dimensions_q) of
+      random members.
     - Window: `window` over (window_n, window_q, window_step).
     - Line: `line` over (line_beta1, line_step). Threshold: `threshold`, `threshold_stderr` over
       (threshold_a, threshold_n). Reddi: `reddi` over (panel, reddi_beta2, reddi_step).
@@ -66,6 +77,7 @@ def plan(study: TheoremStudy) -> Plan:
         "drift": _drift_at_minimisers,
         "bias": _neighbourhood,
         "many_error": _many_dimensions,
+        "dimensions_stderr": _dimensions,
         "window": _window,
         "line": _line,
         "threshold": _threshold,
@@ -119,6 +131,9 @@ def _coordinates(study: TheoremStudy) -> xr.Dataset:
             "plateau_q": ("plateau_q", _PLATEAU_Q, {"long_name": "1 − β2", "units": "1"}),
             "scale": ("scale", np.array(_SCALES), {"long_name": "size of the noise"}),
             "many": ("many", np.array(list(_MANY), dtype=object)),
+            "dimensions": ("dimensions", np.array(list(DIMENSIONS), dtype=object)),
+            "dimensions_beta1": ("dimensions_beta1", np.array(_DIMENSION_BETA1)),
+            "dimensions_q": ("dimensions_q", _DIMENSION_Q, {"long_name": "1 − β2", "units": "1"}),
             "panel": ("panel", np.array(PANELS, dtype=object)),
         }
     )
@@ -251,6 +266,34 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
         results.add(name, Variable(("many",), np.float64, long_name), one_value)
 
 
+def _dimensions(study: TheoremStudy, results: store.Store) -> None:
+    """The left-hand side of random members in many dimensions, convex and not."""
+    beta1, q = (axis.ravel() for axis in np.meshgrid(_DIMENSION_BETA1, _DIMENSION_Q, indexing="ij"))
+    found = []
+    for family, dimension in DIMENSIONS.items():
+        key = sampling.stream_key(study.seed + 2)
+        d0 = {"realizable_quadratics": 0.0, "geman_mcclure": 0.02}.get(family, 0.1)
+        wanted = ProblemClass(_PLATEAU_N, 1.0, d0, 6.0 * _PLATEAU_N)
+        one = problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
+        runs = _run(
+            study, [one], adam.Hyperparameters(1 - beta1, q),
+            num_steps=min(study.num_steps, 60_000),
+            starts=[np.asarray(jax.random.normal(key, (dimension,)), np.float64)],
+        )  # fmt: skip
+        lhs = bounds.left_hand_side(runs.progress[0])[0]
+        # in float32 and these dimensions gradients below 1e-7 are rounding
+        found.append((lhs[:, -1], *bounds.rate(runs.progress[0], runs.steps, least=1e-7)))
+    shape = (len(DIMENSIONS), len(_DIMENSION_BETA1), len(_DIMENSION_Q))
+    dims = ("dimensions", "dimensions_beta1", "dimensions_q")
+    names = {
+        "dimensions_lhs": "left-hand side at T",
+        "dimensions_slope": "slope of log LHS",
+        "dimensions_stderr": "standard error of the slope",
+    }
+    for (name, long_name), values in zip(names.items(), zip(*found, strict=True), strict=True):
+        results.add(name, Variable(dims, np.float64, long_name), np.reshape(values, shape))
+
+
 def _window(study: TheoremStudy, results: store.Store) -> None:
     """LHS against 1 − β2 at several T: too small a β2 is biased, too large a one is slow."""
     q = np.geomspace(1e-10, 1, 41)
@@ -258,7 +301,7 @@ def _window(study: TheoremStudy, results: store.Store) -> None:
     for n in _WINDOW_N:
         runs = _run(
             study, [member("skewed", n, study.seed)], adam.Hyperparameters(np.ones_like(q), q),
-            dtype="float64", num_seeds=8 * study.num_seeds,
+            dtype="float64", num_seeds=4 * study.num_seeds,
         )  # fmt: skip
         found.append(bounds.left_hand_side(runs.progress[0])[0])
     results.add("window_q", Variable(("window_q",), np.float64, "1 − β2"), q)

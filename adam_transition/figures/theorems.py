@@ -79,9 +79,17 @@ def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
 
 
 def theorem_conditions(dataset: xr.Dataset) -> Figure:
-    """The left-hand side across β1 = √β2, and the threshold against n."""
+    """The left-hand side across β1 = √β2 and in many dimensions; the threshold against n."""
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7, 2.9), layout="constrained")
+        for i, family in enumerate(dataset["dimensions"].values):
+            values = dataset["dimensions_lhs"][i].isel(dimensions_beta1=0)
+            middle.loglog(
+                dataset["dimensions_q"], np.maximum(values, _LEAST), "o-", ms=2, color=COLOURS[i],
+                label=family.replace("_", " "),
+            )  # fmt: skip
+        middle.set(xlabel=r"$1 - \beta_2$", ylabel="left-hand side", ylim=(_LEAST / 1000, None))
+        middle.legend(frameon=False, fontsize=6, loc="lower right")
         ratio, steps = dataset["line_ratio"].values, dataset["line_step"].values
         for colour, t in zip(COLOURS, (1e4, 1e5, 1e6), strict=False):
             k = int(np.argmin(np.abs(steps - t)))
