@@ -1,0 +1,177 @@
+"""From a setting that works at batch size B1 to batch size B2.
+
+Three rules, of which none leaves [0, 1):
+
+- *Half-life* (Marek et al., 2025): β2 → β2^(B2/B1) keeps the number of samples that v averages
+  over. The phase boundary of skewed noise moves in the same way: with mini-batches of B
+  independent samples, 1 − β2* ≈ 2μσ²B/κ3 to first order, linear in B.
+- *SDE* (Malladi et al., 2022), in its exponential form: β1 and β2 → β^k with k = B2/B1, learning
+  rate × √k, ε/√k. The linear form 1 − β → k(1 − β) agrees while k(1 − β) is small and turns
+  negative beyond; this one does not.
+- *Clipped*: the half-life rule between a floor and a ceiling. At large batches there is little
+  noise left to average, and runs without a floor have spiked.
+
+Batch sizes may be counted in samples or in tokens.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+Rule = Literal["half-life", "SDE", "clipped"]
+
+
+class Setting(NamedTuple):
+    """Adam's hyperparameters at a batch size."""
+
+    batch_size: float
+    beta1: float
+    beta2: float
+
+
+class Advice(NamedTuple):
+    """What a rule says."""
+
+    rule: Rule
+    setting: Setting
+    learning_rate_factor: float
+    epsilon_factor: float
+    half_life: float  # of v, in samples: after so many a gradient's weight has halved
+    bounded_steps: bool  # β1 < √β2
+    steps: tuple[str, ...]  # what to do, in the paper's order
+
+
+def half_life(beta2: float, batch_size: float) -> float:
+    """Samples (or tokens) after which the weight of a squared gradient in v has halved.
+
+    Raises:
+      ValueError: β2 outside [0, 1), or a batch size that is not positive.
+
+    >>> round(half_life(0.999, 512))
+    354713
+    """
+    _check("beta2", beta2)
+    _check_size("batch_size", batch_size)
+    return 0.0 if beta2 == 0 else batch_size * math.log(2) / -math.log(beta2)
+
+
+def beta2_of_half_life(samples: float, batch_size: float) -> float:
+    """The β2 whose half-life is that many samples (or tokens): 2^(−batch_size/samples).
+
+    Raises:
+      ValueError: a half-life or a batch size that is not positive, or a half-life so long that β2
+        rounds to 1.
+
+    >>> round(beta2_of_half_life(10e6, 0.5e6), 4)  # 10 million tokens, half a million a step
+    0.9659
+    """
+    _check_size("samples", samples)
+    _check_size("batch_size", batch_size)
+    beta2 = 2 ** (-batch_size / samples)
+    if beta2 == 1:
+        raise ValueError(f"samples={samples}: β2 rounds to 1 at batch_size={batch_size}")
+    return beta2
+
+
+def half_life_rule(known: Setting, batch_size: float) -> Setting:
+    """β2 → β2^(B2/B1), β1 as it was.
+
+    Raises:
+      ValueError: a β outside [0, 1), a batch size that is not positive, or a β2 that rounds to 1.
+
+    >>> round(half_life_rule(Setting(512, 0.9, 0.95), 16).beta2, 5)
+    0.9984
+    """
+    ratio = _ratio(known, batch_size)
+    return Setting(batch_size, known.beta1, _power("beta2", known.beta2, ratio))
+
+
+def sde_rule(known: Setting, batch_size: float) -> Setting:
+    """β1 and β2 → β^(B2/B1); it belongs with learning rate × √(B2/B1) and ε/√(B2/B1).
+
+    Raises:
+      ValueError: as `half_life_rule`.
+    """
+    ratio = _ratio(known, batch_size)
+    beta1, beta2 = (
+        _power(name, value, ratio)
+        for name, value in (("beta1", known.beta1), ("beta2", known.beta2))
+    )
+    return Setting(batch_size, beta1, beta2)
+
+
+def clipped_rule(
+    known: Setting, batch_size: float, *, floor: float = 0.95, ceiling: float = 0.9999
+) -> Setting:
+    """The half-life rule, with β2 held between a floor and a ceiling, both in [0, 1).
+
+    Raises:
+      ValueError: as `half_life_rule`, or a floor above the ceiling.
+    """
+    _check("floor", floor)
+    _check("ceiling", ceiling)
+    if floor > ceiling:
+        raise ValueError(f"floor={floor} is above ceiling={ceiling}")
+    exponent = _ratio(known, batch_size)
+    beta2 = min(max(known.beta2**exponent, floor), ceiling)
+    return Setting(batch_size, known.beta1, beta2)
+
+
+def advise(
+    known: Setting, batch_size: float, *, floor: float = 0.95, ceiling: float = 0.9999
+) -> list[Advice]:
+    """What each rule says, and what to do about it in the order of the paper.
+
+    Raises:
+      ValueError: as the rules.
+    """
+    ratio = _ratio(known, batch_size)
+    return [
+        _advice("half-life", known, half_life_rule(known, batch_size)),
+        _advice("SDE", known, sde_rule(known, batch_size), scale=math.sqrt(ratio)),
+        _advice("clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling)),
+    ]
+
+
+def _advice(rule: Rule, known: Setting, found: Setting, *, scale: float = 1.0) -> Advice:
+    bounded = found.beta1 < math.sqrt(found.beta2)
+    if found.beta2 > known.beta2:
+        first = f"raise β2 from {known.beta2:g} to {found.beta2:.6g}: smaller batches are noisier"
+    elif found.beta2 < known.beta2:
+        first = f"β2 may fall from {known.beta2:g} to {found.beta2:.6g}; as it is it may be slow"
+    else:
+        first = f"keep β2 = {known.beta2:g}"
+    steps = [first]
+    if not bounded:
+        limit = math.sqrt(found.beta2)
+        steps.append(f"then take β1 below √β2 = {limit:.4g}: beyond it single steps are unbounded")
+    elif found.beta1 != known.beta1:
+        steps.append(f"then take β1 = {found.beta1:.6g}, below √β2")
+    if scale != 1:
+        steps.append(f"and multiply the learning rate by {scale:.4g}, divide ε by it")
+    samples = half_life(found.beta2, found.batch_size)
+    return Advice(rule, found, scale, 1 / scale, samples, bounded, tuple(steps))
+
+
+def _ratio(known: Setting, batch_size: float) -> float:
+    _check("beta1", known.beta1)
+    _check("beta2", known.beta2)
+    _check_size("batch_size", known.batch_size)
+    _check_size("new_batch_size", batch_size)
+    return batch_size / known.batch_size
+
+
+def _power(name: str, beta: float, ratio: float) -> float:
+    found = beta**ratio
+    if found == 1:
+        raise ValueError(f"{name}={beta}: {name}^{ratio:g} rounds to 1")
+    return found
+
+
+def _check(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value} is outside [0, 1)")
+
+
+def _check_size(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}={value} is not a positive number")

@@ -1,0 +1,131 @@
+"""Rules for another batch size: values, invariances, and the boundary that they should follow."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import experiments.advise
+from adam_transition import scaling
+from adam_transition.advise import (
+    Setting,
+    advise,
+    beta2_of_half_life,
+    clipped_rule,
+    half_life,
+    half_life_rule,
+    sde_rule,
+)
+from tests import experiment
+
+SIZES = st.floats(1, 1e6)
+BETAS = st.floats(0.01, 0.99999)
+
+
+def test_values():
+    assert half_life_rule(Setting(512, 0.9, 0.95), 16).beta2 == pytest.approx(0.95 ** (1 / 32))
+    assert clipped_rule(Setting(32, 0.9, 0.999), 16_384).beta2 == 0.95
+    assert clipped_rule(Setting(32, 0.9, 0.999), 1).beta2 == 0.9999
+    # the linear SDE rule would give 1 − 32·0.05 < 0
+    assert 0 < sde_rule(Setting(16, 0.9, 0.95), 512).beta2 < 1
+    assert half_life(0.5, 64) == 64
+    assert half_life(0.0, 64) == 0
+
+
+@given(SIZES, BETAS, BETAS, SIZES)
+def test_rules_keep_the_half_life_and_stay_inside(size, beta1, beta2, other):
+    known = Setting(size, beta1, beta2)
+    exponent = other / size
+    assume(beta2**exponent < 1 - 1e-12 and beta1**exponent < 1 - 1e-12)
+    assume(beta2**exponent > 1e-300)
+    for rule in (half_life_rule, sde_rule):
+        found = rule(known, other)
+        assert 0 <= found.beta2 < 1
+        assert half_life(found.beta2, other) == pytest.approx(half_life(beta2, size), rel=1e-3)
+    assert 0.95 <= clipped_rule(known, other).beta2 <= 0.9999
+    for advice in advise(known, other):
+        assert advice.bounded_steps == (advice.setting.beta1 < math.sqrt(advice.setting.beta2))
+
+
+@given(SIZES, st.floats(0.5, 0.9999), SIZES, SIZES)
+def test_going_there_in_two_moves_is_going_there_in_one(size, beta2, middle, end):
+    known = Setting(size, 0.9, beta2)
+    assume(all(1e-200 < beta2 ** (to / size) < 1 - 1e-9 for to in (middle, end)))
+    direct = half_life_rule(known, end).beta2
+    assert half_life_rule(half_life_rule(known, middle), end).beta2 == pytest.approx(
+        direct, rel=1e-5
+    )
+    assert half_life_rule(known, size).beta2 == beta2
+
+
+@given(st.floats(1, 1e9), SIZES)
+def test_half_life_and_beta2_are_inverse(samples, size):
+    assume(1e-200 < 2 ** (-size / samples) < 1 - 1e-9)
+    assert half_life(beta2_of_half_life(samples, size), size) == pytest.approx(samples, rel=1e-5)
+
+
+def test_the_half_life_rule_follows_the_boundary_of_skewed_noise():
+    """Samples n, −1, …, −1: for means of B of them 1 − β2* is linear in B to first order."""
+    rng = np.random.default_rng(0)
+    samples = np.array([200.0] + [-1.0] * 199)
+    stars = []
+    for size in (1, 2, 4):
+        batches = rng.choice(samples, (400_000, size)).mean(axis=1)
+        batches += samples.mean() - batches.mean()
+        stars.append(scaling.with_replacement_law(batches[:, None], 0.0))
+    np.testing.assert_allclose(np.array(stars) / stars[0], [1, 2, 4], rtol=0.06)
+
+
+def test_advice_comes_in_the_order_of_the_paper():
+    by_rule = {one.rule: one for one in advise(Setting(512, 0.99, 0.95), 16)}
+    assert by_rule["half-life"].steps[0].startswith("raise β2 from 0.95 to 0.998398")
+    assert by_rule["half-life"].bounded_steps
+    assert by_rule["SDE"].learning_rate_factor == pytest.approx(math.sqrt(1 / 32))
+    assert by_rule["SDE"].epsilon_factor == pytest.approx(math.sqrt(32))
+    larger = advise(Setting(16, 0.99, 0.95), 512)[0]
+    assert not larger.bounded_steps
+    assert "then take β1 below √β2" in larger.steps[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: half_life_rule(Setting(0, 0.9, 0.95), 16), "batch_size=0"),
+        (lambda: half_life_rule(Setting(8, 0.9, 0.95), 0), "new_batch_size=0"),
+        (lambda: half_life_rule(Setting(8, 0.9, 1.0), 16), "beta2=1.0"),
+        (lambda: sde_rule(Setting(8, 1.0, 0.9), 16), "beta1=1.0"),
+        (lambda: half_life_rule(Setting(1e9, 0.9, 0.95), 1e-9), "rounds to 1"),
+        (lambda: clipped_rule(Setting(8, 0.9, 0.9), 16, floor=0.99, ceiling=0.9), "floor=0.99"),
+        (lambda: beta2_of_half_life(0, 16), "samples=0"),
+        (lambda: beta2_of_half_life(1e30, 16), "rounds to 1"),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_command_prints_the_rules_and_writes_them(tmp_path, capsys):
+    args = ["--batch_size=512", "--beta2=0.95", "--new_batch_size=16"]
+    assert experiment.run(experiments.advise, f"--out={tmp_path}", *args) == 0
+    printed = capsys.readouterr().out
+    assert "half-life: raise β2 from 0.95 to 0.998398" in printed
+    summary = json.loads((tmp_path / "advise.json").read_text())
+    assert [row["rule"] for row in summary["rows"]] == ["half-life", "SDE", "clipped"]
+    assert summary["rows"][0]["beta2"] == pytest.approx(0.95 ** (1 / 32))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--batch_size=0"], "--batch_size=0.0 is not a positive number"),
+        (["--beta2=1"], "--beta2=1.0 is outside [0, 1)"),
+        (["--new_batch_size=-4"], "--new_batch_size=-4.0 is not a positive number"),
+        (["--floor=2"], "--floor=2.0 is outside [0, 1)"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
+    experiment.assert_refused(experiments.advise, tmp_path / "out", capsys, args, message)
