@@ -141,7 +141,7 @@ def test_vmap_over_hyperparameters_equals_one_at_a_time():
 
 
 @given(BETAS, BETAS, GRADIENTS, st.sampled_from([1e-6, 0.5, 3.0, 1e6]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_direction_is_invariant_to_the_scale_of_the_gradients(beta1, beta2, gradients, scale):
     hyper = adam.hyperparameters(beta1, beta2)
     found = _directions(gradients * scale, hyper)
@@ -149,14 +149,14 @@ def test_direction_is_invariant_to_the_scale_of_the_gradients(beta1, beta2, grad
 
 
 @given(BETAS, BETAS, GRADIENTS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_direction_is_odd_in_the_gradients(beta1, beta2, gradients):
     hyper = adam.hyperparameters(beta1, beta2)
     np.testing.assert_array_equal(_directions(-gradients, hyper), -_directions(gradients, hyper))
 
 
 @given(BETAS, BETAS, GRADIENTS, st.permutations(range(3)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_coordinates_do_not_meet(beta1, beta2, gradients, order):
     hyper = adam.hyperparameters(beta1, beta2)
     permuted = _directions(gradients[:, order], hyper)
@@ -164,7 +164,7 @@ def test_coordinates_do_not_meet(beta1, beta2, gradients, order):
 
 
 @given(BETAS, st.floats(0.01, 1 - 1e-6), GRADIENTS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_steps_are_bounded_where_beta1_is_below_the_root_of_beta2(fraction, beta2, gradients):
     """Cauchy–Schwarz: |m|/√v ≤ (1−β1)/√((1−β2)(1−β1²/β2)) exactly when β1 < √β2."""
     beta1 = fraction * math.sqrt(beta2)

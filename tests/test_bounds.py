@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition import bounds
@@ -24,7 +24,6 @@ def test_hypotheses_name_what_fails():
     assert fails["β1 < √β2"].margin < 0
 
 
-@settings(deadline=None)
 @given(
     st.floats(1e-3, 1e3), st.just(0.0) | st.floats(1e-6, 100), st.floats(3, 1e4), st.integers(1, 6)
 )

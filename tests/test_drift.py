@@ -70,7 +70,7 @@ def test_cyclic_drift_to_many_digits(beta1, q):
 
 
 @given(BETAS, BETAS, st.integers(1, 9), st.integers(1, 3))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_cyclic_drift_is_the_long_run_average_of_a_simulation(beta1, beta2, n, d):
     table = _table(n, d)
     m, v, total = np.zeros(d), np.zeros(d), np.zeros(d)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition import adam, problems, sampling, simulate
@@ -15,7 +15,6 @@ from adam_transition.least_d1 import least_d1, sign_sgd_certificate, sign_sgd_in
 
 
 @given(st.lists(st.fractions(-3, 3), min_size=3, max_size=9))
-@settings(deadline=None)
 def test_no_table_on_which_sign_sgd_diverges_reaches_the_infimum(slopes):
     if sum(slopes) > 0:
         certificate = sign_sgd_certificate(slopes)
@@ -27,7 +26,6 @@ def test_no_table_on_which_sign_sgd_diverges_reaches_the_infimum(slopes):
 
 
 @given(st.integers(3, 40))
-@settings(deadline=None)
 def test_the_infimum_is_approached_and_far_below_the_papers_condition(n):
     for a in (Fraction(1, 10**3), Fraction(1, 10**9)):
         certificate = sign_sgd_certificate(problems.sign_counterexample(n, a).slopes)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition import problems
@@ -79,7 +79,6 @@ def test_the_minimiser_is_stationary_or_at_the_constraint(name):
 
 
 @given(st.integers(3, 40), st.floats(1e-3, 10), st.booleans())
-@settings(deadline=None)
 def test_counterexample_is_the_papers_formula(n, a, is_first):
     problem, c = counterexample(n, a), 1 + (n - 1) * a
     slope, index = (c, 0) if is_first else (-a, n - 1)
@@ -179,7 +178,6 @@ def test_d0_and_d1_trade_against_each_other():
 
 
 @given(st.integers(3, 9), st.fractions(Fraction(1, 5), 5))
-@settings(deadline=None)
 def test_scaling_a_problem_scales_its_class(n, factor):
     constants = problems.nonrealizable_quadratics(n).problem_class()
     scaled = problems.quadratics([float(factor)] * n, [0.0] * (n - 1) + [1.0]).problem_class()
@@ -201,7 +199,6 @@ def test_inclusion_of_classes():
 @given(
     st.integers(3, 50), st.floats(1.0001, 1e4), st.fractions(Fraction(1, 10), 10), st.floats(0, 9)
 )
-@settings(deadline=None)
 def test_divergence_construction_is_the_largest_member(n, ratio, smoothness, d0):
     wanted = ProblemClass(n, smoothness, d0, Fraction(ratio) * n**2)
     member = wanted.divergence_construction()
@@ -234,7 +231,6 @@ def test_slope_table_is_the_counterexample_where_its_slopes_are():
 
 
 @given(st.integers(3, 60), st.fractions(Fraction(1, 10**6), 10))
-@settings(deadline=None)
 def test_sign_counterexample_has_sum_one_and_a_negative_majority(n, a):
     slopes = problems.sign_counterexample(n, a).slopes
     assert sum(slopes) == 1

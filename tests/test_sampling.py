@@ -25,7 +25,7 @@ _indices = jax.jit(sampling.indices, static_argnames=("sampling", "count", "max_
 
 @pytest.mark.parametrize("scheme", sampling.SAMPLINGS)
 @given(n=st.integers(1, 9), start=st.integers(0, 60), count=st.sampled_from([1, 5, 30]))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_stream_can_be_entered_at_any_step(scheme, n, start, count):
     whole = _stream(scheme, n, 90, max_components=9)
     part = _stream(scheme, n, count, start=start, max_components=11)

@@ -7,7 +7,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition import sweep
@@ -53,7 +53,6 @@ def test_results_do_not_depend_on_the_chunks(chunk):
 
 
 @given(st.integers(1, 9), st.integers(1, 50), st.integers(1, 70), st.sampled_from([1, 2, 5]))
-@settings(deadline=None)
 def test_blocks_cover_the_table_once(num_rows, groups, cells_per_chunk, multiple):
     table = num_rows, groups * multiple
     chunk = sweep.block_shape(table, cells_per_chunk, columns_multiple=multiple)

@@ -63,7 +63,7 @@ def _bound_by_hand(n, a, beta1, beta2):
 
 
 @given(st.integers(3, 40), st.floats(-4, 1), st.floats(0, 0.98), st.floats(0, 0.999))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_is_the_formula_of_the_proof(n, log_a, beta1, beta2):
     found = worst_case_drift(n, 10.0**log_a, adam.hyperparameters(beta1, beta2))
     expected = _bound_by_hand(n, 10.0**log_a, beta1, beta2)
@@ -71,7 +71,7 @@ def test_is_the_formula_of_the_proof(n, log_a, beta1, beta2):
 
 
 @given(st.integers(3, 12), st.floats(-3, 0.5), st.floats(0, 0.95), st.floats(0, 0.99), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_is_below_the_drift_of_any_sequence_of_orders(n, log_a, beta1, beta2, data):
     a = 10.0**log_a
     places = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=8))
