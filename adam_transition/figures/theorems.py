@@ -13,7 +13,10 @@ _LEAST = 1e-9
 
 
 def theorem_rate(dataset: xr.Dataset) -> Figure:
-    """The left-hand side against T, a panel for each family: medians and 5–95 % over triples."""
+    """The left-hand side against T, a panel for each family: medians and 5–95 % over triples.
+
+    What is below 1e-9, where rounding decides, is drawn at 1e-9.
+    """
     with style():
         figure, axes = plt.subplots(
             1, 4, figsize=(7, 2.9), sharex=True, sharey=True, layout="constrained"
