@@ -39,7 +39,7 @@ _DIMENSION_Q = np.geomspace(0.3, 1e-3, 8)
 _MANY_Q = 0.3
 _WINDOW_N = (5, 20)
 _LINE_N, _LINE_Q = 10, 0.1
-_THRESHOLD_N = (5, 10, 20, 40)
+_THRESHOLD_N = (5, 10, 20, 30)
 _REDDI_N = 10
 
 
@@ -249,7 +249,7 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
         )  # fmt: skip
         runs = _run(
             study, [one], adam.Hyperparameters(np.array([0.5]), np.array([_MANY_Q])),
-            num_steps=min(study.num_steps, 200_000), num_seeds=8 * study.num_seeds,
+            num_steps=min(study.num_steps, 200_000), num_seeds=6 * study.num_seeds,
             starts=[minimiser],
         )  # fmt: skip
         settled = runs.settled[0, :, 0].astype(np.float64)
