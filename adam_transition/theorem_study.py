@@ -15,7 +15,7 @@ import xarray as xr
 from adam_transition import adam, bounds, problems, sampling, scaling, store, theorem_runs
 from adam_transition.boundary import divergence_intervals
 from adam_transition.drift import counterexample_table, stationary_drift
-from adam_transition.limit_points import limit_points
+from adam_transition.limit_points import LimitPoint, limit_points
 from adam_transition.problems import Member, ProblemClass
 from adam_transition.store import Variable
 from adam_transition.studies import Plan
@@ -60,9 +60,9 @@ class TheoremStudy:
 def plan(study: TheoremStudy) -> Plan:
     """The parts of the data set.
 
-    - Triples: `beta1`, `beta2` over (n, triple); `lhs`, `lhs_stderr` over (family, n, triple,
-      step), `slope`, `slope_stderr`, and `drift`, `drift_stderr` at the minimiser, NaN where the
-      table of gradients there is not a direction (D0 > 0).
+    - Triples: `beta1`, `one_minus_beta2` over (n, triple); `lhs`, `lhs_stderr` over (family, n,
+      triple, step), `slope`, `slope_stderr`, and `drift`, `drift_stderr` at the minimiser, NaN
+      where the table of gradients there is not a direction (D0 > 0).
     - Neighbourhood: `bias`, `bias_stderr` over (noise, scheme, plateau_q), |∇f| at the limit
       point; `settled_bias` from simulations with the study's scheme; `scaled_bias` over (scale).
     - Many dimensions: `many_error`, `many_error_stderr`, `many_bias` over (many).
@@ -129,14 +129,24 @@ def _coordinates(study: TheoremStudy) -> xr.Dataset:
             "beta1": (("n", "triple"), beta1, {"long_name": "β1", "units": "1"}),
             "one_minus_beta2": (("n", "triple"), q, {"long_name": "1 − β2", "units": "1"}),
             "plateau_q": ("plateau_q", _PLATEAU_Q, {"long_name": "1 − β2", "units": "1"}),
-            "scale": ("scale", np.array(_SCALES), {"long_name": "size of the noise"}),
+            "scale": ("scale", np.array(_SCALES), {"long_name": "size of the noise", "units": "1"}),
             "many": ("many", np.array(list(_MANY), dtype=object)),
             "dimensions": ("dimensions", np.array(list(DIMENSIONS), dtype=object)),
-            "dimensions_beta1": ("dimensions_beta1", np.array(_DIMENSION_BETA1)),
+            "dimensions_beta1": (
+                "dimensions_beta1", np.array(_DIMENSION_BETA1), {"long_name": "β1", "units": "1"},
+            ),
             "dimensions_q": ("dimensions_q", _DIMENSION_Q, {"long_name": "1 − β2", "units": "1"}),
             "panel": ("panel", np.array(PANELS, dtype=object)),
         }
-    )
+    )  # fmt: skip
+
+
+def _attracting(problem: problems.FiniteSum, *arguments: Any, **settings: Any) -> LimitPoint:
+    """The attracting limit point that is nearest to a critical point."""
+    found = [p for p in limit_points(problem, *arguments, **settings) if p.attracting]
+    if not found:
+        raise ValueError(f"no attracting limit point of {type(problem).__name__} was found")
+    return min(found, key=lambda point: point.gradient_norm)
 
 
 def _run(
@@ -205,7 +215,7 @@ def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
     def limit(
         noise: str, scheme: sampling.Sampling, q: float, scale: float = 1.0
     ) -> tuple[float, float]:
-        [point] = limit_points(
+        point = _attracting(
             _noisy(noise, _PLATEAU_N, scale), adam.Hyperparameters(1.0, q), scheme,
             starts=scale * np.array([[-0.9], [1.1]]), key=key, num_samples=8 * study.num_samples,
         )  # fmt: skip
@@ -243,7 +253,7 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
         wanted = ProblemClass(n, 1.0, 100.0 if "quadratics" in family else 0.05, 6.0 * n)
         one = problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
         minimiser = np.asarray(one.problem.minimiser, np.float64)
-        [point] = limit_points(
+        point = _attracting(
             one.problem, hyper, study.scheme, starts=minimiser[None], key=key,
             num_samples=8 * study.num_samples,
         )  # fmt: skip
