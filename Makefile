@@ -20,6 +20,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(RUN) -m benchmarks.simulation
 	$(RUN) -m benchmarks.drift
+	$(RUN) -m benchmarks.monitor
 
 # Resolves the newest packages that pyproject.toml allows; commit the result.
 lock: $(STAMP)

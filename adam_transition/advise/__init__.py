@@ -1,5 +1,12 @@
-"""What to set β2 and β1 to for a batch size: rules, and the probe of a user's own loss."""
+"""What to set β2 and β1 to for a batch size: rules, a probe of a user's own loss, a monitor."""
 
+from adam_transition.advise.monitor import (
+    Diagnostics,
+    MonitorState,
+    beta2_too_small,
+    diagnostics,
+    monitor,
+)
 from adam_transition.advise.probe import (
     GradientTable,
     Needed,
@@ -21,16 +28,21 @@ from adam_transition.advise.rules import (
 
 __all__ = [
     "Advice",
+    "Diagnostics",
     "GradientTable",
+    "MonitorState",
     "Needed",
     "Probe",
     "Setting",
     "advise",
     "beta2_of_half_life",
+    "beta2_too_small",
     "clipped_rule",
+    "diagnostics",
     "gradient_table",
     "half_life",
     "half_life_rule",
+    "monitor",
     "needed_beta2",
     "probe",
     "sde_rule",
