@@ -99,7 +99,7 @@ def test_watched_coordinates_are_the_same_in_every_step():
     gradients = _gradients(0)
     _, state = watched.update(gradients, state)
     flat = np.sort(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradients)]))
-    np.testing.assert_array_equal(np.sort(state.mean), flat)
+    np.testing.assert_array_equal(np.sort(state.sums[0]), flat)
 
 
 @pytest.mark.parametrize(

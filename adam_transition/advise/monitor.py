@@ -26,11 +26,8 @@ class MonitorState(NamedTuple):
 
     inner: Any
     moments: adam.AdamState  # of the watched coordinates, [k]
-    mean: Float[Array, " k"]  # running sums with weights that decay; see `diagnostics`
-    square: Float[Array, " k"]
-    cube: Float[Array, " k"]
-    direction: Float[Array, " k"]
-    weight: Float[Array, ""]  # what the weights sum to
+    sums: Float[Array, "4 k"]  # of g, g², g³ and m/√v, with weights that decay
+    horizon: Int[Array, ""]
 
 
 class Diagnostics(NamedTuple):
@@ -77,35 +74,29 @@ def monitor(
     def init_fn(params: PyTree) -> MonitorState:
         watched = jnp.zeros_like(pick(params))
         return MonitorState(
-            inner.init(params), adam.init(watched), watched, watched, watched, watched,
-            jnp.zeros((), watched.dtype),
-        )  # fmt: skip
+            inner.init(params),
+            adam.init(watched),
+            jnp.zeros((4, *watched.shape), watched.dtype),
+            jnp.asarray(horizon, jnp.int32),
+        )
 
     def update_fn(
         updates: PyTree, state: MonitorState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, MonitorState]:
         g = pick(updates)
         direction, moments = adam.update(g, state.moments, hyper, bias_correction=True)
-        kept = 1 - 1 / horizon
+        # one packed array: small operations cost more than the arithmetic in them
+        sums = (1 - 1 / horizon) * state.sums + jnp.stack([g, g * g, g * g * g, direction])
         new, inner_state = inner.update(updates, state.inner, params, **extra)
-        return new, MonitorState(
-            inner_state,
-            moments,
-            kept * state.mean + g,
-            kept * state.square + g**2,
-            kept * state.cube + g**3,
-            kept * state.direction + direction,
-            kept * state.weight + 1,
-        )
+        return new, MonitorState(inner_state, moments, sums, state.horizon)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def diagnostics(state: MonitorState) -> Diagnostics:
     """The running diagnostics; NaN before the first step."""
-    mean, square, cube, direction = (
-        total / state.weight for total in (state.mean, state.square, state.cube, state.direction)
-    )
+    weight = adam.one_minus_power(1 / state.horizon, state.moments.step) * state.horizon
+    mean, square, cube, direction = state.sums / weight
     size = jnp.sqrt(square)
     limit = jnp.where(size > 0, mean / jnp.where(size > 0, size, 1), 0)
     variance = jnp.maximum(square - mean**2, 0)
@@ -117,7 +108,7 @@ def diagnostics(state: MonitorState) -> Diagnostics:
         wrong_mass=jnp.sum(jnp.abs(mean), where=mean * direction < 0) / mass,
         noise_ratio=jnp.sum(square) / jnp.sum(mean**2),
         skewness=jnp.sqrt(jnp.mean(skewness**2)),
-        resolved=jnp.mean(mean**2 > 4 * variance / state.weight),
+        resolved=jnp.mean(mean**2 > 4 * variance / weight),
         step=state.moments.step,
     )
 
