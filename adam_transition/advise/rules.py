@@ -47,7 +47,7 @@ def half_life(beta2: float, batch_size: float) -> float:
       ValueError: β2 outside [0, 1), or a batch size that is not positive.
 
     >>> round(half_life(0.999, 512))
-    354713
+    354714
     """
     _check("beta2", beta2)
     _check_size("batch_size", batch_size)
