@@ -68,6 +68,11 @@ def hypotheses(
     )
 
 
+def bounded_steps(beta1: ArrayLike, one_minus_beta2: ArrayLike) -> np.ndarray:
+    """Whether β1 < √β2: then |m|/√v is bounded whatever the gradients."""
+    return np.asarray(beta1) < np.sqrt(1 - np.asarray(one_minus_beta2))
+
+
 def progress(gradients: Float[Array, "... d"], d0: ArrayLike, d1: ArrayLike) -> Float[Array, "..."]:
     """min{‖∇f‖²/√D0, ‖∇f‖/(2√(d D1))}, of which the theorems bound the mean; D0 may be 0."""
     norm = jnp.linalg.norm(gradients, axis=-1)
@@ -101,6 +106,7 @@ class Slope(NamedTuple):
 
     slope: Float[np.ndarray, "..."]
     stderr: Float[np.ndarray, "..."]
+    without: Float[np.ndarray, "seed ..."]  # the slope with one seed left out
 
 
 def rate(
@@ -126,11 +132,15 @@ def rate(
         fitted = np.where(lhs[..., -1] < least, -np.inf, fitted)
         return np.where(np.isfinite(lhs).all(axis=-1), fitted, np.inf)
 
-    count = len(values)
-    without = np.stack([slope(np.delete(values, seed, axis=0)) for seed in range(count)])
+    without = np.stack([slope(np.delete(values, seed, axis=0)) for seed in range(len(values))])
     with np.errstate(invalid="ignore"):
-        variance = (count - 1) * without.var(axis=0)
-    return Slope(slope(values), np.sqrt(np.nan_to_num(variance)))
+        stderr = np.nan_to_num(jackknife_stderr(without))
+    return Slope(slope(values), stderr, without)
+
+
+def jackknife_stderr(without: Float[np.ndarray, "seed ..."]) -> Float[np.ndarray, "..."]:
+    """Standard error of a statistic from its values with one seed left out each."""
+    return np.sqrt((len(without) - 1) * without.var(axis=0))
 
 
 def sufficient_slope(steps: Float[np.ndarray, " step"], *, last: float = 30) -> float:

@@ -22,10 +22,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
-from adam_transition import adam, bounds, sampling, store
+from adam_transition import adam, bounds, keys, sampling, store
 from adam_transition.boundary import divergence_intervals
 from adam_transition.claims import Claim, assess
-from adam_transition.drift import as_integer, counterexample_table, stationary_drift
+from adam_transition.drift import counterexample_table, stationary_drift
 from adam_transition.store import Variable
 from adam_transition.studies import Plan
 
@@ -99,7 +99,7 @@ def second_moments(
     burn_in = int(np.ceil(_MEMORIES_OF_BURN_IN / (q * block)))
     per_chain = -(-num_samples // _CHAINS)
     weights = q * (1 - q) ** np.arange(n - 1, -1, -1)
-    generator = np.random.Generator(np.random.Philox(key=as_integer(key)))
+    generator = keys.generator(key)
     v = np.broadcast_to(squares.mean(axis=0), (_CHAINS, table.shape[1]))
     before, after = [], []
     for k in range(burn_in + blocks_apart * per_chain):

@@ -7,7 +7,6 @@ from adam_transition import adam, scaling
 from adam_transition.claims import Claim, assess
 
 _THEOREM = "Divergence theorem"
-_EXACT = ("cyclic", "shuffle_once")
 _PERMUTATIONS = ("cyclic", "shuffle_once", "random_shuffling")
 
 

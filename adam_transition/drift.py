@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
-from adam_transition import adam, sampling, sweep
+from adam_transition import adam, keys, sampling, sweep
 
 LEAST_RANDOM = 1e-4
 """The least 1 − β for the random orders: the memory of a chain is 1/(1 − β) steps."""
@@ -74,7 +74,7 @@ def draw_histories(
     num_batches = round(num_samples / (n * num_groups * 4 * burn_in))
     num_batches = max(math.ceil(24 / num_groups), num_batches)
     num_averaged = n * math.ceil(num_samples / (num_batches * num_groups * n * n))
-    generator = np.random.Generator(np.random.Philox(key=as_integer(key)))
+    generator = keys.generator(key)
     draw = {"with_replacement": _with_replacement, "random_shuffling": _random_shuffling}[scheme]
     batches = [draw(generator, burn_in + num_averaged, num_groups, n) for _ in range(num_batches)]
     return Histories(np.stack(batches), n, num_averaged)
@@ -337,9 +337,3 @@ def _random_shuffling(
 def _unpermuted(count: int, num_groups: int, n: int) -> Int[np.ndarray, "count groups n"]:
     components: np.ndarray = np.arange(n, dtype=np.int16 if n < 2**15 else np.int32)
     return np.broadcast_to(components, (count, num_groups, n))
-
-
-def as_integer(key: Key[Array, ""]) -> int:
-    """The key's 64 bits, to seed a NumPy generator."""
-    first, second = np.asarray(jax.random.key_data(key)).ravel()[:2].tolist()
-    return first << 32 | second

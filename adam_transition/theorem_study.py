@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from adam_transition import adam, bounds, problems, sampling, scaling, store, theorem_runs
+from adam_transition import adam, bounds, keys, problems, sampling, scaling, store, theorem_runs
 from adam_transition.boundary import divergence_intervals
 from adam_transition.drift import counterexample_table, stationary_drift
 from adam_transition.limit_points import LimitPoint, limit_points
@@ -22,6 +22,9 @@ from adam_transition.studies import Plan
 
 FAMILIES = ("realizable", "symmetric", "skewed", "counterexample")
 NOISES = ("skewed", "symmetric")
+_BINS = ((1e-1, 1.0), (1e-2, 1e-1), (1e-3, 1e-2))
+GROUPS = (*(f"1 − β2 from {low:g} to {high:g}" for low, high in _BINS), "D > 0: x* repels")
+BAND = (0.05, 0.5, 0.95)
 PANELS = ("cyclic", "random", "diminishing steps")
 _PLATEAU_N = 5
 _PLATEAU_Q = np.geomspace(0.5, 0.02, 7)
@@ -61,8 +64,9 @@ def plan(study: TheoremStudy) -> Plan:
     """The parts of the data set.
 
     - Triples: `beta1`, `one_minus_beta2` over (n, triple); `lhs`, `lhs_stderr` over (family, n,
-      triple, step), `slope`, `slope_stderr`, and `drift`, `drift_stderr` at the minimiser, NaN
-      where the table of gradients there is not a direction (D0 > 0).
+      triple, step), `slope`, `slope_stderr`, `slope_without` (each seed), and `drift`,
+      `drift_stderr` beside the minimiser, NaN where the table of gradients there has no one
+      direction (D0 > 0); `lhs_band` over (family, group, band, step), quantiles over triples.
     - Neighbourhood: `bias`, `bias_stderr` over (noise, scheme, plateau_q), |∇f| at the limit
       point; `settled_bias` from simulations with the study's scheme; `scaled_bias` over (scale).
     - Many dimensions: `many_error`, `many_error_stderr`, `many_bias` over (many).
@@ -75,6 +79,7 @@ def plan(study: TheoremStudy) -> Plan:
     parts = {
         "slope": _triples,
         "drift": _drift_at_minimisers,
+        "lhs_band": _bands,
         "bias": _neighbourhood,
         "many_error": _many_dimensions,
         "dimensions_stderr": _dimensions,
@@ -113,7 +118,7 @@ def _start(one: Member) -> np.ndarray:
 
 def _pairs(study: TheoremStudy) -> tuple[np.ndarray, np.ndarray]:
     """β1 uniform, 1 − β2 even in its logarithm from 1e-3 to 1; each (n, triple)."""
-    rng = np.random.default_rng(study.seed)
+    rng = keys.generator(sampling.stream_key(study.seed))
     shape = (len(study.num_components), study.num_triples)
     return rng.uniform(0, 0.99, shape), 10 ** rng.uniform(-3, 0, shape)
 
@@ -136,6 +141,8 @@ def _coordinates(study: TheoremStudy) -> xr.Dataset:
                 "dimensions_beta1", np.array(_DIMENSION_BETA1), {"long_name": "β1", "units": "1"},
             ),
             "dimensions_q": ("dimensions_q", _DIMENSION_Q, {"long_name": "1 − β2", "units": "1"}),
+            "group": ("group", np.array(GROUPS, dtype=object)),
+            "band": ("band", np.array(BAND), {"long_name": "quantile", "units": "1"}),
             "panel": ("panel", np.array(PANELS, dtype=object)),
         }
     )  # fmt: skip
@@ -170,12 +177,15 @@ def _triples(study: TheoremStudy, results: store.Store) -> None:
         runs = _run(study, members, adam.Hyperparameters(1 - beta1, q))
         by_seed = runs.progress.swapaxes(0, 1).astype(np.float64)
         found.append((*bounds.left_hand_side(by_seed), *bounds.rate(by_seed, runs.steps)))
-    lhs, stderr, slope, slope_stderr = (np.stack(part) for part in zip(*found, strict=True))
+    parts = (np.stack(part) for part in zip(*found, strict=True))
+    lhs, stderr, slope, slope_stderr, without = parts
     results.add("step", Variable(("step",), np.int64, "T"), runs.steps)
     dims = ("family", "n", "triple")
     results.add("lhs", Variable((*dims, "step"), np.float64, "left-hand side"), lhs)
     variable = Variable((*dims, "step"), np.float64, "standard error of the left-hand side")
     results.add("lhs_stderr", variable, stderr)
+    variable = Variable(("family", "seed", "n", "triple"), np.float64, "slope without one seed")
+    results.add("slope_without", variable, without)
     results.add("slope_stderr", Variable(dims, np.float64, "its standard error"), slope_stderr)
     results.add("slope", Variable(dims, np.float64, "slope of log LHS against log T"), slope)
 
@@ -207,6 +217,23 @@ def _drift_at_minimisers(study: TheoremStudy, results: store.Store) -> None:
     results.add("drift", Variable(dims, np.float64, "D beside x*", "1 / epoch"), values[0])
 
 
+def _bands(study: TheoremStudy, results: store.Store) -> None:
+    """Quantiles of the left-hand side over triples of about the same β2, and where x* repels."""
+    del study
+    dataset = results.load()
+    repels = (dataset["drift"] > 0).values
+    bounded = bounds.bounded_steps(dataset["beta1"].values, dataset["one_minus_beta2"].values)
+    q, lhs = dataset["one_minus_beta2"].values, dataset["lhs"].values
+    values = np.full((len(FAMILIES), len(GROUPS), len(BAND), lhs.shape[-1]), np.nan)
+    for i in range(len(FAMILIES)):
+        groups = [bounded & ~repels[i] & (q >= low) & (q < high) for low, high in _BINS]
+        for j, chosen in enumerate((*groups, repels[i])):
+            if chosen.any():
+                values[i, j] = np.quantile(lhs[i][chosen], BAND, axis=0)
+    dims = ("family", "group", "band", "step")
+    results.add("lhs_band", Variable(dims, np.float64, "quantiles of the left-hand side"), values)
+
+
 def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
     key = sampling.stream_key(study.seed)
     shape = (len(NOISES), len(sampling.SAMPLINGS), len(_PLATEAU_Q))
@@ -224,7 +251,7 @@ def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
     for i, j, k in np.ndindex(shape):
         bias[:, i, j, k] = limit(NOISES[i], sampling.SAMPLINGS[j], float(_PLATEAU_Q[k]))
     scaled = [limit("skewed", study.scheme, 0.2, scale)[0] for scale in _SCALES]
-    members = [Member(_noisy("skewed", _PLATEAU_N), member("skewed", _PLATEAU_N, 0)[1], True)]
+    members = [member("skewed", _PLATEAU_N, study.seed)]
     hyper = adam.Hyperparameters(np.ones_like(_PLATEAU_Q), _PLATEAU_Q)
     runs = _run(study, members, hyper, num_seeds=4 * study.num_seeds)
     settled = runs.settled[0, :, :, 0].astype(np.float64)
@@ -292,7 +319,8 @@ def _dimensions(study: TheoremStudy, results: store.Store) -> None:
         )  # fmt: skip
         lhs = bounds.left_hand_side(runs.progress[0])[0]
         # in float32 and these dimensions gradients below 1e-7 are rounding
-        found.append((lhs[:, -1], *bounds.rate(runs.progress[0], runs.steps, least=1e-7)))
+        rate = bounds.rate(runs.progress[0], runs.steps, least=1e-7)
+        found.append((lhs[:, -1], rate.slope, rate.stderr))
     shape = (len(DIMENSIONS), len(_DIMENSION_BETA1), len(_DIMENSION_Q))
     dims = ("dimensions", "dimensions_beta1", "dimensions_q")
     names = {
@@ -330,13 +358,9 @@ def _line(study: TheoremStudy, results: store.Store) -> None:
         study, [Member(one, one.problem_class(), exact=True)],
         adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)),
     )  # fmt: skip
-    lhs, stderr = bounds.left_hand_side(runs.progress[0])
+    lhs, _ = bounds.left_hand_side(runs.progress[0])
     results.add("line_ratio", Variable(("line_beta1",), np.float64, "β1/√β2"), ratio)
     results.add("line_step", Variable(("line_step",), np.int64, "T"), runs.steps)
-    last = np.abs(runs.progress[0, :, :, -1]).mean(axis=0)
-    results.add("line_last", Variable(("line_beta1",), np.float64, "mean at the last step"), last)
-    variable = Variable(("line_beta1", "line_step"), np.float64, "standard error")
-    results.add("line_stderr", variable, stderr)
     results.add("line", Variable(("line_beta1", "line_step"), np.float64, "left-hand side"), lhs)
 
 
@@ -358,7 +382,7 @@ def _threshold(study: TheoremStudy, results: store.Store) -> None:
 
 
 def _reddi(study: TheoremStudy, results: store.Store) -> None:
-    """X along runs on Reddi's example, at three times 1 − β2* and at a third of it, β1 = 0."""
+    """Iterates on Reddi's example, at three times 1 − β2* and at a third of it, β1 = 0."""
     problem = problems.reddi(_REDDI_N)
     table = counterexample_table(_REDDI_N, 1.0)  # the same slopes, n and −1
     one = Member(problem, problem.problem_class(), exact=True)

@@ -57,6 +57,9 @@ def parse(values: dict[str, Any]) -> "ConcentrationStudy":
     n = common.parse_integers("n", values["n"])
     if min(n) < 3:
         raise ValueError(f"--n={min(n)}: the counterexample needs n ≥ 3")
+    beta1 = common.parse_grid("beta1", values["beta1"])
+    if beta1.size > 1:
+        raise ValueError(f"--beta1={values['beta1']}: needs one value")
     relative = {}
     for flag in ("delta", "q"):
         relative[flag] = common.parse_list(flag, values[flag], float)
@@ -68,7 +71,7 @@ def parse(values: dict[str, Any]) -> "ConcentrationStudy":
         relative_q=tuple(relative["q"]),
         samplings=tuple(values["sampling"]),
         num_samples=values["samples"],
-        beta1=float(common.parse_grid("beta1", values["beta1"])[0]),
+        beta1=float(beta1[0]),
         num_beta2=values["points"],
         seed=values["seed"],
     )

@@ -106,6 +106,7 @@ def test_the_direction_is_that_of_a_long_run():
         (["--delta=2"], "--delta=2: values must lie in (0, 1]"),
         (["--q=0"], "--q=0: values must lie in (0, 1]"),
         (["--beta1=1"], "--beta1=1: values must lie in [0, 1)"),
+        (["--beta1=0,0.5"], "--beta1=0,0.5: needs one value"),
         (["--samples=3"], "--samples=3"),
     ],
 )

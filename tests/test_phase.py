@@ -248,14 +248,3 @@ def test_help_needs_no_heavy_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--beta2" in done.stdout
-
-
-def test_flagfiles_parse():
-    from experiments import phase
-
-    for path in sorted(Path("experiments/flagfiles").glob("phase*.flags")):
-        for flag in phase.FLAGS:
-            phase.FLAGS[flag].unparse()
-        phase.FLAGS(["phase", f"--flagfile={path}"])
-        spec, _ = phase.parse(phase.FLAGS.flag_values_dict())
-        assert spec.table[0] >= 1

@@ -70,7 +70,7 @@ def test_left_hand_side_never_rises(finished):
             "rate_symmetric",
             lambda d: {"slope": d["slope"] * 0 - 0.3, "slope_stderr": d["slope"] * 0},
         ),
-        ("rate_exponent", lambda d: {"slope": d["slope"] * 0 - 0.3}),
+        ("rate_exponent", lambda d: {"slope": -0.3, "slope_without": -0.3}),
         # a violated threshold at which the runs converge nevertheless
         ("violated_threshold", lambda d: {"drift": abs(d["drift"]) + 1}),
         # a plateau that does not shrink with 1 − β2, or not with D0

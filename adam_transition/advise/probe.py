@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 from tqdm import tqdm
 
-from adam_transition import adam
+from adam_transition import adam, keys
 
 _CHAINS = 64
 _MEMORIES = 8  # of burn-in; then as many are averaged, but at least _LEAST_STEPS
@@ -206,8 +206,7 @@ def _rows_of(table: GradientTable, factor: int, key: Key[Array, ""]) -> np.ndarr
     """
     if factor == 1:
         return table.rows
-    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    generator = np.random.default_rng([*seed, factor])
+    generator = keys.generator(jax.random.fold_in(key, factor))
     count = factor * -(-_ROWS // len(table.rows))
     drawn = generator.permutation(np.repeat(np.arange(len(table.rows)), count)).reshape(-1, factor)
     return sum(table.rows[one] for one in drawn.T) / factor

@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from adam_transition.figures.common import COLOURS, TITLES, style
 
-_BINS = ((1e-1, 1.0), (1e-2, 1e-1), (1e-3, 1e-2))
+_COLOURS = (*COLOURS[:3], "0.4")
 _LEAST = 1e-9
 
 
@@ -22,23 +22,12 @@ def theorem_rate(dataset: xr.Dataset) -> Figure:
             1, 4, figsize=(7, 2.9), sharex=True, sharey=True, layout="constrained"
         )
         step = dataset["step"].values
-        q = dataset["one_minus_beta2"].values
-        bounded = (dataset["beta1"] < np.sqrt(1 - dataset["one_minus_beta2"])).values
         for ax, family in zip(axes, dataset["family"].values, strict=True):
-            one = dataset.sel(family=family)
-            repels = (one["drift"] > 0).values
-            groups = [
-                (bounded & ~repels & (q >= low) & (q < high), COLOURS[i],
-                 rf"$1 - \beta_2$ from {low:g} to {high:g}")
-                for i, (low, high) in enumerate(_BINS)
-            ]  # fmt: skip
-            groups.append((repels, "0.4", "$D > 0$: $x^*$ repels"))
-            for chosen, colour, label in groups:
-                if chosen.any():
-                    lhs = np.maximum(one["lhs"].values[chosen], _LEAST)
-                    low, middle, high = np.quantile(lhs, (0.05, 0.5, 0.95), axis=0)
-                    ax.loglog(step, middle, color=colour, label=label)
-                    ax.fill_between(step, low, high, color=colour, alpha=0.2, lw=0)
+            for i, group in enumerate(dataset["group"].values):
+                band = np.maximum(dataset["lhs_band"].sel(family=family, group=group), _LEAST)
+                if np.isfinite(band).all():
+                    ax.loglog(step, band[1], color=_COLOURS[i], label=group)
+                    ax.fill_between(step, band[0], band[2], color=_COLOURS[i], alpha=0.2, lw=0)
             guide = np.log(step) / np.sqrt(step)
             ax.loglog(step, guide / guide[0] * 0.3, "k:", lw=1, label=r"$\log T/\sqrt{T}$")
             ax.set(title=family, xlabel="$T$")

@@ -17,7 +17,14 @@ from jaxtyping import Array, Float, Key
 from scipy.optimize import minimize
 from scipy.stats import ortho_group
 
-from adam_transition.problems.finite_sum import FiniteSum, as_arrays, component_gradients
+from adam_transition import keys
+from adam_transition.problems.finite_sum import (
+    FiniteSum,
+    as_arrays,
+    component_gradients,
+    full_gradient,
+    objective,
+)
 from adam_transition.problems.problem_class import ProblemClass
 from adam_transition.problems.quadratics import quadratics
 from adam_transition.problems.regressions import Link, Regression
@@ -63,8 +70,7 @@ def random_member(
     if family == "counterexample":
         member = problem_class.divergence_construction()
         return Member(member, member.problem_class(), exact=True)
-    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    generator = np.random.default_rng(seed)
+    generator = keys.generator(key)
     if family in ("logistic", "geman_mcclure"):
         return _regression(problem_class, family, dimension, generator)
     return _quadratics(problem_class, family, dimension, generator)
@@ -174,22 +180,16 @@ def _minimiser(problem: Regression, start: np.ndarray) -> np.ndarray:
     """Newton's method on a strongly convex f, from L-BFGS."""
     n = int(np.asarray(problem.num_components))
     with jax.enable_x64(True):
-
-        @jax.jit
-        def gradient(x: Array) -> Array:
-            return component_gradients(problem, x, n).mean(axis=0)
-
+        value = jax.jit(lambda x: objective(problem, x, n))
+        gradient = jax.jit(lambda x: full_gradient(problem, x, n))
         jacobian = jax.jit(jax.jacfwd(gradient))
-        x = jnp.asarray(
-            minimize(
-                lambda x: float(
-                    jax.vmap(problem.value, in_axes=(0, None))(jnp.arange(n), x).mean()
-                ),
-                start,
-                jac=lambda x: np.asarray(gradient(x)),
-                method="L-BFGS-B",
-            ).x
+        near = minimize(
+            lambda x: float(value(x)),
+            start,
+            jac=lambda x: np.asarray(gradient(x)),
+            method="L-BFGS-B",
         )
+        x = jnp.asarray(near.x)
         for _ in range(5):
             x = x - jnp.linalg.solve(jacobian(x), gradient(x))
         return np.asarray(x)

@@ -1,7 +1,7 @@
 """Regressions: mini-batch losses φ(⟨a, x⟩ − b) with a ridge, convex (logistic) or not."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from jaxtyping import Array, ArrayLike, Float
 Link = Literal["logistic", "geman_mcclure"]
 """φ(r) = log(1 + e^{−r}), convex, or r²/(2(1 + r²)), the Geman–McClure loss, not convex."""
 
-LINKS: tuple[Link, ...] = get_args(Link)
 _CURVATURE: dict[Link, float] = {"logistic": 0.25, "geman_mcclure": 1.0}  # sup |φ''|
 
 
