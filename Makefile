@@ -26,7 +26,7 @@ bench: $(STAMP)
 lock: $(STAMP)
 	$(VENV)/bin/pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header \
-	  --no-annotate --no-emit-index-url --no-emit-find-links --extra test --extra notebooks \
+	  --no-annotate --no-emit-index-url --no-emit-find-links --extra networks --extra test --extra notebooks \
 	  --output-file requirements.lock pyproject.toml
 
 $(STAMP): requirements.lock pyproject.toml

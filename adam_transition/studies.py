@@ -1,7 +1,7 @@
 """A study: a data set made of parts, each computed once and kept. Knows nothing of Adam."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,16 @@ from adam_transition import store
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study computes: its axes, and the parts by the last variable that each one adds."""
+    """What a study computes: its axes, and the parts by the last variable that each one adds.
+
+    A part that takes long may fill one of `variables` chunk by chunk instead, and so be resumed
+    within.
+    """
 
     coords: xr.Dataset
     parts: Mapping[str, Callable[[store.Store], None]]
+    variables: Mapping[str, store.Variable] = field(default_factory=dict)
+    chunks: Mapping[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -35,8 +41,8 @@ def run(
     results = store.open_or_create(
         path,
         coords=plan.coords,
-        variables={},
-        chunks={},
+        variables=plan.variables,
+        chunks=plan.chunks,
         identity=identity,
         attrs=attrs,
         resume=resume,

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-CellFunction = Callable[[PyTree, PyTree], Mapping[str, Array]]
-"""(row inputs, cell inputs) → named results, all without batch axes."""
+CellFunction = Callable[..., Mapping[str, Array]]
+"""(row inputs, cell inputs, *constants) → named results, all without batch axes."""
 
 
 class Block(NamedTuple):
@@ -66,21 +67,28 @@ def blocks(area: Block, shape: tuple[int, int]) -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class Program:
-    """A cell function mapped over rows and, inside, over columns; compiled once for each device."""
+    """A cell function mapped over rows and, inside, over columns; compiled once for each device.
+
+    `constants` are further arguments that all cells share (a data set, say): kept once on each
+    device, not copied into the program.
+    """
 
     function: CellFunction
+    constants: tuple[PyTree, ...] = ()
     _compiled: dict[Any, Callable] = field(default_factory=dict, repr=False)
 
     def compiled_for(self, device: jax.Device, inputs: tuple[PyTree, PyTree]) -> Callable:
         """The compiled tile: (rows, cells) of these types, on the device → results by name."""
         key = (device, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs)))
         if key not in self._compiled:
-            batched = jax.vmap(jax.vmap(self.function, in_axes=(None, 0)))
+            shared = (None,) * len(self.constants)
+            over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
+            batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
             # XLA halves its vectors by default where a core has AVX-512
             options = {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else {}
-            self._compiled[key] = (
-                jax.jit(batched, compiler_options=options).lower(*inputs).compile()
-            )
+            constants = jax.device_put(self.constants, device)
+            compiled = jax.jit(batched, compiler_options=options).lower(*inputs, *constants)
+            self._compiled[key] = partial(_call, compiled.compile(), constants)
         return self._compiled[key]
 
 
@@ -156,6 +164,10 @@ def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:
     if len(tables) != 1 or lengths - {next(iter(tables))[0]}:
         raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not fit")
     return tables.pop()
+
+
+def _call(compiled: Callable, constants: tuple[PyTree, ...], *inputs: PyTree) -> Any:
+    return compiled(*inputs, *constants)
 
 
 def _evaluate(compiled: Callable, inputs: tuple[PyTree, PyTree]) -> dict[str, np.ndarray]:

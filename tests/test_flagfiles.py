@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from experiments import (
+    batch_size,
     boundary,
     concentration,
     divergence,
+    networks,
     phase,
     theorem_3_1,
     theorem_3_3,
@@ -15,9 +17,11 @@ from experiments import (
 )
 
 PARSERS = {
+    "batch_size": (batch_size.FLAGS, batch_size.parse),
     "boundary": (boundary.FLAGS, boundary.parse),
     "concentration": (concentration.FLAGS, concentration.parse),
     "divergence": (divergence.FLAGS, divergence.parse),
+    "networks": (networks.FLAGS, networks.parse),
     "phase": (phase.FLAGS, phase.parse),
     "theorem_3_1": (theorem_3_1.FLAGS, lambda values: theorems.parse("with_replacement", values)),
     "theorem_3_3": (theorem_3_3.FLAGS, lambda values: theorems.parse("random_shuffling", values)),
@@ -32,4 +36,10 @@ def test_flagfiles_parse(path):
     for flag in flags:
         flags[flag].unparse()
     flags([name, f"--flagfile={path}"])
-    assert parse(flags.flag_values_dict()) is not None
+    values = flags.flag_values_dict()
+    if values.get("data_dir"):
+        # the files are not at hand: everything else is read before they are missed
+        with pytest.raises(ValueError, match=f"(curl|cannot read).*{values['data_dir']}"):
+            parse(values)
+    else:
+        assert parse(values) is not None

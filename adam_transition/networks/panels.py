@@ -1,0 +1,127 @@
+"""What the studies of networks share: a task, and training the networks of many panels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from adam_transition import store
+from adam_transition.networks import data, models, training
+from adam_transition.networks.training import GRID_DIMS, Grid, Recipe
+from adam_transition.simulate import Method
+
+CURVES = {"loss": "training loss", "accuracy": "share of training targets predicted"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network and its data set, by name."""
+
+    data: str
+    model: str
+    width: int | None = None
+    data_dir: str | None = None
+    num_samples: int | None = None
+
+    @property
+    def name(self) -> str:
+        """model/data, as in figures and coordinates."""
+        return f"{self.model}/{self.data}"
+
+    def load(self, dtype: str = "float32") -> tuple[models.Model, data.DataSet]:
+        """The network and its samples.
+
+        Raises:
+          ValueError: see `data.load` and `models.build`.
+        """
+        samples = data.load(
+            self.data,
+            data_dir=None if self.data_dir is None else Path(self.data_dir),
+            num_samples=self.num_samples,
+        )
+        return models.build(self.model, samples, width=self.width, dtype=dtype), samples
+
+
+class Conditions(NamedTuple):
+    """What all networks of a study share; see `training.Recipe`."""
+
+    method: Method
+    epsilon: float = 1e-8
+    evaluated: int = 2048
+    dtype: str = "float32"
+
+    def recipe(self, batch_size: int, num_steps: int, num_records: int, decays: int) -> Recipe:
+        """The recipe at a batch size and a number of steps.
+
+        Raises:
+          ValueError: see `training.Recipe`.
+        """
+        return Recipe(
+            batch_size, num_steps, num_records, decays, self.method, self.epsilon, self.evaluated
+        )
+
+
+class Panel(NamedTuple):
+    """The networks of one task and recipe; where their results go in the leading dimensions."""
+
+    region: Mapping[str, slice]
+    task: Task
+    recipe: Recipe
+
+
+def variables(leading: Sequence[str]) -> dict[str, store.Variable]:
+    """The curves, over the leading dimensions, the grid's, and the records."""
+    dims = (*leading, *GRID_DIMS, "record")
+    return {name: store.Variable(dims, np.float32, long) for name, long in CURVES.items()}
+
+
+def chunks(leading: Sequence[str]) -> dict[str, int]:
+    """Chunks so small that no two regions that are written share one."""
+    return dict.fromkeys((*leading, "learning_rate", "seed", "beta1"), 1)
+
+
+def coordinates(grid: Grid, more: Mapping[str, Any]) -> xr.Dataset:
+    """The grid's axes and others."""
+    symbols = {"learning_rate": "η0", "seed": "seed", "beta1": "β1", "beta2": "β2"}
+    axes = {
+        name: (name, np.array(getattr(grid, attribute)), {"long_name": symbols[name], "units": "1"})
+        for name, attribute in zip(
+            GRID_DIMS, ("learning_rate", "seeds", "beta1", "beta2"), strict=True
+        )
+    }
+    return xr.Dataset(coords={**more, **axes})
+
+
+def train_panels(
+    panels: Sequence[Panel], grid: Grid, conditions: Conditions, results: store.Store
+) -> None:
+    """Trains what the store lacks of every panel; a bar counts networks, on a terminal."""
+    size = int(np.prod(grid.shape))
+    with tqdm(total=size * len(panels), unit="network", disable=None, leave=False) as bar:
+        for panel in panels:
+            bar.set_description(f"{panel.task.name}, batch size {panel.recipe.batch_size}")
+            _train(panel, grid, conditions, results, bar)
+
+
+def _train(
+    panel: Panel, grid: Grid, conditions: Conditions, results: store.Store, bar: tqdm
+) -> None:
+    names = list(CURVES)
+
+    def is_done(region: Mapping[str, slice]) -> bool:
+        return results.is_complete({**panel.region, **region}, names)
+
+    def write(region: Mapping[str, slice], values: Mapping[str, np.ndarray]) -> None:
+        leading = (1,) * len(panel.region)
+        shaped = {name: value.reshape(*leading, *value.shape) for name, value in values.items()}
+        results.write({**panel.region, **region}, shaped)
+
+    model, samples = panel.task.load(conditions.dtype)
+    training.train_grid(
+        model, samples, grid, panel.recipe, write=write, is_done=is_done, dtype=conditions.dtype,
+        progress=bar,
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""What `experiments.networks` and `experiments.batch_size` share: flags of networks."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import common
+
+if TYPE_CHECKING:
+    from adam_transition.networks.panels import Conditions, Task
+    from adam_transition.networks.training import Grid
+
+
+def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
+    """The flags of either experiment."""
+    values = common.common_flags(name)
+    string = partial(flags.DEFINE_string, flag_values=values)
+    integer = partial(flags.DEFINE_integer, flag_values=values)
+    string("data_dir", None, "Folder of the files of mnist or cifar10; the file of text.")
+    integer("samples", None, "Training samples, the first so many; default: nearly all.", 1)
+    integer("width", None, "Hidden units or channels of the first layer; default: the model's.", 1)
+    string("sampling", "random_shuffling", "How samples are drawn.")
+    string("schedule", "inverse_sqrt_epoch", "Step sizes: eta0/sqrt(epoch), or constant.")
+    string("initialization", "bias_correction", "Initial moments.")
+    flags.DEFINE_float("epsilon", 1e-8, "epsilon of Adam.", 0, flag_values=values)
+    string("dtype", "float32", "float32 or float64.")
+    integer("seeds", seeds, "Seeds: initial parameters and order of the samples.", 1)
+    integer("evaluated", 2048, "Training samples on which the loss is measured, at most.", 1)
+    return values
+
+
+def parse_conditions(values: dict[str, Any]) -> "Conditions":
+    """What all networks share.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import adam, sampling
+    from adam_transition.networks.panels import Conditions
+    from adam_transition.simulate import Method
+
+    schedules = ("constant", "inverse_sqrt_epoch")
+    common.check_choices("sampling", [values["sampling"]], sampling.SAMPLINGS)
+    common.check_choices("schedule", [values["schedule"]], schedules)
+    common.check_choices("initialization", [values["initialization"]], adam.INITIALIZATIONS)
+    common.check_choices("dtype", [values["dtype"]], ("float32", "float64"))
+    method = Method(values["sampling"], values["schedule"], values["initialization"])
+    return Conditions(method, values["epsilon"], values["evaluated"], values["dtype"])
+
+
+def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
+    """A task from `model/data`.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition.networks import data, models
+    from adam_transition.networks.panels import Task
+
+    model, slash, samples = text.partition("/")
+    if not slash:
+        raise ValueError(f"--{flag}={text}: write model/data, for example mlp/digits")
+    common.check_choices(f"{flag}={text}: model", [model], models.MODELS)
+    common.check_choices(f"{flag}={text}: data", [samples], data.DATA_SETS)
+    return Task(samples, model, values["width"], values["data_dir"], values["samples"])
+
+
+def parse_grid(values: dict[str, Any], beta1: Iterable[float], beta2: Iterable[float]) -> "Grid":
+    """The grid of hyperparameters and seeds.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition.networks.training import Grid
+
+    rates = common.parse_list("learning_rate", values["learning_rate"], float)
+    if not all(0 < rate < float("inf") for rate in rates):
+        raise ValueError(f"--learning_rate={','.join(values['learning_rate'])}: must be above 0")
+    seeds = range(values["seed"], values["seed"] + values["seeds"])
+    return Grid(tuple(rates), tuple(seeds), tuple(map(float, beta1)), tuple(map(float, beta2)))

@@ -1,0 +1,139 @@
+"""`experiments.batch_size`: windows, laws and rules, from training and from planted curves."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from adam_transition import batch_size_claims, batch_size_study
+from adam_transition.batch_size_study import BUDGETS, TUNINGS
+from adam_transition.networks.training import GRID_DIMS
+from experiments import batch_size
+from tests import experiment
+
+SMALL = [
+    "--task=mlp/digits", "--samples=64", "--batch_size=1,4,32,full", "--epochs=4", "--steps=32",
+    "--learning_rate=0.003,0.03", "--beta2=0.1:0.9999:6:logit", "--seeds=3",
+]  # fmt: skip
+GUESS = math.log(10)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("batch_size")
+    assert experiment.run(batch_size, f"--out={out}", *SMALL) == 0
+    return out
+
+
+def test_data_set_claims_and_figures(finished):
+    dataset = xr.open_zarr(finished / "batch_size.zarr", consolidated=False).load()
+    assert dataset["loss"].dims == ("budget", "batch_size", *GRID_DIMS, "record")
+    assert dataset["batch_size"].values.tolist() == [1, 4, 32, 64]
+    # a quarter of 64 samples does not fill a batch of 32
+    missing = dataset["loss"].isnull().all(("record", *GRID_DIMS))
+    assert missing.sel(budget=BUDGETS[2]).values.tolist() == [False, False, True, True]
+    assert not missing.sel(budget=list(BUDGETS[:2])).any()
+    # at batch size 8 the two budgets would be one; here the second has more steps from 32 on
+    final = dataset["loss"].isel(record=-1).min("beta2").mean("seed").sel(batch_size=64)
+    assert (final.sel(budget=BUDGETS[1]) < final.sel(budget=BUDGETS[0])).all()
+    summary = json.loads((finished / "batch_size.json").read_text())
+    assert len(summary["claims"]) == 14
+    assert len(summary["rows"]) == 3 * 4 * 5
+    for name in ("batch_size", "batch_size_threshold"):
+        assert (finished / f"{name}.png").stat().st_size > 10_000
+
+
+def _planted(tmp_path, *, exponent=1.0, rate_exponent=-1.0, upper=0.0, quarter=1.0, floor=0.1):
+    """The study on curves whose threshold is 1 − β2* = 0.05 B^e (η0/0.01)^f / e^tolerance."""
+    arguments = [
+        "--task=mlp/digits", "--samples=256", "--batch_size=1,2,4,8", "--epochs=4", "--steps=4",
+        "--learning_rate=0.01,0.02,0.04", "--beta2=0.2:1-1e-5:60:logit", "--seeds=3",
+    ]  # fmt: skip
+    batch_size.FLAGS.unparse_flags()
+    for flag in batch_size.FLAGS:
+        batch_size.FLAGS[flag].unparse()
+    batch_size.FLAGS(["batch_size", *arguments])
+    study = batch_size.parse(batch_size.FLAGS.flag_values_dict())
+    plan = batch_size_study.plan(study)
+    results = batch_size_study.store.open_or_create(
+        tmp_path / "planted.zarr", coords=plan.coords, variables=plan.variables,
+        chunks=plan.chunks, identity={}, attrs={},
+    )  # fmt: skip
+    axes = {name: plan.coords[name] for name in ("batch_size", "learning_rate", "beta2", "seed")}
+    log_q = np.log(1 - axes["beta2"])
+    noise = 1 + 0.01 * (axes["seed"] - 1)
+    edge = 0.01 * axes["batch_size"] ** exponent * (axes["learning_rate"] / 0.01) ** rate_exponent
+    scale = xr.DataArray([1.0, 1.0, quarter], {"budget": list(BUDGETS)}, ("budget",))
+    rise = 3 * (log_q - np.log(edge * scale * noise)).clip(min=0) + upper * (
+        np.log(1e-3) - log_q
+    ).clip(min=0)
+    loss = (floor * np.exp(rise)).expand_dims(beta1=[0.9], record=plan.coords["record"].values)
+    dims = ("budget", "batch_size", *GRID_DIMS, "record")
+    values = loss.transpose(*dims).values.astype(np.float32)
+    results.write({}, {"loss": values, "accuracy": values})
+    for name in ("tuned_loss", "exponent", "rule"):
+        plan.parts[name](results)
+    return results.load()
+
+
+def _verdicts(dataset):
+    return {claim.id: claim.verdict for claim in batch_size_claims.batch_size_claims(dataset)}
+
+
+def test_planted_laws_are_found(tmp_path):
+    dataset = _planted(tmp_path, upper=0.05)
+    shift = math.exp(0.15 * math.log(GUESS / 0.1) / 3)  # from the edge to the level
+    low = dataset["low"].sel(budget=BUDGETS[0], tuning="η0 = 0.01").isel(seed=1).values
+    np.testing.assert_allclose(low, 0.01 * np.array([1, 2, 4, 8]) * shift, rtol=0.1)
+    exponents = dataset["exponent"].sel(budget=BUDGETS[0]).mean("seed").values
+    np.testing.assert_allclose(exponents, [1, -1], atol=0.03)
+    rule = dataset["rule"].sel(budget=BUDGETS[0], tuning="η0 = 0.01", rules="half-life").values
+    np.testing.assert_allclose(rule, low, rtol=0.15)
+    verdicts = _verdicts(dataset)
+    assert set(verdicts.values()) == {"reproduced", "beyond the paper"}
+
+
+@pytest.mark.parametrize(
+    ("planted", "ids"),
+    [
+        ({"exponent": -1.0}, {f"trend_equal_epochs_{t.replace(' ', '_')}" for t in TUNINGS[1:]}),
+        ({"exponent": -1.0}, {"trend_fixed_rate", "linear_in_batch"}),
+        ({"exponent": 2.0}, {"linear_in_batch", "half_life_rule", "noise_scale"}),
+        ({"rate_exponent": 0.5}, {"learning_rate", "noise_scale"}),
+        ({"quarter": 4.0}, {"batch_size_not_n"}),
+    ],
+)
+def test_planted_opposites_are_not_reproduced(tmp_path, planted, ids):
+    verdicts = _verdicts(_planted(tmp_path, **planted))
+    assert {id_: verdicts[id_] for id_ in ids} == dict.fromkeys(ids, "not reproduced")
+
+
+def test_without_a_transient_there_is_no_optimum(tmp_path):
+    verdicts = _verdicts(_planted(tmp_path, upper=-0.05))
+    assert verdicts["interior_optimum_smallest"] == "not reproduced"
+
+
+def test_rows_hold_intervals_and_gaps(finished):
+    for row in json.loads((finished / "batch_size.json").read_text())["rows"]:
+        if row["beta2_star"] is not None:
+            low, high = row["beta2_star_interval"]
+            assert 0 <= low <= row["beta2_star"] <= high < 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--task=mlp/svhn"], "data=svhn: allowed are"),
+        (["--batch_size=1,7"], "--batch_size=7: must divide the 3840 samples of mlp/mnist1d"),
+        (["--batch_size=full,3840"], "needs one or more different entries"),
+        (["--batch_size=two"], "--batch_size: 'two' is not a number"),
+        (["--steps=641"], "--steps=641: not a multiple of 16 records"),
+        (["--beta1=0.5,0.9"], "--beta1=0.5,0.9: needs one value"),
+        (["--beta2=0.5,0.9"], "--beta2=0.5,0.9: a threshold needs three or more values"),
+        (["--samples=9999"], "--samples=9999: data=mnist1d has 4000"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
+    experiment.assert_refused(batch_size, tmp_path / "out", capsys, args, message)
