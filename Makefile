@@ -21,6 +21,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.simulation
 	$(RUN) -m benchmarks.drift
 	$(RUN) -m benchmarks.monitor
+	$(RUN) -m benchmarks.networks
 
 # Resolves the newest packages that pyproject.toml allows; commit the result.
 lock: $(STAMP)

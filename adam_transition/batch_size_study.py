@@ -1,7 +1,8 @@
 """The data set behind `experiments.batch_size`: which β2 a batch size needs, and which is too much.
 
-Three budgets: equal epochs; equal steps; and a quarter of the samples for as many steps as with
-equal epochs, which tells the batch size B from the number of mini-batches n = N/B.
+Four budgets: equal epochs; equal steps, also without bias correction (the paper's Algorithm 1 with
+m = v = 0, where the transient of a large β2 is felt); and a quarter of the samples for as many
+steps as with equal epochs, which tells the batch size B from the number of mini-batches n = N/B.
 """
 
 import math
@@ -18,7 +19,13 @@ from adam_transition.store import Variable
 from adam_transition.studies import Plan
 
 LEADING = ("budget", "batch_size")
-BUDGETS = ("equal epochs", "equal steps", "a quarter of the samples")
+BUDGETS = (
+    "equal epochs",
+    "equal steps",
+    "equal steps, no bias correction",
+    "a quarter of the samples",
+)
+EQUAL_STEPS, QUARTER = BUDGETS[1:3], BUDGETS[3]
 TUNINGS = ("per cell", "per batch size", "for all batch sizes")
 """The learning rate is the best for each (B, β2), for each B, or one for all B; or fixed."""
 RULES = ("half-life", "SDE", "clipped")
@@ -43,12 +50,15 @@ class BatchSizeStudy:
         Raises:
           ValueError: see `training.Recipe`.
         """
-        steps = self.num_epochs * self.num_samples // batch_size
-        if budget == "equal steps":
+        conditions, steps = self.conditions, self.num_epochs * self.num_samples // batch_size
+        if budget in EQUAL_STEPS:
             steps = self.num_steps
-        elif budget == BUDGETS[2] and self.num_samples // 4 % batch_size:
+        if budget == EQUAL_STEPS[1]:
+            method = conditions.method._replace(initialization="zero")
+            conditions = conditions._replace(method=method)
+        if budget == QUARTER and self.num_samples // 4 % batch_size:
             return None
-        return self.conditions.recipe(batch_size, steps, self.num_epochs, self.num_epochs)
+        return conditions.recipe(batch_size, steps, self.num_epochs, self.num_epochs)
 
     def check(self) -> None:
         """Tries every recipe.
@@ -131,7 +141,7 @@ def _train(study: BatchSizeStudy, results: store.Store) -> None:
                 missing = np.full(shape, np.nan, np.float32)
                 results.write(region, dict.fromkeys(panels.CURVES, missing))
             else:
-                task = quarter if budget == BUDGETS[2] else study.task
+                task = quarter if budget == QUARTER else study.task
                 wanted.append(Panel(region, task, recipe))
     panels.train_panels(wanted, study.grid, study.conditions, results)
 

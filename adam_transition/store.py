@@ -167,9 +167,9 @@ def open_or_create(
                 return Store(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        coords.assign_attrs({**attrs, _IDENTITY: json.dumps(wanted)}).to_zarr(
-            draft, zarr_format=3, consolidated=False, mode="w"
-        )
+        labelled = coords.assign_attrs({**attrs, _IDENTITY: json.dumps(wanted)})
+        with zarr.config.set({"array.write_empty_chunks": True}):  # a coordinate may be all zeros
+            labelled.to_zarr(draft, zarr_format=3, consolidated=False, mode="w")
         group = zarr.open_group(draft, mode="r+")
         for name, variable in variables.items():
             shape = tuple(coords.sizes[dim] for dim in variable.dims)

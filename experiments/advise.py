@@ -2,15 +2,23 @@
 
 Example:
     python -m experiments.advise --batch_size=512 --beta1=0.9 --beta2=0.95 --new_batch_size=16
+
+With the results of experiments.batch_size, also how the probe and the rules do on its networks:
+    python -m experiments.advise --results=out/batch_size
 """
 
+import json
 import sys
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import common
+from experiments import batch_size, common
+
+if TYPE_CHECKING:
+    from adam_transition.advise_study import AdviseStudy
 
 FLAGS = common.common_flags("advise")
 _float = partial(flags.DEFINE_float, flag_values=FLAGS)
@@ -20,11 +28,17 @@ _float("beta1", 0.9, "beta1 of the setting that works, in [0, 1).")
 _float("beta2", 0.999, "beta2 of the setting that works, in [0, 1).")
 _float("new_batch_size", 16, "Batch size to move to, in the same unit.")
 _float("floor", 0.95, "Least beta2 of the clipped rule.")
+flags.DEFINE_string(
+    "results", None, "Folder of a finished experiments.batch_size.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "probed_seeds", 3, "Networks probed at each batch size, with --results.", 1, flag_values=FLAGS
+)
 _float("ceiling", 0.9999, "Greatest beta2 of the clipped rule.")
 
 
 def main(values: dict[str, Any]) -> None:
-    """Flags → the table of rules, printed and in advise.json."""
+    """Flags → the table of rules, printed and in advise.json; and the probe beside training."""
     from adam_transition.advise import Setting, advise, half_life
 
     known = Setting(values["batch_size"], values["beta1"], values["beta2"])
@@ -60,7 +74,47 @@ def main(values: dict[str, Any]) -> None:
             )
         for one in found:
             print(f"{one.rule}: {'; '.join(one.steps)}.")
-    common.write_summary("advise", values, [], [], rows=rows)
+    if values["results"] is None:
+        common.write_summary("advise", values, [], [], rows=rows)
+        return
+
+    from adam_transition import advise_study, figures
+
+    study = parse_results(values)
+    common.run_study(
+        "advise",
+        values,
+        advise_study.plan(study),
+        figures={"advise": figures.probe_and_training},
+        claims=advise_study.advise_claims,
+        more=lambda dataset: {"rows": rows, "networks": advise_study.rows(dataset)},
+        attrs={"learning_rate": study.tuning},
+    )
+
+
+def parse_results(values: dict[str, Any]) -> "AdviseStudy":
+    """The networks of a finished experiments.batch_size.
+
+    Raises:
+      ValueError: naming the flag, its value and what is wrong.
+    """
+    from adam_transition.advise_study import AdviseStudy
+    from adam_transition.store import Store, StoreError
+
+    path = Path(values["results"]) / "batch_size.zarr"
+    try:
+        if not path.exists():
+            raise ValueError(f"no {path.name} in it; run experiments.batch_size first")
+        trained = Store(path).load()
+        if "exponent" not in trained or trained.attrs.get("experiment") != "batch_size":
+            raise ValueError(f"{path.name} is not finished; run experiments.batch_size again")
+        study = batch_size.parse(json.loads(trained.attrs["flags"]))
+        found = AdviseStudy(trained, study, min(values["probed_seeds"], len(study.grid.seeds)))
+        if not found.measured.sizes["batch_size"]:
+            raise ValueError("no batch size has a threshold")
+    except (StoreError, ValueError) as error:
+        raise ValueError(f"--results={values['results']}: {error}") from None
+    return found
 
 
 if __name__ == "__main__":

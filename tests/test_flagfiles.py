@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments import (
+    advise,
     batch_size,
     boundary,
     concentration,
@@ -17,6 +18,7 @@ from experiments import (
 )
 
 PARSERS = {
+    "advise": (advise.FLAGS, advise.parse_results),
     "batch_size": (batch_size.FLAGS, batch_size.parse),
     "boundary": (boundary.FLAGS, boundary.parse),
     "concentration": (concentration.FLAGS, concentration.parse),
@@ -41,5 +43,8 @@ def test_flagfiles_parse(path):
         # the files are not at hand: everything else is read before they are missed
         with pytest.raises(ValueError, match=f"(curl|cannot read).*{values['data_dir']}"):
             parse(values)
+    elif values.get("results"):
+        with pytest.raises(ValueError, match=f"{values['results']}: no batch_size.zarr"):
+            parse({**values, "results": f"missing/{values['results']}"})
     else:
         assert parse(values) is not None

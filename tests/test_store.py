@@ -19,6 +19,7 @@ def _create(path, identity=IDENTITY, resume=True, chunks=None):
         coords={
             "scheme": ("scheme", np.array(["cyclic", "other"], dtype=object)),
             "beta1": ("beta1", np.linspace(0, 0.9, 10), {"long_name": "β1"}),
+            "seed": ("seed", np.array([0])),  # zeros only, zarr's fill value
         }
     )
     variables = {

@@ -1,5 +1,6 @@
 """Figures: a data set in, a matplotlib figure out. Nothing is computed here."""
 
+from adam_transition.figures.advise import probe_and_training
 from adam_transition.figures.batch_size import batch_size_planes, batch_size_threshold
 from adam_transition.figures.boundary import boundary_curves, boundary_scaling
 from adam_transition.figures.common import COLOURS, TITLES, style
@@ -36,6 +37,7 @@ __all__ = [
     "network_planes",
     "network_spikes",
     "phase_diagram",
+    "probe_and_training",
     "style",
     "theorem_conditions",
     "theorem_neighbourhood",

@@ -20,11 +20,11 @@ def batch_size_planes(dataset: xr.Dataset) -> Figure:
     """Late training loss over (batch size, β2), a panel for each budget, with the good window."""
     with style():
         figure, axes = plt.subplots(
-            1, dataset.sizes["budget"], figsize=(7, 2.8), sharey=True, layout="constrained"
+            2, 2, figsize=(7, 5.2), sharex=True, sharey=True, layout="constrained"
         )
         q = 1 - dataset["beta2"].values
         sizes = dataset["batch_size"].values
-        for ax, budget in zip(axes, dataset["budget"].values, strict=True):
+        for ax, budget in zip(axes.flat, dataset["budget"].values, strict=True):
             one = dataset.sel(budget=budget)
             tuned = one["tuned_loss"].transpose("beta2", "batch_size", "seed")
             loss = np.exp(outcomes.log_mean(tuned.values))
@@ -39,13 +39,16 @@ def batch_size_planes(dataset: xr.Dataset) -> Figure:
                 line = _inside(one[edge].sel(tuning=_TUNING))
                 ax.plot(np.arange(len(sizes)), line, "o-", color="white", ms=3)
             ax.axhline(1 - float(dataset["beta1"][0]) ** 2, color="black", ls="--")
-            ax.set(yscale="log", ylim=(q.max(), q.min()), title=budget, xlabel="batch size $B$")
+            ax.set(yscale="log", ylim=(q.max(), q.min()), title=budget)
             ax.set_xticks(np.arange(len(sizes)), [str(size) for size in sizes], rotation=45)
             ticks = np.geomspace(low, high, 4)
             bar = figure.colorbar(mesh, ax=ax, extend="max", format="%.2g", ticks=ticks, pad=0.02)
             bar.ax.minorticks_off()
-        bar.set_label("training loss")
-        axes[0].set_ylabel(r"$1 - \beta_2$")
+            bar.set_label("training loss")
+        for ax in axes[1]:
+            ax.set_xlabel("batch size $B$")
+        for ax in axes[:, 0]:
+            ax.set_ylabel(r"$1 - \beta_2$")
         drawn = [
             plt.Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$"),
             plt.Line2D([], [], color="0.75", marker="o", ms=3, label="window of good β2 (white)"),
@@ -75,14 +78,21 @@ def batch_size_threshold(dataset: xr.Dataset) -> Figure:
                 axes[1, 0], one, COLOURS[(i + len(_TUNED)) % 7], name, scale=1 / rate, line=""
             )
         for i, budget in enumerate(budgets):
-            _thresholds(axes[1, 1], dataset.sel(budget=budget, tuning=widest), COLOURS[i], budget)
+            one = dataset.sel(budget=budget, tuning=widest)
+            _thresholds(axes[1, 1], one, COLOURS[i], budget)
+            axes[1, 1].plot(one["batch_size"], _inside(one["high"]), "s:", ms=3, color=COLOURS[i])
+        axes[1, 1].plot([], [], "s:", ms=3, color="0.4", label="upper edge")
         titles = (f"{widest}, equal epochs", "equal epochs", "equal epochs", widest)
         q = 1 - dataset["beta2"].values
         for ax, title in zip(axes.flat, titles, strict=True):
             ax.axhline(1 - float(dataset["beta1"][0]) ** 2, color="black", ls="--", lw=0.8)
-            ax.set(xscale="log", yscale="log", xlabel="batch size $B$", title=_symbol(title))
-            ax.set_ylim(q.max(), q.min())
-            ax.legend(frameon=False, loc="upper right", fontsize=6)
+            ends = dataset["batch_size"].values[[0, -1]] * np.array([0.8, 1.25])
+            if ax is axes[1, 0]:
+                ends = ends / dataset["learning_rate"].values[[-1, 0]]
+            ax.set(xlim=ends, ylim=(q.max(), q.min()), xlabel="batch size $B$")
+            ax.set(xscale="log", yscale="log", title=_symbol(title))
+            last = ax is axes[1, 1]
+            ax.legend(frameon=False, loc="center right" if last else "upper right", fontsize=6)
         axes[1, 0].set_xlabel(r"$B / \eta_0$")
         for ax in axes[:, 0]:
             ax.set_ylabel(r"$1 - \beta_2^*$")
@@ -109,7 +119,7 @@ def _thresholds(
 ) -> None:
     low, interior = one["low"].transpose("batch_size", "seed"), one["interior"].values
     q, x = _inside(low), scale * one["batch_size"].values
-    spread = np.nan_to_num(np.stack([q - low.min("seed"), low.max("seed") - q]), posinf=0)
+    spread = np.nan_to_num(np.stack([q - low.min("seed"), low.max("seed") - q]), posinf=0).clip(0)
     ax.errorbar(x, q, spread, lw=1, ls=line, color=colour, label=_symbol(label))
     ax.plot(x[interior], q[interior], "o", ms=4, color=colour)
     ax.plot(x[~interior], q[~interior], "o", ms=4, mfc="white", color=colour)

@@ -121,11 +121,16 @@ def _planes(dataset: xr.Dataset) -> tuple[Figure, Any]:
 def _mesh(ax: Axes, one: xr.Dataset, values: np.ndarray, norm: LogNorm | BoundaryNorm) -> QuadMesh:
     beta1, q = one["beta1"].values, 1 - one["beta2"].values
     mesh = ax.pcolormesh(
-        _edges(beta1), np.exp(_edges(np.log(q))), values, norm=norm, cmap="viridis", rasterized=True
+        _edges(beta1).clip(0, 1),
+        np.exp(_edges(np.log(q))),
+        values,
+        norm=norm,
+        cmap="viridis",
+        rasterized=True,
     )
     fine = np.linspace(0, 0.99999, 2000)
     ax.plot(fine, 1 - fine**2, color="black", ls="--")
-    ax.set_xlim(*_edges(beta1)[[0, -1]])
+    ax.set_xlim(*_edges(beta1).clip(0, 1)[[0, -1]])
     ax.set_ylim(*np.exp(_edges(np.log(q)))[[0, -1]])
     return mesh
 

@@ -198,8 +198,8 @@ def convolution_by_taps(
 ) -> Array:
     """`jax.lax.conv_general_dilated` for channels last, as one matrix product over shifted inputs.
 
-    Under `vmap` over kernels the library's convolution becomes a grouped one, which CPUs run 4 to
-    8 times slower than this (`benchmarks/networks.py`).
+    Under `vmap` over kernels the library's convolution becomes a grouped one, which CPUs run 3 to
+    5 times slower than this (`benchmarks/networks.py`).
     """
     sizes, channels = kernel.shape[:-2], kernel.shape[-1]
     if isinstance(padding, str):
