@@ -51,8 +51,8 @@ def spikes(loss: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:
 
 
 def log(late: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Logarithm of a late loss, which may have rounded to 0."""
-    return np.log(np.maximum(late, 1e-30))
+    """Logarithm of a late loss; what float32 rounds to 0 counts as 1e-7, its resolution."""
+    return np.log(np.maximum(late, 1e-7))
 
 
 def log_mean(late: Float[np.ndarray, "... S"]) -> Float[np.ndarray, "..."]:
