@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 
 from adam_transition import network_claims
-from adam_transition.networks import data, outcomes, panels
+from adam_transition.networks import outcomes, panels
 from experiments import networks
-from tests import experiment
+from tests import experiment, files
 
 SMALL = [
     "--samples=256", "--batch_size=1,16", "--epochs=4", "--learning_rate=0.003,0.03",
@@ -95,42 +95,18 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
         np.testing.assert_array_equal(one[name], other[name])
 
 
-def _mnist(folder):
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (64, 8, 8)), rng.integers(0, 10, 64)
-    for name, values in zip(data._MNIST_FILES, (images, labels), strict=True):
-        header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
-        (folder / name).write_bytes(header + values.astype(np.uint8).tobytes())
-    return folder
-
-
-def _cifar10(folder):
-    rng = np.random.default_rng(0)
-    for name in data._CIFAR_FILES:
-        records = rng.integers(0, 256, (8, 3073)).astype(np.uint8)
-        records[:, 0] %= 10
-        (folder / name).write_bytes(records.tobytes())
-    return folder
-
-
-def _text(folder):
-    path = folder / "text.txt"
-    path.write_text("the quick brown fox jumps over the lazy dog. " * 40, encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize(
-    ("flagfile", "files", "more"),
+    ("flagfile", "make", "more"),
     [
-        ("networks_mnist_gpu", _mnist, ["--samples=64", "--batch_size=1,16"]),
-        ("networks_cifar10_gpu", _cifar10, ["--samples=8", "--batch_size=4", "--width=4"]),
-        ("networks_text_gpu", _text, ["--samples=16", "--batch_size=4,8", "--width=8"]),
+        ("networks_mnist_gpu", files.mnist, ["--samples=64", "--batch_size=1,16"]),
+        ("networks_cifar10_gpu", files.cifar10, ["--samples=8", "--batch_size=4", "--width=4"]),
+        ("networks_text_gpu", files.text, ["--samples=16", "--batch_size=4,8", "--width=8"]),
         ("networks_markov", None, ["--samples=16", "--batch_size=2,8", "--width=8"]),
     ],
 )
-def test_flagfiles_run_at_reduced_size(tmp_path, flagfile, files, more):
-    if files is not None:
-        more = [*more, f"--data_dir={files(tmp_path)}"]
+def test_flagfiles_run_at_reduced_size(tmp_path, flagfile, make, more):
+    if make is not None:
+        more = [*more, f"--data_dir={make(tmp_path)}"]
     out = tmp_path / "out"
     arguments = [
         f"--flagfile=experiments/flagfiles/{flagfile}.flags", f"--out={out}", "--epochs=1",
