@@ -58,11 +58,6 @@ class Recipe:
                 f"steps={self.num_steps}: at batch size {self.batch_size} more than 2^31 samples"
             )
 
-    @property
-    def record_steps(self) -> Int[np.ndarray, " R"]:
-        """Updates made at each record."""
-        return np.arange(1, self.num_records + 1) * (self.num_steps // self.num_records)
-
 
 class Curves(NamedTuple):
     """Training loss and accuracy at R records; what is not finite stays so."""

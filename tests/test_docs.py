@@ -1,0 +1,14 @@
+"""The documentation's scripts run as they are written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("page", sorted(Path("docs").glob("*.md")), ids=str)
+def test_the_scripts_of_a_page_run(page, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    exec(compile("\n".join(blocks), page, "exec"), {"__name__": "page"})
+    assert "nan" not in capsys.readouterr().out
