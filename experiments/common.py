@@ -263,9 +263,12 @@ def write_summary(
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
     """Saves a figure as .png and .pdf; returns the paths."""
+    from adam_transition.figures import style
+
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    for path in paths:
-        figure.savefig(path)
+    with style():  # resolution and fonts are read when a figure is saved
+        for path in paths:
+            figure.savefig(path)
     return paths
 
 

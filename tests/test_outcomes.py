@@ -86,9 +86,13 @@ def test_statistics_over_seeds():
     assert math.isnan(outcomes.mean(np.array([1.0])).half_width)
     x = np.array([1.0, 2, 4, 8])
     y = np.stack([3 * x**1.5, x**0.5])
-    used = np.array([True, True, True, False])
-    np.testing.assert_allclose(outcomes.slopes(x, y, used), [1.5, 0.5])
-    assert np.isnan(outcomes.slopes(x, y, x > 2)).all()
+    np.testing.assert_allclose(outcomes.exponents(x[:, None], y), [[1.5, 0.5]])
+    assert np.isnan(outcomes.exponents(x[2:, None], y[:, 2:])).all()  # as many points as unknowns
+    z = np.array([1.0, 3, 3, 9])
+    both = np.stack([x**1.5 / z, x * z**0.25])
+    found = outcomes.exponents(np.stack([x, z], 1), both)
+    np.testing.assert_allclose(found, [[1.5, 1], [-1, 0.25]])
+    assert np.isnan(outcomes.exponents(np.stack([x, x**2], 1), both)).all()  # the same direction
     censored = np.array([[1.0, 2, np.inf, np.inf], [np.nan, 3, 2, 1], [np.nan, np.nan, 1, 2]])
     tau = outcomes.trend(x, censored)
     assert tau[0] == pytest.approx(5 / math.sqrt(6 * 5))  # tau-b: one pair of six is tied

@@ -150,6 +150,9 @@ def test_random_cells_and_a_list_of_a(tmp_path):
     assert dataset["beta1"].dims == ("n", "sample")
     assert len(np.unique(dataset["beta2"])) == 60
     assert (tmp_path / "phase.png").stat().st_size > 10_000
+    pdf = (tmp_path / "phase.pdf").read_bytes()
+    assert b"/CIDFontType2" in pdf  # embedded whole, as journals ask
+    assert b"/Type3" not in pdf
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 """Figure of `experiments.advise --results`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from adam_transition.figures.common import COLOURS, style
+from adam_transition.figures.common import COLOURS, style, subplots
 from adam_transition.networks import outcomes
 
 
@@ -15,7 +14,7 @@ def probe_and_training(dataset: xr.Dataset) -> Figure:
     Marks on the curves of the right panels: the threshold of training.
     """
     with style():
-        figure, (left, *rest) = plt.subplots(1, 3, figsize=(7, 2.9), layout="constrained")
+        figure, (left, *rest) = subplots(1, 3, figsize=(7, 2.9))
         sizes = dataset["batch_size"].values
         low = dataset["measured"].transpose("batch_size", "trained_seed").values
         mean = outcomes.geometric_mean(low)

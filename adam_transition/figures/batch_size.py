@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from adam_transition.figures.common import COLOURS, style
+from adam_transition.figures.common import COLOURS, style, subplots
 from adam_transition.networks import outcomes
 
 _TUNING = "per cell"
@@ -19,9 +19,7 @@ _TUNED = ("per cell", "for all batch sizes")
 def batch_size_planes(dataset: xr.Dataset) -> Figure:
     """Late training loss over (batch size, β2), a panel for each budget, with the good window."""
     with style():
-        figure, axes = plt.subplots(
-            2, 2, figsize=(7, 5.2), sharex=True, sharey=True, layout="constrained"
-        )
+        figure, axes = subplots(2, 2, figsize=(7, 5.2), sharex=True, sharey=True)
         q = 1 - dataset["beta2"].values
         sizes = dataset["batch_size"].values
         for ax, budget in zip(axes.flat, dataset["budget"].values, strict=True):
@@ -50,8 +48,8 @@ def batch_size_planes(dataset: xr.Dataset) -> Figure:
         for ax in axes[:, 0]:
             ax.set_ylabel(r"$1 - \beta_2$")
         drawn = [
-            plt.Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$"),
-            plt.Line2D([], [], color="0.75", marker="o", ms=3, label="window of good β2 (white)"),
+            Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$"),
+            Line2D([], [], color="0.75", marker="o", ms=3, label="window of good β2 (white)"),
         ]
         figure.legend(handles=drawn, loc="outside upper right", ncols=2, frameon=False)
         return figure
@@ -64,7 +62,7 @@ def batch_size_threshold(dataset: xr.Dataset) -> Figure:
     is learnt.
     """
     with style():
-        figure, axes = plt.subplots(2, 2, figsize=(7, 5.6), sharey=True, layout="constrained")
+        figure, axes = subplots(2, 2, figsize=(7, 5.6), sharey=True)
         budgets = dataset["budget"].values
         widest = dataset["tuning"].values[dataset["widest"].values].item()
         fixed = dataset["tuning"].values[-dataset.sizes["learning_rate"] :]

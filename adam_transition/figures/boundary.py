@@ -1,20 +1,17 @@
 """Figures of `experiments.boundary`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from adam_transition.figures.common import COLOURS, TITLES, style
+from adam_transition.figures.common import COLOURS, TITLES, style, subplots
 
 
 def boundary_curves(dataset: xr.Dataset) -> Figure:
     """The boundary D = 0 in the (β1, β2) plane, a panel for each sampling scheme."""
     with style():
         schemes = dataset["sampling"].values
-        figure, axes = plt.subplots(
-            1, len(schemes), figsize=(7, 2.9), sharey=True, squeeze=False, layout="constrained"
-        )
+        figure, axes = subplots(1, len(schemes), figsize=(7, 2.9), sharey=True, squeeze=False)
         beta2 = np.linspace(0, 1, 400)
         for i, ax in enumerate(axes[0]):
             for j, n in enumerate(dataset["n"].values):
@@ -31,7 +28,7 @@ def boundary_curves(dataset: xr.Dataset) -> Figure:
 def boundary_scaling(dataset: xr.Dataset) -> Figure:
     """1 − β2* at β1 = 0 against n, and against D1 at fixed n, with the first-order laws."""
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), layout="constrained")
+        figure, (left, right) = subplots(1, 2, figsize=(7, 3.5))
         n = dataset["scaling_n"].values
         for values, colour, label in zip(
             dataset["scaling"].values,

@@ -1,11 +1,10 @@
 """Figures of `experiments.concentration`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from adam_transition.figures.common import COLOURS, TITLES, style
+from adam_transition.figures.common import COLOURS, TITLES, style, subplots
 
 _LEAST = 1e-4
 
@@ -13,7 +12,7 @@ _LEAST = 1e-4
 def concentration(dataset: xr.Dataset) -> Figure:
     """How far √(E v/v) strays beside the lemma's band; its failures beside those allowed."""
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
+        figure, (left, right) = subplots(1, 2, figsize=(7, 3.4))
         for i, n in enumerate(dataset["n"].values):
             # one δ, the largest: each has a band of its own
             one = dataset.isel(n=i, delta=0).sortby("beta2")
@@ -48,7 +47,7 @@ def concentration(dataset: xr.Dataset) -> Figure:
 def direction(dataset: xr.Dataset) -> Figure:
     """E[m/√v] against β2: in one dimension, its cosine, and how many signs are wrong in many."""
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), sharex=True, layout="constrained")
+        figure, axes = subplots(1, 3, figsize=(7, 2.7), sharex=True)
         q = 1 - dataset["direction_beta2"].values
         schemes = dataset["sampling"].values
         for i, n in enumerate(dataset["n"].values):

@@ -1,14 +1,14 @@
 """Figures of `experiments.divergence`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from adam_transition.figures.common import COLOURS, TITLES, small_multiples, style
+from adam_transition.figures.common import COLOURS, TITLES, small_multiples, style, subplots
 
 _MEMBERS = (r"$a = 1/(n-1)^2$", r"$D_1 = 2n^2$")
 _PROVEN = "0.85"
@@ -35,11 +35,11 @@ def divergence_regions(dataset: xr.Dataset) -> Figure:
             ax.set_xlabel(r"$\beta_1$")
         handles: list[Artist] = [Patch(color=_PROVEN, label="proven, every order")]
         handles += [
-            plt.Line2D([], [], color=COLOURS[k % 7], label=TITLES[scheme])
+            Line2D([], [], color=COLOURS[k % 7], label=TITLES[scheme])
             for k, scheme in enumerate(dataset["sampling"].values)
         ]
         handles.append(
-            plt.Line2D([], [], color="k", ls="--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
+            Line2D([], [], color="k", ls="--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
         )
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
         return figure
@@ -48,7 +48,7 @@ def divergence_regions(dataset: xr.Dataset) -> Figure:
 def divergence_areas(dataset: xr.Dataset) -> Figure:
     """Area of divergence in [0, 1)², and what is missing to 1, against n."""
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
+        figure, (left, right) = subplots(1, 2, figsize=(7, 2.7))
         n = dataset["area_n"].values
         for i, name in enumerate(_MEMBERS):
             for j, (marker, region) in enumerate((("-", "proven, every order"), ("o", "cyclic"))):
@@ -89,7 +89,7 @@ def divergence_trajectories(dataset: xr.Dataset) -> Figure:
         handles, _ = axes[0, 0].get_legend_handles_labels()
         handles = handles[: dataset.sizes["sampling"]]
         handles += [
-            plt.Line2D([], [], color="k", ls=line, label=f"$x_0 = {float(x0):g}$")
+            Line2D([], [], color="k", ls=line, label=f"$x_0 = {float(x0):g}$")
             for line, x0 in zip(("-", "--"), dataset["start"].values, strict=True)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
@@ -99,7 +99,7 @@ def divergence_trajectories(dataset: xr.Dataset) -> Figure:
 def divergence_d1(dataset: xr.Dataset) -> Figure:
     """The least D1 on which Adam diverges against β2, and on which Sign-SGD does against n."""
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
+        figure, (left, right) = subplots(1, 2, figsize=(7, 3.2))
         dataset = dataset.sortby("d1_beta2")
         beta2 = dataset["d1_beta2"].values
         for i, n in enumerate(dataset["d1_n"].values):
@@ -109,11 +109,11 @@ def divergence_d1(dataset: xr.Dataset) -> Figure:
         left.axhline(1, color="0.3", ls=":", lw=0.8)
         left.set(xlabel=r"$\beta_2$", ylabel=r"least $D_1/(2n^2)$ found", xlim=(0, 1))
         handles = [
-            plt.Line2D([], [], color=COLOURS[i % 7], label=f"$n = {n}$")
+            Line2D([], [], color=COLOURS[i % 7], label=f"$n = {n}$")
             for i, n in enumerate(dataset["d1_n"].values)
         ]
         handles += [
-            plt.Line2D([], [], color="k", marker=line[0], ls=line[1:], ms=3,
+            Line2D([], [], color="k", marker=line[0], ls=line[1:], ms=3,
                        label=rf"$\beta_1 = {float(beta1):g}$")
             for beta1, line in zip(dataset["d1_beta1"].values, ("o-", "s--", "^:", "v-."))
         ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -10,8 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from adam_transition.figures.common import COLOURS, style
+from adam_transition.figures.common import COLOURS, style, subplots
 
 _CURVES = ((0.0, 0.05), (0.9, 0.5), (0.9, 0.9), (0.9, 0.99), (0.9, 0.999), (0.9, 0.99999))
 
@@ -37,8 +37,8 @@ def network_planes(dataset: xr.Dataset) -> Figure:
                 )  # fmt: skip
             figure.colorbar(colours, ax=axes[i, j], label="training loss", extend="max")
         drawn = [
-            plt.Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$"),
-            plt.Line2D([], [], color="0.75", lw=2, label="edge of the good cells (white)"),
+            Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$"),
+            Line2D([], [], color="0.75", lw=2, label="edge of the good cells (white)"),
         ]
         figure.legend(handles=drawn, loc="outside upper right", ncols=2, frameon=False)
         return figure
@@ -65,9 +65,9 @@ def network_curves(dataset: xr.Dataset) -> Figure:
     with style():
         tasks, sizes = dataset.sizes["task"], dataset.sizes["batch_size"]
         axes: Any
-        figure, axes = plt.subplots(
+        figure, axes = subplots(
             tasks, sizes, figsize=(0.8 + 3.1 * sizes, 0.7 + 2.2 * tasks), squeeze=False,
-            sharex=True, sharey="row", layout="constrained",
+            sharex=True, sharey="row",
         )  # fmt: skip
         for i, j in np.ndindex(axes.shape):
             one = dataset.isel(task=i, batch_size=j)
@@ -100,9 +100,9 @@ def network_curves(dataset: xr.Dataset) -> Figure:
 def _planes(dataset: xr.Dataset) -> tuple[Figure, Any]:
     tasks, sizes = dataset.sizes["task"], dataset.sizes["batch_size"]
     axes: Any
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         tasks, sizes, figsize=(0.8 + 3.1 * sizes, 0.7 + 2.3 * tasks), squeeze=False, sharex=True,
-        sharey=True, layout="constrained",
+        sharey=True,
     )  # fmt: skip
     for i, j in np.ndindex(axes.shape):
         one = dataset.isel(task=i, batch_size=j)

@@ -1,13 +1,13 @@
 """Figures of `experiments.phase`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from adam_transition.figures.common import COLOURS, TITLES, small_multiples, style
+from adam_transition.figures.common import COLOURS, TITLES, small_multiples, style, subplots
 
 
 def phase_diagram(dataset: xr.Dataset) -> Figure:
@@ -58,18 +58,16 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
                 axes[i, j].contour(x, y, drift, levels=[0], colors="white", linewidths=1.2)
     _label(dataset, axes, r"$\beta_1$", r"$\beta_2$")
     figure.colorbar(mesh, ax=axes, label=r"$|x_T - x^*|$", shrink=0.8, pad=0.01, extend="both")
-    drawn = [plt.Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$")]
+    drawn = [Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$")]
     if "drift" in dataset:
-        drawn.append(plt.Line2D([], [], color="0.75", lw=2, label="$D = 0$ (white)"))
+        drawn.append(Line2D([], [], color="0.75", lw=2, label="$D = 0$ (white)"))
     figure.legend(handles=drawn, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
 def _scatter(dataset: xr.Dataset) -> Figure:
     schemes = dataset["sampling"].values
-    figure, axes = plt.subplots(
-        1, len(schemes), figsize=(7, 2.8), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, axes = subplots(1, len(schemes), figsize=(7, 2.8), sharey=True, squeeze=False)
     n = np.broadcast_to(dataset["n"].values[:, None], dataset["beta1"].shape)
     for ax, scheme in zip(axes[0], schemes, strict=True):
         diverged = dataset["diverged"].sel(sampling=scheme).values

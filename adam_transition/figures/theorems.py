@@ -1,12 +1,11 @@
 """Figures of `experiments.theorem_3_1` and `theorem_3_3`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from adam_transition.figures.common import COLOURS, TITLES, style
+from adam_transition.figures.common import COLOURS, TITLES, style, subplots
 
 _COLOURS = (*COLOURS[:3], "0.4")
 _LEAST = 1e-9
@@ -18,9 +17,7 @@ def theorem_rate(dataset: xr.Dataset) -> Figure:
     What is below 1e-9, where rounding decides, is drawn at 1e-9.
     """
     with style():
-        figure, axes = plt.subplots(
-            1, 4, figsize=(7, 2.9), sharex=True, sharey=True, layout="constrained"
-        )
+        figure, axes = subplots(1, 4, figsize=(7, 2.9), sharex=True, sharey=True)
         step = dataset["step"].values
         for ax, family in zip(axes, dataset["family"].values, strict=True):
             for i, group in enumerate(dataset["group"].values):
@@ -42,7 +39,7 @@ def theorem_rate(dataset: xr.Dataset) -> Figure:
 def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
     """The bias against β2 for each scheme; the left-hand side against β2 at several T."""
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(7, 3.1), layout="constrained")
+        figure, axes = subplots(1, 3, figsize=(7, 3.1))
         q = dataset["plateau_q"].values
         for i, scheme in enumerate(dataset["scheme"].values):
             bias = dataset["bias"].sel(noise="skewed", scheme=scheme)
@@ -73,7 +70,7 @@ def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
 def theorem_conditions(dataset: xr.Dataset) -> Figure:
     """The left-hand side across β1 = √β2 and in many dimensions; the threshold against n."""
     with style():
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7, 2.9), layout="constrained")
+        figure, (left, middle, right) = subplots(1, 3, figsize=(7, 2.9))
         for i, family in enumerate(dataset["dimensions"].values):
             values = dataset["dimensions_lhs"][i].isel(dimensions_beta1=0)
             middle.loglog(
@@ -107,7 +104,7 @@ def theorem_conditions(dataset: xr.Dataset) -> Figure:
 def theorem_reddi(dataset: xr.Dataset) -> Figure:
     """Iterates on Reddi's example on both sides of the boundary."""
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), sharey=True, layout="constrained")
+        figure, axes = subplots(1, 3, figsize=(7, 2.7), sharey=True)
         for i, (ax, panel) in enumerate(zip(axes, dataset["panel"].values, strict=True)):
             for j in range(2):
                 beta2 = float(dataset["reddi_beta2_value"][i, j])
