@@ -10,7 +10,7 @@ phase: $(STAMP)
 	$(RUN) -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
 
 test: $(STAMP) lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

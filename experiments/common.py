@@ -61,7 +61,9 @@ def run(
     except (flags.Error, OSError, ValueError) as error:
         return _fail(name, error)
     from adam_transition.store import StoreError
+    from experiments import compilation_cache
 
+    compilation_cache.enable()
     try:
         main(values.flag_values_dict())
     except (OSError, StoreError, ValueError) as error:
