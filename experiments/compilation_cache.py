@@ -25,7 +25,7 @@ _NAMES = ("jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_ti
 
 def enable() -> None:
     """Turns the cache on in the user's cache folder; does nothing where it cannot be written."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     folder = Path(platformdirs.user_cache_dir("adam_transition")) / f"jax-{_machine()}"
     try:
