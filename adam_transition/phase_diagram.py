@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,10 @@ RECORDS = 64
 
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
+
+Backend = Literal["xla", "pallas"]
+"""xla: one program of XLA's, on any device. pallas: a kernel for GPUs that keeps the state of a
+cell in registers; for one-dimensional problems whose cells share their index streams."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class PhaseDiagram:
     dtype: str = "float32"
     seed: int = 0
     common_random_numbers: bool = True
+    backend: Backend = "xla"
 
     @property
     def paired(self) -> bool:
@@ -139,23 +144,24 @@ def run(
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=None if progress else True)
     with bar:
         for scheme in spec.samplings:
-            program = sweep.Program(cell_function(spec, scheme))
+            compiled = program(spec, scheme)
             for panel in panels(spec):
                 if panel.sampling == scheme:
                     bar.set_description(scheme)
-                    _run_panel(spec, panel, program, results, tile, chunk, bar)
+                    _run_panel(spec, panel, compiled, results, tile, chunk, bar)
     return results
 
 
-def cell_function(spec: PhaseDiagram, scheme: sampling.Sampling) -> sweep.CellFunction:
-    """The function of one cell: (row, cell) → its results."""
-    method = simulate.Method(scheme, spec.schedule, spec.initialization)
-    return partial(
-        run_cell,
-        method=method,
+def program(spec: PhaseDiagram, scheme: sampling.Sampling) -> sweep.Program:
+    """The program of one sampling scheme, for the spec's backend."""
+    of_tables = spec.backend == "pallas"
+    function = partial(
+        run_table if of_tables else run_cell,
+        method=simulate.Method(scheme, spec.schedule, spec.initialization),
         num_steps=spec.num_steps,
         max_components=max(spec.num_components),
     )
+    return sweep.Program(function, of_tables=of_tables)
 
 
 class Row(NamedTuple):
@@ -191,6 +197,38 @@ def run_cell(
         record_every=-(-num_steps // RECORDS),
         max_components=max_components,
     )
+    return _verdict(row, trace, method)
+
+
+def run_table(
+    rows: Row,
+    cells: Mapping[str, Array],
+    *,
+    method: simulate.Method,
+    num_steps: int,
+    max_components: int,
+    interpret: bool = False,
+) -> dict[str, Array]:
+    """`run_cell` for a table, leading axes R and (R, W), in a kernel; streams are a row's."""
+    from adam_transition.kernels import simulate_table  # for GPUs only, and slow to import
+
+    trace = simulate_table(
+        rows.problem,
+        adam.Hyperparameters(cells["one_minus_beta1"], cells["one_minus_beta2"], rows.epsilon),
+        rows.x0,
+        rows.step_size,
+        rows.key,
+        method=method,
+        num_steps=num_steps,
+        record_every=-(-num_steps // RECORDS),
+        max_components=max_components,
+        interpret=interpret,
+    )
+    of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0))
+    return jax.vmap(of_row)(rows, trace)
+
+
+def _verdict(row: Row, trace: simulate.Trace, method: simulate.Method) -> dict[str, Array]:
     start = problems.gap(row.problem, row.x0)
     verdict = simulate.judge(
         trace,

@@ -41,7 +41,8 @@ class Verdict(NamedTuple):
     diverged: Bool[Array, ""]
 
 
-_Carry = tuple[Array, adam.AdamState]
+Carry = tuple[Array, adam.AdamState]
+"""x and the moments."""
 
 
 def simulate(
@@ -75,26 +76,41 @@ def simulate(
     eta0 = jnp.asarray(initial_step_size, x0.dtype)
     correct = method.initialization == "bias_correction"
 
-    def run_block(carry: _Carry, start: Array) -> tuple[_Carry, Trace]:
+    def run_block(carry: Carry, start: Array) -> tuple[Carry, Trace]:
         steps = start + jnp.arange(record_every, dtype=jnp.int32)
         stream = indices(
             method.sampling, key, start, record_every, n, max_components=max_components
         )
         step_sizes = adam.step_size(method.schedule, eta0, steps, n)
 
-        def take_step(i: Array, carry: _Carry) -> _Carry:
-            x, state = carry
-            gradient = problem.gradient(stream[i], x)
-            direction, state = adam.update(gradient, state, hyper, bias_correction=correct)
-            return problem.project(x - step_sizes[i] * direction), state
+        def step(i: Array, carry: Carry) -> Carry:
+            return take_step(
+                problem, hyper, stream[i], step_sizes[i], carry, bias_correction=correct
+            )
 
         stop = jnp.minimum(start + record_every, num_steps)
-        carry = jax.lax.fori_loop(0, stop - start, take_step, carry)
+        carry = jax.lax.fori_loop(0, stop - start, step, carry)
         return carry, Trace(stop, carry[0])
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
-    state = _initial_state(problem, x0, method.initialization, max_components)
+    state = initial_state(problem, x0, method.initialization, max_components)
     return jax.lax.scan(run_block, (x0, state), starts)[1]
+
+
+def take_step(
+    problem: FiniteSum,
+    hyper: adam.Hyperparameters,
+    index: ArrayLike,
+    step_size: ArrayLike,
+    carry: Carry,
+    *,
+    bias_correction: bool,
+) -> Carry:
+    """One update of Algorithm 1 on component `index`: x ← project(x − η m/(√v + ε))."""
+    x, state = carry
+    gradient = problem.gradient(index, x)
+    direction, state = adam.update(gradient, state, hyper, bias_correction=bias_correction)
+    return problem.project(x - step_size * direction), state
 
 
 def judge(
@@ -144,9 +160,10 @@ def judge(
     return Verdict(gaps[-1], late, speed, ((speed >= 0) & ~settled) | ~jnp.isfinite(late))
 
 
-def _initial_state(
+def initial_state(
     problem: FiniteSum, x0: Array, initialization: adam.Initialization, max_components: int
 ) -> adam.AdamState:
+    """The moments before the first update."""
     if initialization != "first_gradient":
         return adam.init(x0)
     table = component_gradients(problem, x0, max_components)

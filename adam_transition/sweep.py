@@ -70,11 +70,13 @@ class Program:
     """A cell function mapped over rows and, inside, over columns; compiled once for each device.
 
     `constants` are further arguments that all cells share (a data set, say): kept once on each
-    device, not copied into the program.
+    device, not copied into the program. With `of_tables` the function is given whole tiles, inputs
+    with their leading axes, and is not mapped: a kernel, say.
     """
 
     function: CellFunction
     constants: tuple[PyTree, ...] = ()
+    of_tables: bool = False
     _compiled: dict[Any, Callable] = field(default_factory=dict, repr=False)
 
     def compiled_for(self, device: jax.Device, inputs: tuple[PyTree, PyTree]) -> Callable:
@@ -82,8 +84,10 @@ class Program:
         key = (device, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs)))
         if key not in self._compiled:
             shared = (None,) * len(self.constants)
-            over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
-            batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
+            batched = self.function
+            if not self.of_tables:
+                over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
+                batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
             # XLA halves its vectors by default where a core has AVX-512
             options = {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else {}
             constants = jax.device_put(self.constants, device)

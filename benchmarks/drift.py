@@ -60,7 +60,7 @@ def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
     spec = phase_diagram.PhaseDiagram(
         "counterexample", (N,), ("cyclic",), beta, beta, num_steps=num_steps
     )
-    program = sweep.Program(phase_diagram.cell_function(spec, "cyclic"))
+    program = phase_diagram.program(spec, "cyclic")
     diverged = np.empty(spec.table, bool)
 
     def simulate() -> np.ndarray:

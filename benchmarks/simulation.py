@@ -1,47 +1,61 @@
 """The library's many-cell simulation against the ways people do it today, in one run.
 
 Every contestant runs Adam in float32 on the counterexample (n = 20, cyclic order, ε = 0,
-η_k = 0.1/√k) for the same 256 × 256 cells of (β1, β2), and the results are compared. Alternatives:
+η_k = 0.1/√k) for the same random cells (β1, β2), and the results are compared:
 
-  optax    the usual idiom: vmap + scan over optax.inject_hyperparams(optax.adam)
-  numpy    the update written on arrays of all cells
-  pytorch  the same on tensors (if torch is installed)
+  library           what `experiments.phase` runs
+  c                 a loop in C, compiled on the spot for all cores: the limit of a CPU
+  optax             the usual idiom: vmap + scan over optax.inject_hyperparams(optax.adam)
+  numpy             the update written on arrays of all cells
+  pytorch           the same on tensors, eager (if torch is installed)
+  pytorch_compiled  the same through torch.compile
 
-Rates are Adam updates per second, the best of the repetitions; ratios are the library's rate over
-the alternative's. Typical output on 2 cores: see BUILD.md.
+A rate is in Adam updates per second, the best of the repetitions, without compilation; the number
+of steps is such that a repetition takes about `--seconds`. Ratios are the library's rate over the
+alternative's. Writes simulation.zarr and a figure to `--out`. Typical output: see BUILD.md.
 
     python -m benchmarks.simulation
 """
 
 import argparse
+import functools
 import importlib.util
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import xarray as xr
 
 from adam_transition import phase_diagram, sweep
 from adam_transition.problems import counterexample
+from benchmarks import c_loop, results
 
 N, STEP_SIZE, X0, MINIMISER = 20, 0.1, 1.0, -2.0
 C, A = 1 + 1 / (N - 1), 1 / (N - 1) ** 2
+LEAST_STEPS, MOST_STEPS = 32, 1 << 20
+COMPARED_STEPS = 200
+
+Run = Callable[[], np.ndarray]
+Contestant = Callable[[np.ndarray, np.ndarray, int], Run]
+"""(β1, β2, number of steps) → a run that returns the gap of each cell."""
 
 
-def library(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
+def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
     spec = phase_diagram.PhaseDiagram(
         problem="counterexample",
         num_components=(N,),
         samplings=("cyclic",),
-        beta1=beta,
-        beta2=beta,
+        beta1=beta1[None].astype(np.float64),
+        beta2=beta2[None].astype(np.float64),
         num_steps=num_steps,
         x0=X0,
         step_size=STEP_SIZE,
     )
-    program = sweep.Program(phase_diagram.cell_function(spec, "cyclic"))
+    program = phase_diagram.program(spec, "cyclic")
     rows, cells = phase_diagram.rows(spec, None), phase_diagram.cells(spec)
     gap = np.empty(spec.table, np.float32)
 
@@ -59,7 +73,14 @@ def library(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
     return simulate
 
 
-def optax_idiom(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
+def c(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
+    k = np.arange(num_steps)
+    slopes = np.where(k % N == 0, C, -A)
+    simulate = c_loop.simulation(slopes, STEP_SIZE / np.sqrt(k + 1), X0, MINIMISER)
+    return functools.partial(simulate, 1 - beta1, 1 - beta2)
+
+
+def optax_idiom(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
     problem = counterexample(N, A)
 
     def train(beta1: jax.Array, beta2: jax.Array) -> jax.Array:
@@ -77,13 +98,11 @@ def optax_idiom(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
         (x, _), _ = jax.lax.scan(step, (x0, optimizer.init(x0)), jnp.arange(num_steps))
         return jnp.abs(x - MINIMISER)
 
-    beta1, beta2 = _pairs(beta)
     compiled = jax.jit(jax.vmap(train))
     return lambda: np.asarray(compiled(beta1, beta2))
 
 
-def numpy_arrays(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
-    beta1, beta2 = _pairs(beta)
+def numpy_arrays(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
     p, q = 1 - beta1, 1 - beta2
 
     def simulate() -> np.ndarray:
@@ -99,61 +118,108 @@ def numpy_arrays(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
     return simulate
 
 
-def pytorch(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
+def pytorch(beta1: np.ndarray, beta2: np.ndarray, num_steps: int, *, compiled: bool = False) -> Run:
     import torch
 
-    beta1, beta2 = (torch.from_numpy(b) for b in _pairs(beta))
-    p, q = 1 - beta1, 1 - beta2
+    b1, b2 = torch.from_numpy(beta1), torch.from_numpy(beta2)
+    p, q = 1 - b1, 1 - b2
+
+    def step(x, m, v, slope, step_size):  # type: ignore[no-untyped-def]
+        g = slope * torch.clamp(x + 2, max=1)
+        m = b1 * m + p * g
+        v = b2 * v + q * g * g
+        return x - step_size * torch.where(v > 0, m / torch.sqrt(v), 0), m, v
+
+    k = np.arange(num_steps)
+    slopes = torch.from_numpy(np.where(k % N == 0, C, -A).astype(np.float32))
+    step_sizes = torch.from_numpy((STEP_SIZE / np.sqrt(k + 1)).astype(np.float32))
+    take = torch.compile(step) if compiled else step
 
     def simulate() -> np.ndarray:
-        x = torch.full_like(p, X0)
-        m, v = torch.zeros_like(p), torch.zeros_like(p)
-        for k in range(num_steps):
-            g = (C if k % N == 0 else -A) * torch.clamp(x + 2, max=1)
-            m = beta1 * m + p * g
-            v = beta2 * v + q * g * g
-            direction = torch.where(v > 0, m / torch.sqrt(v), 0)
-            x = x - STEP_SIZE / (k + 1) ** 0.5 * direction
+        x, m, v = torch.full_like(p, X0), torch.zeros_like(p), torch.zeros_like(p)
+        for slope, step_size in zip(slopes, step_sizes, strict=True):
+            x, m, v = take(x, m, v, slope, step_size)
         return torch.abs(x - MINIMISER).numpy()
 
     return simulate
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The library against optax, NumPy and PyTorch.")
-    parser.add_argument("--side", type=int, default=256, help="cells are side × side")
-    parser.add_argument("--steps", type=int, default=20_000, help="steps of the library's run")
-    parser.add_argument("--slow_steps", type=int, default=200, help="steps of the alternatives'")
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    beta = np.arange(arguments.side, dtype=np.float32) / arguments.side
-
-    contestants = {"library": library, "optax": optax_idiom, "numpy": numpy_arrays}
+def contestants() -> dict[str, Contestant]:
+    """Those that this machine can run."""
+    found: dict[str, Contestant] = {"library": library}
+    if jax.default_backend() == "cpu" and c_loop.compiler():
+        found["c"] = c
+    found |= {"optax": optax_idiom, "numpy": numpy_arrays}
     if importlib.util.find_spec("torch"):
-        contestants["pytorch"] = pytorch
-    runs, verdicts = {}, {}
-    for name, make in contestants.items():
-        num_steps = arguments.steps if name == "library" else arguments.slow_steps
-        runs[name] = make(beta, num_steps), num_steps
-        verdicts[name] = make(beta, arguments.slow_steps)()
+        found["pytorch"] = pytorch
+        found["pytorch_compiled"] = functools.partial(pytorch, compiled=True)
+    return found
+
+
+def measure(num_cells: int, seconds: float, repeats: int) -> dict[str, tuple[float, float, int]]:
+    """Rate, median |Δgap| to the library after a few steps, and steps of a run, by contestant."""
+    generator = np.random.default_rng(0)
+    beta1, beta2 = generator.uniform(0, 0.999, (2, num_cells)).astype(np.float32)
+    runs, gaps = {}, {}
+    for name, make in contestants().items():
+        few = make(beta1, beta2, COMPARED_STEPS)
+        gaps[name] = few().copy()
+        spent = _seconds(few)
+        wanted = COMPARED_STEPS * seconds / spent
+        num_steps = int(np.clip(2 ** np.round(np.log2(wanted)), LEAST_STEPS, MOST_STEPS))
+        runs[name] = make(beta1, beta2, num_steps), num_steps
         runs[name][0]()
-    best = dict.fromkeys(runs, 0.0)
-    for _ in range(arguments.repeats):  # interleaved, so that all meet the same disturbances
-        for name, (simulate, num_steps) in runs.items():
-            started = time.perf_counter()
-            simulate()
-            best[name] = max(best[name], beta.size**2 * num_steps / (time.perf_counter() - started))
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats):  # interleaved, so that all meet the same disturbances
+        for name, (run, _) in runs.items():
+            best[name] = min(best[name], _seconds(run))
+    return {
+        name: (
+            num_cells * num_steps / best[name],
+            float(np.nanmedian(np.abs(gaps[name] - gaps["library"]))),
+            num_steps,
+        )
+        for name, (_, num_steps) in runs.items()
+    }
 
-    print(f"{beta.size**2} cells on {jax.devices()[0].device_kind}")
-    print(f"{'':8}  updates/s  library/it  median |Δgap|")
-    for name, rate in best.items():
-        difference = np.nanmedian(np.abs(verdicts[name] - verdicts["library"]))
-        print(f"{name:8}  {rate:9.2e}  {best['library'] / rate:10.1f}  {difference:13.1e}")
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The library against C, optax, NumPy, PyTorch.")
+    parser.add_argument("--cells", default="100,1000,10000,100000,1000000,10000000")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a repetition, about")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.cells.split(",")]
+
+    print(f"Adam updates per second on {results.device()}; ratio: the library's over the other's")
+    measured = []
+    for size in sizes:
+        found = measure(size, arguments.seconds, arguments.repeats)
+        measured.append(found)
+        print(f"\n{size:17} cells  updates/s  library/it  median |Δgap|  steps")
+        for name, (rate, difference, num_steps) in found.items():
+            ratio = found["library"][0] / rate
+            print(f"{name:23}  {rate:9.2e}  {ratio:10.2f}  {difference:13.1e}  {num_steps:5}")
+
+    names = list(measured[0])
+    rates = [[found[name][0] for found in measured] for name in names]
+    steps = [[found[name][2] for found in measured] for name in names]
+    dataset = xr.Dataset(
+        {
+            "rate": (("contestant", "cells"), rates, {"units": "updates/s"}),
+            "num_steps": (("contestant", "cells"), steps),
+        },
+        {"contestant": np.array(names, object), "cells": sizes},
+    )
+    results.write(dataset, arguments.out, "simulation")
+    results.draw_rates(dataset, arguments.out / "simulation.png")
 
 
-def _pairs(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    beta1, beta2 = np.meshgrid(beta, beta, indexing="ij")
-    return beta1.ravel(), beta2.ravel()
+def _seconds(run: Run) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from adam_transition.claims import Claim
-    from adam_transition.phase_diagram import PhaseDiagram
+    from adam_transition.phase_diagram import Backend, PhaseDiagram
 
 FLAGS = common.common_flags("phase")
 _string = partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -53,6 +53,7 @@ flags.DEFINE_boolean(
     "Cells of one n share an index stream; --nocommon_random_numbers draws one for each (slow).",
     flag_values=FLAGS,
 )
+_string("backend", "auto", "xla, pallas (a kernel for GPUs) or auto.")
 _list("trajectories", "", "Points beta1/beta2 whose trajectories are drawn.")
 _integer("chunk_cells", 0, "Cells written at once, which a kill may lose; 0 chooses.", 0)
 
@@ -72,7 +73,7 @@ def main(values: dict[str, Any]) -> None:
         spec,
         out / "phase.zarr",
         identity=common.identity("phase", values),
-        attrs=common.provenance("phase", values),
+        attrs={**common.provenance("phase", values), "simulation_backend": spec.backend},
         resume=values["resume"],
         cells_per_chunk=values["chunk_cells"],
     )
@@ -151,9 +152,33 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
         beta2=beta2,
         a=a,
         num_steps=values["steps"],
+        backend=_backend(values),
         **{key: values[key] for key in _SAME_NAME},
     )
     return spec, points
+
+
+def _backend(values: dict[str, Any]) -> "Backend":
+    """What runs the simulation: auto is XLA, until the kernel has been measured on a GPU.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    import jax
+
+    from adam_transition import problems
+
+    common.check_choices("backend", [values["backend"]], ("auto", "xla", "pallas"))
+    if values["backend"] != "pallas":
+        return "xla"
+    if jax.default_backend() != "gpu":
+        raise ValueError(f"--backend=pallas: needs a GPU; JAX runs on {jax.default_backend()} here")
+    problem = values["problem"]
+    if problems.built_in(problem, problems.default_n(problem)[0], None).shape != ():
+        raise ValueError(f"--backend=pallas: {problem} is not one-dimensional; allowed is xla")
+    if not values["common_random_numbers"]:
+        raise ValueError("--backend=pallas: needs --common_random_numbers; allowed is xla")
+    return "pallas"
 
 
 _SAME_NAME = (

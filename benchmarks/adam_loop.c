@@ -1,0 +1,30 @@
+// Adam on the counterexample for many cells, the way a C programmer would write it: a block of cells
+// goes through all steps before the next, its state in registers and the first cache. The same
+// arithmetic as the library: float32, a root and a division, no fast-math.
+#include <math.h>
+
+#define WIDTH 64
+
+// cells is a multiple of WIDTH; p = 1 - beta1, q = 1 - beta2; gap receives |x - minimiser|.
+void adam_loop(long cells, long steps, const float *slope, const float *step_size, const float *p,
+               const float *q, float x0, float minimiser, float *gap) {
+  for (long start = 0; start < cells; start += WIDTH) {
+    float x[WIDTH], m[WIDTH], v[WIDTH], pb[WIDTH], qb[WIDTH];
+    for (int j = 0; j < WIDTH; j++) {
+      x[j] = x0, m[j] = 0, v[j] = 0;
+      pb[j] = p[start + j], qb[j] = q[start + j];
+    }
+    for (long k = 0; k < steps; k++) {
+      float s = slope[k], eta = step_size[k];
+      for (int j = 0; j < WIDTH; j++) {
+        float u = x[j] + 2.0f;
+        float g = s * (u < 1.0f ? u : 1.0f);
+        m[j] = m[j] - pb[j] * m[j] + pb[j] * g;
+        v[j] = v[j] - qb[j] * v[j] + qb[j] * (g * g);
+        float root = sqrtf(v[j]);
+        x[j] = x[j] - eta * (root > 0.0f ? m[j] / root : 0.0f);
+      }
+    }
+    for (int j = 0; j < WIDTH; j++) gap[start + j] = fabsf(x[j] - minimiser);
+  }
+}

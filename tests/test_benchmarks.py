@@ -1,0 +1,32 @@
+"""The benchmarks compare what is the same, and leave a data set."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from benchmarks import simulation
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.parametrize("num_cells", [5, 64, 1000])
+def test_the_c_loop_is_the_librarys_arithmetic(num_cells):
+    generator = np.random.default_rng(1)
+    # β1 < √β2, where steps are bounded and rounding errors do not grow
+    beta2 = generator.uniform(0.3, 0.999, num_cells).astype(np.float32)
+    beta1 = (generator.uniform(0, 0.95, num_cells) * np.sqrt(beta2)).astype(np.float32)
+    gaps = [make(beta1, beta2, 500)() for make in (simulation.c, simulation.library)]
+    np.testing.assert_allclose(*gaps, rtol=3e-5)
+
+
+def test_it_measures_every_contestant_and_keeps_the_rates(tmp_path, monkeypatch, capsys):
+    argv = ["simulation", "--cells=10,100", "--seconds=0.01", "--repeats=1", f"--out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    simulation.main()
+    dataset = xr.open_zarr(tmp_path / "simulation.zarr", consolidated=False)
+    assert set(dataset["contestant"].values) == set(simulation.contestants())
+    assert (dataset["rate"] > 0).all()
+    assert dataset.attrs["device"] in capsys.readouterr().out
+    assert (tmp_path / "simulation.png").stat().st_size > 10_000

@@ -1,0 +1,195 @@
+"""The kernel: the same runs as XLA's, in interpret mode; and its lowering for CUDA."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_transition import adam, phase_diagram, problems, sampling, simulate, sweep
+from adam_transition.kernels import simulate_table
+from adam_transition.kernels.split import split
+
+ONE_DIMENSIONAL = [
+    name
+    for name in problems.PROBLEMS
+    if problems.built_in(name, problems.default_n(name)[0]).shape == ()
+]
+METHODS = [
+    simulate.Method("cyclic", "inverse_sqrt", "zero"),
+    simulate.Method("random_shuffling", "inverse_sqrt_epoch", "bias_correction"),
+    simulate.Method("with_replacement", "constant", "first_gradient"),
+    simulate.Method("shuffle_once", "inverse_sqrt", "bias_correction"),
+]
+
+
+def _own_loss(x, row):
+    """A user's: log cosh of distances to points, each with a weight."""
+    return row["weight"] * jnp.log(jnp.cosh(x - row["b"]))
+
+
+def _own_problem(n, generator):
+    data = {"b": generator.normal(size=n), "weight": generator.random(n)}
+    return problems.from_loss(_own_loss, data, minimiser=0.0)
+
+
+def _members(name, sizes=(5, 12)):
+    generator = np.random.default_rng(3)
+    if name == "own":
+        return [_own_problem(n, generator) for n in sizes]
+    if name == "slope_table":  # a table of slopes, which a kernel could not look up
+        return [problems.slope_table([2.0, -0.5, 0.25, s]) for s in (0.5, 1.5)]
+    fixed = problems.default_n(name)
+    return [problems.built_in(name, n) for n in (sizes if len(fixed) > 1 else fixed * 2)]
+
+
+def _setting(members, num_columns, dtype=np.float32, seed=0):
+    """Arguments of `simulate_table` for rows of these members, with β1 < √β2."""
+    generator, num_rows = np.random.default_rng(seed), len(members)
+    beta2 = generator.uniform(0.3, 0.999, (num_rows, num_columns))
+    beta1 = generator.uniform(0, 0.95, beta2.shape) * np.sqrt(beta2)
+    hyper = adam.Hyperparameters((1 - beta1).astype(dtype), (1 - beta2).astype(dtype), 0.0, 0.0)
+    keys = jnp.stack([sampling.stream_key(i) for i in range(num_rows)])
+    stacked = problems.stack(members, dtype)
+    x0 = jnp.full(num_rows, 0.5, dtype)
+    return stacked, hyper, x0, jnp.linspace(0.05, 0.1, num_rows, dtype=dtype), keys
+
+
+def _with_xla(problem, hyper, x0, step_size, key, **static):
+    def one(problem, p, q, x0, step_size, key):
+        cell = adam.Hyperparameters(p, q, *hyper[2:])
+        return simulate.simulate(problem, cell, x0, step_size, key, **static)
+
+    over_columns = jax.vmap(one, in_axes=(None, 0, 0, None, None, None))
+    return jax.jit(jax.vmap(over_columns))(problem, *hyper[:2], x0, step_size, key)
+
+
+def _static(method, num_steps=300, record_every=128, max_components=101):
+    return {
+        "method": method,
+        "num_steps": num_steps,
+        "record_every": record_every,
+        "max_components": max_components,
+    }
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.sampling)
+@pytest.mark.parametrize("name", [*ONE_DIMENSIONAL, "slope_table", "own"])
+def test_the_kernel_is_the_xla_path(name, method):
+    setting, static = _setting(_members(name), 37), _static(method)
+    kernel = simulate_table(*setting, **static, interpret=True)
+    xla = _with_xla(*setting, **static)
+    assert kernel.x.shape == xla.x.shape == (2, 37, 3)
+    np.testing.assert_array_equal(kernel.step, xla.step)
+    np.testing.assert_allclose(kernel.x, xla.x, rtol=1e-5, atol=1e-5)
+
+
+def test_in_float64_too():
+    with jax.enable_x64(True):
+        setting = _setting(_members("counterexample"), 40, np.float64)
+        static = _static(METHODS[2])
+        kernel = simulate_table(*setting, **static, interpret=True)
+        assert kernel.x.dtype == np.float64
+        np.testing.assert_allclose(kernel.x, _with_xla(*setting, **static).x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.sampling)
+@pytest.mark.parametrize("name", [*ONE_DIMENSIONAL, "slope_table", "own"])
+def test_it_lowers_for_cuda_through_triton(name, method, dtype):
+    with jax.enable_x64(dtype == np.float64):
+        setting = _setting(_members(name), 600, dtype)
+        kernel = jax.jit(partial(simulate_table, **_static(method)))
+        text = kernel.trace(*setting).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("__gpu$xla.gpu.triton") == 1
+
+
+def test_a_diagram_through_the_kernel_has_the_same_verdicts():
+    beta1, beta2 = np.linspace(0, 0.9, 7), np.linspace(0.05, 0.95, 9)
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (5, 20), ("random_shuffling",), beta1, beta2, num_steps=2000
+    )
+    scheme, results = "random_shuffling", []
+    static = phase_diagram.program(spec, scheme).function.keywords
+    kernel = sweep.Program(
+        partial(phase_diagram.run_table, **static, interpret=True), of_tables=True
+    )
+    for program in (phase_diagram.program(spec, scheme), kernel):
+        found = {}
+
+        def write(block, values, found=found):
+            for name, value in values.items():
+                whole = found.setdefault(name, np.empty(spec.table, value.dtype))
+                whole[block] = value
+
+        rows, cells = phase_diagram.rows(spec, None), phase_diagram.cells(spec)
+        sweep.run(program, rows, cells, tile=(1, 25), chunk=(1, 63), write=write)
+        results.append(found)
+    xla, pallas = results
+    assert xla.keys() == pallas.keys()
+    bounded = np.less.outer(beta1, np.sqrt(beta2)).ravel()
+    # rounding errors grow where steps are unbounded, but near D = 0 alone can they turn a verdict
+    clear = np.abs(xla["speed"]) > 1e-3
+    np.testing.assert_array_equal(pallas["diverged"][clear], xla["diverged"][clear])
+    assert 0.1 < xla["diverged"].mean() < 0.9
+    assert clear.mean() > 0.9
+    np.testing.assert_allclose(pallas["gap"][:, bounded], xla["gap"][:, bounded], rtol=1e-4)
+
+
+def test_a_spec_chooses_its_program():
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (5,), ("cyclic",), np.array([0.5]), np.array([0.9]), backend="pallas"
+    )
+    assert phase_diagram.program(spec, "cyclic").of_tables
+    assert not phase_diagram.PhaseDiagram(
+        "counterexample", (5,), ("cyclic",), np.array([0.5]), np.array([0.9])
+    ).backend.startswith("pallas")
+
+
+def test_problems_of_more_dimensions_are_refused():
+    setting = _setting(_members("realizable_quadratics"), 3)
+    with pytest.raises(ValueError, match=r"shape \(\), not"):
+        simulate_table(*setting, **_static(METHODS[0]), interpret=True)
+
+
+@given(st.floats(-3, 3), st.integers(0, 9), st.floats(-3, 3), st.booleans())
+def test_the_parts_of_a_split_make_the_whole(shift, index, x, flip):
+    table = jnp.arange(10.0)
+
+    def function(row, step, x, y):
+        looked_up = jnp.sin(table[step["index"]] + row["shift"])
+        flipped = row["flip"] & (step["index"] > 4)
+        return {
+            "mixed": jnp.where(flipped, -x, x) * looked_up + y * jnp.cos(row["shift"]),
+            "of_step": looked_up,
+            "of_row": row["shift"] * 2,
+            "constant": jnp.float32(3),
+            "of_cell": y,
+        }
+
+    row = {"shift": jnp.float32(shift), "flip": jnp.array(flip)}
+    arguments = row, {"index": jnp.int32(index)}, jnp.float32(x), jnp.float32(0.5)
+    parts = split(function, *arguments)
+    of_row, of_step = parts.of_row(row), parts.of_step(*arguments[:2])
+    assert not {v.dtype for v in (*of_row, *of_step)} & {jnp.dtype(bool)}
+    found = parts.of_cell(of_row, of_step, *arguments[2:])
+    expected = function(*arguments)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_what_cells_share_is_not_computed_in_the_kernel():
+    def function(row, step, x):
+        return x * jnp.exp(row) * jnp.sin(step)
+
+    number = jnp.float32(0.5)
+    parts = split(function, number, number, number)
+    text = str(
+        jax.make_jaxpr(parts.of_cell)(parts.of_row(number), parts.of_step(number, number), number)
+    )
+    assert "mul" in text
+    assert "exp" not in text
+    assert "sin" not in text
