@@ -4,6 +4,7 @@ The table of the sweep has a row for each n (rows share an index stream) and a c
 (β1, β2); it is run once for each sampling scheme and each a.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,17 +20,20 @@ from jaxtyping import Array, PyTree
 from scipy.interpolate import RegularGridInterpolator
 from tqdm import tqdm
 
-from adam_transition import adam, drift, problems, sampling, simulate, store, sweep
+from adam_transition import adam, drift, kernels, problems, sampling, simulate, store, sweep
 
 RECORDS = 64
 """Records of a run; the verdict's windows hold six or seven of them each."""
 
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
+_LEAST_TILE = 256
+_BLOCK_TILES = 16  # of a table: the same work for 2, 4, 8 and 16 cores
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
-Backend = Literal["xla", "pallas"]
-"""xla: one program of XLA's, on any device. pallas: a kernel for GPUs that keeps the state of a
-cell in registers; for one-dimensional problems whose cells share their index streams."""
+Backend = Literal["xla", "blocks", "pallas"]
+"""xla: one program of XLA's, on any device, for any problem. The others are for one-dimensional
+problems whose cells share their index streams. blocks: for CPUs, a block of cells goes through all
+steps in the first cache. pallas: a kernel for GPUs that keeps the state of a cell in registers."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,35 @@ class Panel(NamedTuple):
     region: dict[str, slice]
 
 
-def cells_per_tile() -> int:
-    """Cells of one evaluation: on a CPU few enough for a core's cache, else enough for the chip."""
-    return _CELLS_PER_TILE[jax.default_backend()]
+def tile_shape(spec: PhaseDiagram) -> tuple[int, int]:
+    """Rows and columns of one evaluation: enough for a GPU, and on a CPU few for a core's cache.
+
+    In blocks the cache is no concern: tiles are as large as leaves work for all cores.
+    """
+    cells = _CELLS_PER_TILE[jax.default_backend()]
+    if spec.backend == "blocks":
+        rounds = -(-math.prod(spec.table) // (_BLOCK_TILES * 8 * cells))
+        cells = max(_LEAST_TILE, -(-math.prod(spec.table) // (_BLOCK_TILES * rounds)))
+    return sweep.block_shape(spec.table, cells)
+
+
+def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
+    """Why a backend cannot run a diagram on JAX's devices here; None if it can."""
+    if backend == "xla":
+        return None
+    device = {"blocks": "cpu", "pallas": "gpu"}[backend]
+    if jax.default_backend() != device:
+        return f"needs a {device.upper()}; JAX runs on {jax.default_backend()} here"
+    if spec.problem_at(spec.num_components[0], None).shape != ():
+        return f"{spec.problem} is not one-dimensional"
+    if not spec.common_random_numbers:
+        return "cells of one n must share an index stream"
+    return None
+
+
+def fastest_backend(spec: PhaseDiagram) -> Backend:
+    """The backend that was fastest where both were measured: blocks where they can run, or XLA."""
+    return "xla" if reason_against("blocks", spec) else "blocks"
 
 
 def panels(spec: PhaseDiagram) -> Iterator[Panel]:
@@ -126,7 +156,7 @@ def run(
     """
     inner = 1 if spec.paired else len(spec.beta2)
     cells_per_chunk = cells_per_chunk or _CELLS_PER_CHUNK[jax.default_backend()]
-    tile = sweep.block_shape(spec.table, cells_per_tile())
+    tile = tile_shape(spec)
     chunk = sweep.block_shape(spec.table, cells_per_chunk, columns_multiple=inner)
     results = store.open_or_create(
         path,
@@ -154,14 +184,15 @@ def run(
 
 def program(spec: PhaseDiagram, scheme: sampling.Sampling) -> sweep.Program:
     """The program of one sampling scheme, for the spec's backend."""
-    of_tables = spec.backend == "pallas"
-    function = partial(
-        run_table if of_tables else run_cell,
-        method=simulate.Method(scheme, spec.schedule, spec.initialization),
-        num_steps=spec.num_steps,
-        max_components=max(spec.num_components),
-    )
-    return sweep.Program(function, of_tables=of_tables)
+    static: dict[str, Any] = {
+        "method": simulate.Method(scheme, spec.schedule, spec.initialization),
+        "num_steps": spec.num_steps,
+        "max_components": max(spec.num_components),
+    }
+    if spec.backend == "xla":
+        return sweep.Program(partial(run_cell, **static))
+    kernel: kernels.Kernel = "cpu" if spec.backend == "blocks" else "gpu"
+    return sweep.Program(partial(run_table, **static, kernel=kernel), of_tables=True)
 
 
 class Row(NamedTuple):
@@ -207,12 +238,10 @@ def run_table(
     method: simulate.Method,
     num_steps: int,
     max_components: int,
-    interpret: bool = False,
+    kernel: kernels.Kernel,
 ) -> dict[str, Array]:
     """`run_cell` for a table, leading axes R and (R, W), in a kernel; streams are a row's."""
-    from adam_transition.kernels import simulate_table  # for GPUs only, and slow to import
-
-    trace = simulate_table(
+    trace = kernels.simulate_table(
         rows.problem,
         adam.Hyperparameters(cells["one_minus_beta1"], cells["one_minus_beta2"], rows.epsilon),
         rows.x0,
@@ -222,7 +251,7 @@ def run_table(
         num_steps=num_steps,
         record_every=-(-num_steps // RECORDS),
         max_components=max_components,
-        interpret=interpret,
+        kernel=kernel,
     )
     of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0))
     return jax.vmap(of_row)(rows, trace)

@@ -10,13 +10,13 @@ one. A *chunk* is what is written at once, of any size. XLA may round differentl
 different shapes, but there is one shape here: the bits depend on neither chunks nor devices.
 """
 
+import functools
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -92,7 +92,7 @@ class Program:
             options = {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else {}
             constants = jax.device_put(self.constants, device)
             compiled = jax.jit(batched, compiler_options=options).lower(*inputs, *constants)
-            self._compiled[key] = partial(_call, compiled.compile(), constants)
+            self._compiled[key] = functools.partial(_call, compiled.compile(), constants)
         return self._compiled[key]
 
 
@@ -132,6 +132,15 @@ def run(
     pending: deque[tuple[Block, list[tuple[Block, Future]]]] = deque()
     num_tiles = 0
 
+    @functools.lru_cache(maxsize=len(devices))  # tiles of the same rows follow each other
+    def row_inputs(start: int, stop: int, device: jax.Device) -> PyTree:
+        row = _positions(slice(start, stop), tile[0])
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[row], rows), device)
+
+    def cell_inputs(piece: Block, device: jax.Device) -> PyTree:
+        row, column = (_positions(part, length) for part, length in zip(piece, tile, strict=True))
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[row[:, None], column], cells), device)
+
     def finish_oldest() -> None:
         block, pieces = pending.popleft()
         write(block, _assemble(block, pieces))
@@ -149,7 +158,10 @@ def run(
             for piece in blocks(block, tile):
                 device = devices[num_tiles % len(devices)]
                 # placed here and not in the thread: JAX's contexts (x64, say) are a thread's own
-                inputs = jax.device_put(_inputs(piece, tile, rows, cells), device)
+                inputs = (
+                    row_inputs(piece.rows.start, piece.rows.stop, device),
+                    cell_inputs(piece, device),
+                )
                 compiled = program.compiled_for(device, inputs)
                 pieces.append((piece, pool.submit(_evaluate, compiled, inputs)))
                 num_tiles += 1
@@ -178,18 +190,9 @@ def _evaluate(compiled: Callable, inputs: tuple[PyTree, PyTree]) -> dict[str, np
     return {name: np.asarray(values) for name, values in compiled(*inputs).items()}
 
 
-def _inputs(
-    block: Block, tile: tuple[int, int], rows: PyTree, cells: PyTree
-) -> tuple[PyTree, PyTree]:
-    """Inputs of a tile; a block that is smaller is padded by repeating its last row and column."""
-    row, column = (
-        np.minimum(np.arange(part.start, part.start + length), part.stop - 1)
-        for part, length in zip(block, tile, strict=True)
-    )
-    return (
-        jax.tree.map(lambda leaf: leaf[row], rows),
-        jax.tree.map(lambda leaf: leaf[row[:, None], column], cells),
-    )
+def _positions(part: slice, length: int) -> np.ndarray:
+    """Of a tile's rows or columns; a block that is smaller is padded by repeating its last one."""
+    return np.minimum(np.arange(part.start, part.start + length), part.stop - 1)
 
 
 def _assemble(block: Block, pieces: list[tuple[Block, Future]]) -> dict[str, np.ndarray]:

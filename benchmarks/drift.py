@@ -11,6 +11,7 @@ variances, the squared standard errors averaged over the grid.
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -60,6 +61,7 @@ def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
     spec = phase_diagram.PhaseDiagram(
         "counterexample", (N,), ("cyclic",), beta, beta, num_steps=num_steps
     )
+    spec = dataclasses.replace(spec, backend=phase_diagram.fastest_backend(spec))
     program = phase_diagram.program(spec, "cyclic")
     diverged = np.empty(spec.table, bool)
 
@@ -68,7 +70,7 @@ def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
             program,
             phase_diagram.rows(spec, None),
             phase_diagram.cells(spec),
-            tile=sweep.block_shape(spec.table, phase_diagram.cells_per_tile()),
+            tile=phase_diagram.tile_shape(spec),
             chunk=spec.table,
             write=lambda block, values: diverged.__setitem__(block, values["diverged"]),
         )

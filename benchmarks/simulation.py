@@ -18,6 +18,7 @@ alternative's. Writes simulation.zarr and a figure to `--out`. Typical output: s
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import time
@@ -55,6 +56,7 @@ def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
         x0=X0,
         step_size=STEP_SIZE,
     )
+    spec = dataclasses.replace(spec, backend=phase_diagram.fastest_backend(spec))
     program = phase_diagram.program(spec, "cyclic")
     rows, cells = phase_diagram.rows(spec, None), phase_diagram.cells(spec)
     gap = np.empty(spec.table, np.float32)
@@ -64,7 +66,7 @@ def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
             program,
             rows,
             cells,
-            tile=sweep.block_shape(spec.table, phase_diagram.cells_per_tile()),
+            tile=phase_diagram.tile_shape(spec),
             chunk=spec.table,
             write=lambda block, values: gap.__setitem__(block, values["gap"]),
         )
@@ -164,11 +166,7 @@ def measure(num_cells: int, seconds: float, repeats: int) -> dict[str, tuple[flo
     for name, make in contestants().items():
         few = make(beta1, beta2, COMPARED_STEPS)
         gaps[name] = few().copy()
-        spent = _seconds(few)
-        wanted = COMPARED_STEPS * seconds / spent
-        num_steps = int(np.clip(2 ** np.round(np.log2(wanted)), LEAST_STEPS, MOST_STEPS))
-        runs[name] = make(beta1, beta2, num_steps), num_steps
-        runs[name][0]()
+        runs[name] = _long_enough(functools.partial(make, beta1, beta2), seconds)
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(repeats):  # interleaved, so that all meet the same disturbances
         for name, (run, _) in runs.items():
@@ -181,6 +179,20 @@ def measure(num_cells: int, seconds: float, repeats: int) -> dict[str, tuple[flo
         )
         for name, (_, num_steps) in runs.items()
     }
+
+
+def _long_enough(make: Callable[[int], Run], seconds: float) -> tuple[Run, int]:
+    """A run of about that time, compiled, and its number of steps."""
+    num_steps = COMPARED_STEPS
+    for _ in range(4):  # what a run costs beside its steps misleads at first
+        run = make(num_steps)
+        run()
+        spent = _seconds(run)
+        wanted = 2 ** np.round(np.log2(num_steps * seconds / spent))
+        if seconds / 2 <= spent <= 2 * seconds or num_steps == wanted:
+            break
+        num_steps = int(np.clip(wanted, LEAST_STEPS, MOST_STEPS))
+    return run, num_steps
 
 
 def main() -> None:

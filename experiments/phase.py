@@ -6,12 +6,13 @@ figures and a summary. Example:
     python -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
 """
 
+import dataclasses
 import sys
 import time
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from absl import flags
 
@@ -53,7 +54,7 @@ flags.DEFINE_boolean(
     "Cells of one n share an index stream; --nocommon_random_numbers draws one for each (slow).",
     flag_values=FLAGS,
 )
-_string("backend", "auto", "xla, pallas (a kernel for GPUs) or auto.")
+_string("backend", "auto", "xla, blocks (for CPUs), pallas (for GPUs) or auto.")
 _list("trajectories", "", "Points beta1/beta2 whose trajectories are drawn.")
 _integer("chunk_cells", 0, "Cells written at once, which a kill may lose; 0 chooses.", 0)
 
@@ -68,12 +69,12 @@ def main(values: dict[str, Any]) -> None:
     from adam_transition import figures, phase_diagram
 
     spec, points = parse(values)
-    started, out = time.time(), Path(values["out"])
+    started, out, backend = time.time(), Path(values["out"]), {"simulation_backend": spec.backend}
     store = phase_diagram.run(
         spec,
         out / "phase.zarr",
-        identity=common.identity("phase", values),
-        attrs={**common.provenance("phase", values), "simulation_backend": spec.backend},
+        identity={**common.identity("phase", values), **backend},
+        attrs={**common.provenance("phase", values), **backend},
         resume=values["resume"],
         cells_per_chunk=values["chunk_cells"],
     )
@@ -152,33 +153,26 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
         beta2=beta2,
         a=a,
         num_steps=values["steps"],
-        backend=_backend(values),
         **{key: values[key] for key in _SAME_NAME},
     )
-    return spec, points
+    return _with_backend(spec, values["backend"]), points
 
 
-def _backend(values: dict[str, Any]) -> "Backend":
-    """What runs the simulation: auto is XLA, until the kernel has been measured on a GPU.
+def _with_backend(spec: "PhaseDiagram", wanted: str) -> "PhaseDiagram":
+    """The diagram with the backend of that name, or the fastest for auto.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.
     """
-    import jax
+    from adam_transition import phase_diagram
 
-    from adam_transition import problems
-
-    common.check_choices("backend", [values["backend"]], ("auto", "xla", "pallas"))
-    if values["backend"] != "pallas":
-        return "xla"
-    if jax.default_backend() != "gpu":
-        raise ValueError(f"--backend=pallas: needs a GPU; JAX runs on {jax.default_backend()} here")
-    problem = values["problem"]
-    if problems.built_in(problem, problems.default_n(problem)[0], None).shape != ():
-        raise ValueError(f"--backend=pallas: {problem} is not one-dimensional; allowed is xla")
-    if not values["common_random_numbers"]:
-        raise ValueError("--backend=pallas: needs --common_random_numbers; allowed is xla")
-    return "pallas"
+    common.check_choices("backend", [wanted], ("auto", *get_args(phase_diagram.Backend)))
+    backend = cast("Backend", wanted)
+    if wanted == "auto":
+        backend = phase_diagram.fastest_backend(spec)
+    if reason := phase_diagram.reason_against(backend, spec):
+        raise ValueError(f"--backend={wanted}: {reason}; allowed are auto and xla")
+    return dataclasses.replace(spec, backend=backend)
 
 
 _SAME_NAME = (

@@ -1,6 +1,8 @@
-"""The kernel: the same runs as XLA's, in interpret mode; and its lowering for CUDA."""
+"""The kernels: the same runs as XLA's, the GPU's in interpret mode; and its lowering for CUDA."""
 
+import dataclasses
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition import adam, phase_diagram, problems, sampling, simulate, sweep
-from adam_transition.kernels import simulate_table
+from adam_transition.kernels import cpu, simulate_table
 from adam_transition.kernels.split import split
 
+KERNELS = ("cpu", "gpu_interpreted")
 ONE_DIMENSIONAL = [
     name
     for name in problems.PROBLEMS
@@ -67,6 +70,10 @@ def _with_xla(problem, hyper, x0, step_size, key, **static):
     return jax.jit(jax.vmap(over_columns))(problem, *hyper[:2], x0, step_size, key)
 
 
+def _with_kernel(kernel, *setting, **static):
+    return jax.jit(partial(simulate_table, kernel=kernel, **static))(*setting)
+
+
 def _static(method, num_steps=300, record_every=128, max_components=101):
     return {
         "method": method,
@@ -78,22 +85,45 @@ def _static(method, num_steps=300, record_every=128, max_components=101):
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.sampling)
 @pytest.mark.parametrize("name", [*ONE_DIMENSIONAL, "slope_table", "own"])
-def test_the_kernel_is_the_xla_path(name, method):
-    setting, static = _setting(_members(name), 37), _static(method)
-    kernel = simulate_table(*setting, **static, interpret=True)
+def test_the_kernels_are_the_xla_path(name, method):
+    setting, static = _setting(_members(name), 150), _static(method)
     xla = _with_xla(*setting, **static)
-    assert kernel.x.shape == xla.x.shape == (2, 37, 3)
-    np.testing.assert_array_equal(kernel.step, xla.step)
-    np.testing.assert_allclose(kernel.x, xla.x, rtol=1e-5, atol=1e-5)
+    for kernel in KERNELS:
+        found = _with_kernel(kernel, *setting, **static)
+        assert found.x.shape == xla.x.shape == (2, 150, 3)
+        np.testing.assert_array_equal(found.step, xla.step)
+        np.testing.assert_allclose(found.x, xla.x, rtol=1e-5, atol=1e-5, err_msg=kernel)
+
+
+@pytest.mark.parametrize("num_columns", [1, 16, 17, 128, 129, 700])
+def test_a_row_is_a_whole_number_of_blocks(num_columns):
+    block = cpu.cells_per_block(2, num_columns)
+    width = -(-num_columns // block) * block
+    assert block <= 128
+    assert width < num_columns + 16 * width // block
+    few = simulate.Method("cyclic")
+    setting = _setting(_members("counterexample"), num_columns)
+    found = _with_kernel("cpu", *setting, **_static(few, num_steps=20))
+    expected = _with_xla(*setting, **_static(few, num_steps=20))
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loop_of_a_block_is_one_compiled_function():
+    """What makes blocks fast: XLA would make a call of its own of every operation of a step."""
+    setting, static = _setting(_members("counterexample"), 300), _static(METHODS[0])
+    compiled = jax.jit(partial(simulate_table, kernel="cpu", **static)).lower(*setting).compile()
+    calls = [line for line in compiled.as_text().splitlines() if " call(" in line]
+    assert any("xla_cpu_small_call" in line for line in calls)
 
 
 def test_in_float64_too():
     with jax.enable_x64(True):
         setting = _setting(_members("counterexample"), 40, np.float64)
         static = _static(METHODS[2])
-        kernel = simulate_table(*setting, **static, interpret=True)
-        assert kernel.x.dtype == np.float64
-        np.testing.assert_allclose(kernel.x, _with_xla(*setting, **static).x, rtol=1e-12)
+        for kernel in KERNELS:
+            found = _with_kernel(kernel, *setting, **static)
+            assert found.x.dtype == np.float64
+            np.testing.assert_allclose(found.x, _with_xla(*setting, **static).x, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -102,22 +132,22 @@ def test_in_float64_too():
 def test_it_lowers_for_cuda_through_triton(name, method, dtype):
     with jax.enable_x64(dtype == np.float64):
         setting = _setting(_members(name), 600, dtype)
-        kernel = jax.jit(partial(simulate_table, **_static(method)))
+        kernel = jax.jit(partial(simulate_table, kernel="gpu", **_static(method)))
         text = kernel.trace(*setting).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("__gpu$xla.gpu.triton") == 1
 
 
-def test_a_diagram_through_the_kernel_has_the_same_verdicts():
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_diagram_through_a_kernel_has_the_same_verdicts(kernel):
     beta1, beta2 = np.linspace(0, 0.9, 7), np.linspace(0.05, 0.95, 9)
     spec = phase_diagram.PhaseDiagram(
         "counterexample", (5, 20), ("random_shuffling",), beta1, beta2, num_steps=2000
     )
     scheme, results = "random_shuffling", []
     static = phase_diagram.program(spec, scheme).function.keywords
-    kernel = sweep.Program(
-        partial(phase_diagram.run_table, **static, interpret=True), of_tables=True
-    )
-    for program in (phase_diagram.program(spec, scheme), kernel):
+    of_tables = partial(phase_diagram.run_table, **static, kernel=kernel)
+    through_kernel = sweep.Program(of_tables, of_tables=True)
+    for program in (phase_diagram.program(spec, scheme), through_kernel):
         found = {}
 
         def write(block, values, found=found):
@@ -128,31 +158,60 @@ def test_a_diagram_through_the_kernel_has_the_same_verdicts():
         rows, cells = phase_diagram.rows(spec, None), phase_diagram.cells(spec)
         sweep.run(program, rows, cells, tile=(1, 25), chunk=(1, 63), write=write)
         results.append(found)
-    xla, pallas = results
-    assert xla.keys() == pallas.keys()
+    xla, blocks = results
+    assert xla.keys() == blocks.keys()
     bounded = np.less.outer(beta1, np.sqrt(beta2)).ravel()
     # rounding errors grow where steps are unbounded, but near D = 0 alone can they turn a verdict
     clear = np.abs(xla["speed"]) > 1e-3
-    np.testing.assert_array_equal(pallas["diverged"][clear], xla["diverged"][clear])
+    np.testing.assert_array_equal(blocks["diverged"][clear], xla["diverged"][clear])
     assert 0.1 < xla["diverged"].mean() < 0.9
     assert clear.mean() > 0.9
-    np.testing.assert_allclose(pallas["gap"][:, bounded], xla["gap"][:, bounded], rtol=1e-4)
+    np.testing.assert_allclose(blocks["gap"][:, bounded], xla["gap"][:, bounded], rtol=1e-4)
 
 
 def test_a_spec_chooses_its_program():
+    beta = np.array([0.5])
+    spec = phase_diagram.PhaseDiagram("counterexample", (5,), ("cyclic",), beta, beta)
+    chosen = {}
+    for backend in get_args(phase_diagram.Backend):
+        program = phase_diagram.program(dataclasses.replace(spec, backend=backend), "cyclic")
+        chosen[backend] = program.of_tables, program.function.keywords.get("kernel")
+    assert chosen == {"xla": (False, None), "blocks": (True, "cpu"), "pallas": (True, "gpu")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"problem": "realizable_quadratics"}, "not one-dimensional"),
+        ({"common_random_numbers": False}, "share an index stream"),
+    ],
+)
+def test_blocks_run_where_they_can(changes, reason):
+    beta = np.array([0.5])
+    spec = phase_diagram.PhaseDiagram("counterexample", (5,), ("cyclic",), beta, beta)
+    spec = dataclasses.replace(spec, **changes)
+    assert phase_diagram.fastest_backend(spec) == ("xla" if reason else "blocks")
+    assert (reason or "None") in str(phase_diagram.reason_against("blocks", spec))
+    assert "needs a GPU" in phase_diagram.reason_against("pallas", spec)
+
+
+@given(st.integers(1, 60), st.integers(1, 3_000_000))
+def test_tiles_of_blocks_leave_work_for_all_cores(num_rows, num_columns):
+    beta = np.broadcast_to(np.float64(0.5), (num_rows, num_columns))
     spec = phase_diagram.PhaseDiagram(
-        "counterexample", (5,), ("cyclic",), np.array([0.5]), np.array([0.9]), backend="pallas"
+        "counterexample", tuple(range(3, 3 + num_rows)), ("cyclic",), beta, beta, backend="blocks"
     )
-    assert phase_diagram.program(spec, "cyclic").of_tables
-    assert not phase_diagram.PhaseDiagram(
-        "counterexample", (5,), ("cyclic",), np.array([0.5]), np.array([0.9])
-    ).backend.startswith("pallas")
+    rows, columns = phase_diagram.tile_shape(spec)
+    assert rows * columns <= 1 << 17
+    tiles = -(-num_rows // rows) * -(-num_columns // columns)
+    assert tiles >= min(8, num_rows * num_columns // 256)
 
 
 def test_problems_of_more_dimensions_are_refused():
     setting = _setting(_members("realizable_quadratics"), 3)
     with pytest.raises(ValueError, match=r"shape \(\), not"):
-        simulate_table(*setting, **_static(METHODS[0]), interpret=True)
+        simulate_table(*setting, **_static(METHODS[0]), kernel="cpu")
 
 
 @given(st.floats(-3, 3), st.integers(0, 9), st.floats(-3, 3), st.booleans())

@@ -211,7 +211,7 @@ def test_seeds_differ_and_repeat(reference, tmp_path):
         (["--epsilon=-1"], "flag --epsilon=-1"),
         (["--x0=nan"], "--x0=nan: must be a finite number"),
         (["--dtype=float16"], "flag --dtype=float16"),
-        (["--backend=cuda"], "--backend=cuda: allowed are auto, xla, pallas"),
+        (["--backend=cuda"], "--backend=cuda: allowed are auto, xla, blocks, pallas"),
         (["--backend=pallas"], "--backend=pallas: needs a GPU; JAX runs on cpu here"),
         (["--trajectories=0.5"], "--trajectories=0.5: not a point"),
         (["--trajectories=0.5/1"], "--trajectories=0.5/1: values must lie in [0, 1)"),

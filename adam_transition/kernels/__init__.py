@@ -1,5 +1,5 @@
-"""Kernels for GPUs: the simulation of many cells with their state in registers."""
+"""Kernels: the simulation of many cells with their state near at hand."""
 
-from adam_transition.kernels.table import simulate_table
+from adam_transition.kernels.table import Kernel, simulate_table
 
-__all__ = ["simulate_table"]
+__all__ = ["Kernel", "simulate_table"]

@@ -1,0 +1,86 @@
+"""The kernel for GPUs: the state of a cell never leaves its registers.
+
+It goes through Pallas' Triton route. Mosaic GPU, the default on CUDA in JAX 0.10, lacks the root in
+loops.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array
+
+from adam_transition.kernels.split import Split
+
+_LEAST_BLOCK, _MOST_BLOCK = 32, 512
+_BLOCKS_WANTED = 512  # to fill a large GPU
+_CELLS_PER_WARP = 128  # four for each lane, whose roots and divisions overlap
+
+State = tuple[Array, Array, Array]  # x, m, v of [R, W]
+
+
+def cells_per_block(num_rows: int, num_columns: int) -> int:
+    """A power of two: few cells are spread over the whole GPU, many share what a step loads."""
+    wanted = 1 << (max(1, num_rows * num_columns // _BLOCKS_WANTED) - 1).bit_length()
+    return min(max(wanted, _LEAST_BLOCK), _MOST_BLOCK)
+
+
+def launch(
+    parts: Split,
+    of_rows: list[Array],
+    of_steps: list[Array],
+    count: Array,
+    p: Array,
+    q: Array,
+    state: State,
+    block: int,
+    interpret: bool = False,
+) -> State:
+    """Runs `count` steps of all cells.
+
+    Args:
+      parts: the step.
+      of_rows: numbers of each row, of shape (R,).
+      of_steps: numbers of each row and step, of shape (R, steps); steps is at least `count`.
+      count: of steps; may be traced.
+      p: 1 − β1 of each cell, of shape (R, W); W is a multiple of `block`.
+      q: 1 − β2.
+      state: x, m and v.
+      block: cells of a program.
+      interpret: run on any backend, slowly.
+    """
+    cells = pl.BlockSpec((None, block), lambda row, column: (row, column))
+    alone = pl.BlockSpec((None, 1), lambda row, _: (row, 0))
+    once = pl.BlockSpec((1,), lambda *_: (0,))
+    stream = [pl.BlockSpec((None, values.shape[1]), lambda row, _: (row, 0)) for values in of_steps]
+    shape = jax.ShapeDtypeStruct(p.shape, p.dtype)
+    warps = max(1, block // _CELLS_PER_WARP)
+    found = pl.pallas_call(
+        partial(_kernel, parts, len(of_rows), len(of_steps)),
+        grid=(p.shape[0], p.shape[1] // block),
+        in_specs=[once, *[alone] * len(of_rows), *stream, *[cells] * 5],
+        out_specs=[cells] * 3,
+        out_shape=[shape] * 3,
+        compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
+        interpret=interpret,
+    )(count[None], *[values[:, None] for values in of_rows], *of_steps, p, q, *state)
+    x, m, v = found
+    return x, m, v
+
+
+def _kernel(parts: Split, num_rows: int, num_steps: int, count: Any, *refs: Any) -> None:
+    """References: the count, values of the row and of each step, p, q, x, m, v; out x, m, v."""
+    of_row = [ref[0] for ref in refs[:num_rows]]
+    step_refs = refs[num_rows : num_rows + num_steps]
+    p, q, x, m, v, x_out, m_out, v_out = refs[num_rows + num_steps :]
+    p, q = p[...], q[...]
+    # shared values have no axis, a cell's have that of the block
+    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, 0, 0, 0))
+
+    def body(k: Array, state: State) -> State:
+        return of_cells(of_row, [ref[k] for ref in step_refs], p, q, *state)
+
+    state = jax.lax.fori_loop(0, count[0], body, (x[...], m[...], v[...]))
+    x_out[...], m_out[...], v_out[...] = state
