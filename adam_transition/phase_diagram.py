@@ -20,7 +20,17 @@ from jaxtyping import Array, PyTree
 from scipy.interpolate import RegularGridInterpolator
 from tqdm import tqdm
 
-from adam_transition import adam, drift, kernels, problems, sampling, simulate, store, sweep
+from adam_transition import (
+    adam,
+    drift,
+    kernels,
+    problems,
+    processes,
+    sampling,
+    simulate,
+    store,
+    sweep,
+)
 
 RECORDS = 64
 """Records of a run; the verdict's windows hold six or seven of them each."""
@@ -101,6 +111,13 @@ def tile_shape(spec: PhaseDiagram) -> tuple[int, int]:
     return sweep.block_shape(spec.table, cells)
 
 
+def _cells_per_chunk(spec: PhaseDiagram, tile: tuple[int, int]) -> int:
+    cells = _CELLS_PER_CHUNK[jax.default_backend()]
+    if jax.process_count() > 1:  # some for every process
+        cells = min(cells, math.prod(spec.table) // (2 * jax.process_count()))
+    return max(cells, math.prod(tile))
+
+
 def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
     """Why a backend cannot run a diagram on JAX's devices here; None if it can."""
     if backend == "xla":
@@ -140,6 +157,8 @@ def run(
 ) -> store.Store:
     """Simulates every cell into a store, or the cells that a store of this identity lacks.
 
+    The processes of a job (`jax.distributed`) share the work; all must call this alike.
+
     Args:
       spec: what to simulate.
       path: the store.
@@ -153,11 +172,14 @@ def run(
     Raises:
       ValueError: a problem that does not exist, or parameters that it does not allow.
       StoreError: see `store`.
+      ProcessError: another process of the job has ended.
     """
     inner = 1 if spec.paired else len(spec.beta2)
-    cells_per_chunk = cells_per_chunk or _CELLS_PER_CHUNK[jax.default_backend()]
     tile = tile_shape(spec)
+    cells_per_chunk = cells_per_chunk or _cells_per_chunk(spec, tile)
     chunk = sweep.block_shape(spec.table, cells_per_chunk, columns_multiple=inner)
+    if not processes.is_first():  # the first process makes the store
+        processes.gather(0)
     results = store.open_or_create(
         path,
         coords=coordinates(spec),
@@ -165,13 +187,16 @@ def run(
         chunks={"sampling": 1, "n": chunk[0], "a": 1, spec.cell_dims[0]: chunk[1] // inner},
         identity=identity,
         attrs=attrs,
-        resume=resume,
+        resume=resume or not processes.is_first(),
     )
+    if processes.is_first():
+        processes.gather(0)
     # a store that exists keeps the chunks it was begun with
     sizes = results.chunk_sizes("gap")
     chunk = sizes["n"], sizes[spec.cell_dims[0]] * inner
     total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
-    bar = tqdm(total=total, unit="cell", unit_scale=True, disable=None if progress else True)
+    hidden = None if progress and processes.is_first() else True
+    bar = tqdm(total=total, unit="cell", unit_scale=True, disable=hidden)
     with bar:
         for scheme in spec.samplings:
             compiled = program(spec, scheme)
@@ -359,6 +384,7 @@ def _run_panel(
         chunk=chunk,
         write=write,
         is_done=lambda block: results.is_complete(region(block), names),
+        shared=True,
         progress=bar,
     )
 

@@ -1,4 +1,6 @@
-"""Runs a pure function over many cells: chunks, devices, progress, resume. Knows nothing of Adam.
+"""Runs a pure function over many cells: chunks, devices, processes, progress, resume.
+
+Knows nothing of Adam.
 
 Cells form a table of R rows and W columns. A row's inputs are shared by its cells: under `vmap`
 what depends on the row alone (an index stream, say) is computed once for the row.
@@ -23,6 +25,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
+
+from adam_transition import processes
 
 CellFunction = Callable[..., Mapping[str, Array]]
 """(row inputs, cell inputs, *constants) → named results, all without batch axes."""
@@ -106,9 +110,13 @@ def run(
     write: Callable[[Block, dict[str, np.ndarray]], None],
     is_done: Callable[[Block], bool] = lambda _: False,
     devices: Sequence[jax.Device] | None = None,
+    shared: bool = False,
     progress: tqdm | None = None,
 ) -> None:
     """Evaluates a function on every cell that is not done, chunk by chunk.
+
+    With `shared`, each process of a job (`jax.distributed`) evaluates and writes its share of the
+    chunks. They wait for each other after every chunk, so one that ends is noticed by the others.
 
     Args:
       program: the cell function.
@@ -117,12 +125,14 @@ def run(
       tile: rows and columns of one evaluation (`block_shape`); bounds the memory of a device.
       chunk: rows and columns that are written at once.
       write: receives each finished chunk, results of shape (rows, columns, …) by name.
-      is_done: whether a chunk's results are at hand already.
+      is_done: whether a chunk's results are at hand already; asked before any is written.
       devices: tiles are dealt out to these; default: all local devices.
-      progress: a bar counting cells; advanced for chunks that were done too.
+      shared: share the chunks with the other processes; all must call this alike.
+      progress: a bar counting cells, those of all processes and those that were done too.
 
     Raises:
       ValueError: rows and cells whose leading axes do not fit.
+      ProcessError: another process has ended, or sees other chunks done than this one.
     """
     table = _table_shape(rows, cells)
     devices = jax.local_devices() if devices is None else devices
@@ -141,19 +151,29 @@ def run(
         row, column = (_positions(part, length) for part, length in zip(piece, tile, strict=True))
         return jax.device_put(jax.tree.map(lambda leaf: leaf[row[:, None], column], cells), device)
 
+    def advance(num_cells: int) -> None:
+        if shared:
+            num_cells = int(processes.gather(num_cells).sum())
+        if progress is not None:
+            progress.update(num_cells)
+
     def finish_oldest() -> None:
         block, pieces = pending.popleft()
         write(block, _assemble(block, pieces))
-        if progress is not None:
-            progress.update(math.prod(block.shape))
+        advance(math.prod(block.shape))
 
+    todo = [
+        b for b in blocks(Block(slice(0, table[0]), slice(0, table[1])), chunk) if not is_done(b)
+    ]
+    if progress is not None:
+        progress.update(math.prod(table) - sum(math.prod(block.shape) for block in todo))
+    rounds, mine = len(todo), todo
+    if shared:
+        _check_equal(len(todo))
+        rounds, mine = -(-len(todo) // jax.process_count()), list(processes.share(todo))
     pool = ThreadPoolExecutor(num_workers)
     try:
-        for block in blocks(Block(slice(0, table[0]), slice(0, table[1])), chunk):
-            if is_done(block):
-                if progress is not None:
-                    progress.update(math.prod(block.shape))
-                continue
+        for block in mine:
             pieces = []
             for piece in blocks(block, tile):
                 device = devices[num_tiles % len(devices)]
@@ -170,8 +190,19 @@ def run(
                 finish_oldest()
         while pending:
             finish_oldest()
+        for _ in range(rounds - len(mine)):  # the others have one more
+            advance(0)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _check_equal(num_chunks: int) -> None:
+    found = processes.gather(num_chunks)
+    if len(set(found)) > 1:
+        raise processes.ProcessError(
+            f"the processes of this job find {sorted(set(found.tolist()))} chunks to do: they need "
+            "the same flags, and an output folder on a file system that they share"
+        )
 
 
 def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:

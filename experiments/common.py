@@ -7,12 +7,15 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+from experiments import distributed
 
 if TYPE_CHECKING:  # heavy imports wait until an experiment runs, so that --help is quick
     import numpy as np
@@ -22,7 +25,16 @@ if TYPE_CHECKING:  # heavy imports wait until an experiment runs, so that --help
     from adam_transition.claims import Claim
     from adam_transition.studies import Plan
 
-NOT_IDENTITY = ("chunk_cells", "json", "out", "resume")
+NOT_IDENTITY = (
+    "chunk_cells",
+    "coordinator_address",
+    "distributed",
+    "json",
+    "num_processes",
+    "out",
+    "process_id",
+    "resume",
+)
 """Flags on which the numbers do not depend."""
 
 
@@ -39,6 +51,7 @@ def common_flags(name: str) -> flags.FlagValues:
     flags.DEFINE_string(
         "json", None, "File for the machine-readable summary, or - for stdout.", flag_values=values
     )
+    distributed.define_flags(values)
     return values
 
 
@@ -48,8 +61,13 @@ def run(
     values: flags.FlagValues,
     main: Callable[[dict[str, Any]], None],
     argv: Sequence[str] | None = None,
+    *,
+    shares_work: bool = False,
 ) -> int:
-    """Parses the flags and calls `main(flags)`; returns the exit status. Errors are one line."""
+    """Parses the flags and calls `main(flags)`; returns the exit status. Errors are one line.
+
+    With `shares_work`, `main` may be run by all processes of a job.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if any(argument in ("--help", "-h", "-help") for argument in argv):
         print(f"{description}\n{values.get_help()}")
@@ -60,17 +78,25 @@ def run(
             raise ValueError(f"unexpected argument {rest[0]!r}: every flag starts with --")
     except (flags.Error, OSError, ValueError) as error:
         return _fail(name, error)
+    from adam_transition.processes import ProcessError
     from adam_transition.store import StoreError
     from experiments import compilation_cache
 
     compilation_cache.enable()
+    status = 0
     try:
+        distributed.initialize(values.flag_values_dict(), shares_work=shares_work)
         main(values.flag_values_dict())
-    except (OSError, StoreError, ValueError) as error:
-        return _fail(name, error)
+    except (OSError, ProcessError, StoreError, ValueError) as error:
+        status = _fail(name, error)
     except KeyboardInterrupt:
-        return _fail(name, "interrupted; finished chunks are kept, run again to continue", 130)
-    return 0
+        status = _fail(name, "interrupted; finished chunks are kept, run again to continue", 130)
+    except Exception:
+        if not distributed.is_joined():
+            raise
+        traceback.print_exc()
+        status = 1
+    return distributed.leave(status)
 
 
 def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np.ndarray":

@@ -66,7 +66,7 @@ def main(values: dict[str, Any]) -> None:
 
     if values["dtype"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    from adam_transition import figures, phase_diagram
+    from adam_transition import figures, phase_diagram, processes
 
     spec, points = parse(values)
     started, out, backend = time.time(), Path(values["out"]), {"simulation_backend": spec.backend}
@@ -78,6 +78,8 @@ def main(values: dict[str, Any]) -> None:
         resume=values["resume"],
         cells_per_chunk=values["chunk_cells"],
     )
+    if not processes.is_first():
+        return
     if not store.has("drift_stderr"):
         phase_diagram.add_drift(spec, store)
     if points and not store.has("trajectory"):
@@ -249,4 +251,4 @@ def claims(spec: "PhaseDiagram", dataset: "xr.Dataset") -> list["Claim"]:
 
 
 if __name__ == "__main__":
-    sys.exit(common.run("phase", __doc__, FLAGS, main))
+    sys.exit(common.run("phase", __doc__, FLAGS, main, shares_work=True))

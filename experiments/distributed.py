@@ -1,0 +1,92 @@
+"""Several processes for one experiment: `jax.distributed`, when asked for or on a cluster."""
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from absl import flags
+
+_SHUTDOWN_S = 24 * 3600
+"""For so long the others wait for the first process, which draws the figures."""
+
+_TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags that describe a job of several processes."""
+    text = partial(flags.DEFINE_string, flag_values=values)
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ["auto", "off"],
+        "auto: share the work with the other tasks of a SLURM, MPI, GKE or TPU job.",
+        flag_values=values,
+    )
+    text("coordinator_address", None, "host:port of process 0, where no cluster says it.")
+    number = partial(flags.DEFINE_integer, lower_bound=0, flag_values=values)
+    number("num_processes", None, "Number of processes, with --coordinator_address.")
+    number("process_id", None, "This process, from 0, with --coordinator_address.")
+
+
+def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
+    """Joins the job that the flags or the cluster describe; does nothing where there is none.
+
+    Raises:
+      ValueError: flags that do not fit, a job that cannot be joined, or an experiment that does not
+        share its work.
+    """
+    import jax
+
+    named = ("coordinator_address", "num_processes", "process_id")
+    given = {name: values[name] for name in named if values[name] is not None}
+    if given and (len(given) < len(named) or values["distributed"] == "off"):
+        raise ValueError(
+            f"--{next(iter(given))}={next(iter(given.values()))}: goes with "
+            f"{', '.join(f'--{name}' for name in named if name not in given)} and "
+            "--distributed=auto"
+        )
+    if given and not given["process_id"] < given["num_processes"]:
+        raise ValueError(
+            f"--process_id={given['process_id']}: must be below --num_processes="
+            f"{given['num_processes']}"
+        )
+    alone = any(os.environ.get(name) == "1" for name in _TASKS)
+    if values["distributed"] == "off" or (alone and not given):
+        return
+    detection: dict[str, Any] = {"cluster_detection_method": "deactivate"} if given else {}
+    try:
+        jax.distributed.initialize(**given, **detection, shutdown_timeout_seconds=_SHUTDOWN_S)
+    except ValueError:
+        if given:
+            raise
+        return  # JAX knows of no cluster here
+    except RuntimeError as error:
+        where = f"--coordinator_address={given['coordinator_address']}" if given else "the cluster"
+        raise ValueError(f"{where}: cannot join the job ({error})") from error
+    if jax.process_count() > 1 and not shares_work:
+        raise ValueError(
+            f"this job has {jax.process_count()} processes, but the experiment runs in one: start "
+            "one task, or each with its own --out and --distributed=off"
+        )
+
+
+def leave(status: int) -> int:
+    """Waits for the other processes, or, after an error, ends at once so that they notice."""
+    if is_joined():
+        import jax
+
+        if status:  # the usual end would wait for the others
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        jax.distributed.shutdown()
+    return status
+
+
+def is_joined() -> bool:
+    """Whether this process belongs to a job of `jax.distributed`."""
+    import jax
+
+    return jax.distributed.is_initialized()
