@@ -6,14 +6,17 @@ Hyperparameters are arrays, so they can be vmapped and traced, and they are held
 and 1 − β2: in float32 the difference 1 − β2 loses its digits when β2 is near 1.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from __future__ import annotations
 
-import chex
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+
+if TYPE_CHECKING:
+    import optax
+    from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 Initialization = Literal["zero", "first_gradient", "bias_correction"]
 """How the first moments are set: zero; the NeurIPS version's m = ∇f(x0), v = max_i ∇f_i(x0)²;
@@ -71,7 +74,8 @@ def init(params: PyTree) -> AdamState:
 
 def init_from_gradients(full_gradient: PyTree, largest_square: PyTree) -> AdamState:
     """Moments of the NeurIPS version (arXiv:2208.09632): m = ∇f(x0), v = max_i ∇f_i(x0)²."""
-    chex.assert_trees_all_equal_shapes(full_gradient, largest_square)
+    if jax.tree.map(jnp.shape, full_gradient) != jax.tree.map(jnp.shape, largest_square):
+        raise ValueError("full_gradient and largest_square must have the same shapes")
     return AdamState(first=full_gradient, second=largest_square, step=jnp.zeros((), jnp.int32))
 
 
@@ -128,6 +132,8 @@ def scale_by_adam(
     With `bias_correction` it equals `optax.scale_by_adam`. An optax transformation never sees the
     components, so `first_gradient` takes m and v from the first gradient that it is given.
     """
+    import optax  # here, so that simulations need nothing but JAX
+
     if initialization not in INITIALIZATIONS:
         allowed = ", ".join(INITIALIZATIONS)
         raise ValueError(f"initialization={initialization!r} is not one of {allowed}")
@@ -163,6 +169,8 @@ def adam(
     With `initialization="bias_correction"` it equals `optax.adam`. For the paper's η0/√k pass
     `functools.partial(step_size, "inverse_sqrt", eta0)`.
     """
+    import optax
+
     return optax.chain(
         scale_by_adam(hyper, initialization=initialization),
         optax.scale_by_learning_rate(learning_rate),

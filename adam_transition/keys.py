@@ -1,8 +1,14 @@
 """NumPy's randomness from a JAX key, for what is drawn outside compiled programs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Key
 
 
 def generator(key: Key[Array, ""]) -> np.random.Generator:

@@ -6,12 +6,16 @@ for every cell with the same key and n (common random numbers), whatever else di
 The randomness of step k is one block of Threefry-2x32 with counter k: `fold_in(key, k)`.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int, Key, UInt32
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Int, Key, UInt32
 
 Sampling = Literal["cyclic", "random_shuffling", "shuffle_once", "with_replacement"]
 """cyclic: 0, 1, …, n−1 repeated. random_shuffling: a fresh uniform permutation each epoch

@@ -5,16 +5,20 @@ over (β1, β2) with the key and the problem unmapped, and all cells share one i
 once; map over n and the seed outside that. No cell can reach another.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from adam_transition import adam
 from adam_transition.problems import FiniteSum, component_gradients, gap
 from adam_transition.sampling import Sampling, indices
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 
 class Method(NamedTuple):
@@ -41,7 +45,7 @@ class Verdict(NamedTuple):
     diverged: Bool[Array, ""]
 
 
-Carry = tuple[Array, adam.AdamState]
+Carry = tuple[jax.Array, adam.AdamState]
 """x and the moments."""
 
 

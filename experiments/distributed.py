@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -57,14 +58,18 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
         return
     detection: dict[str, Any] = {"cluster_detection_method": "deactivate"} if given else {}
     try:
-        jax.distributed.initialize(**given, **detection, shutdown_timeout_seconds=_SHUTDOWN_S)
+        with warnings.catch_warnings():  # JAX asks for a package in every pod of Kubernetes
+            warnings.simplefilter("ignore")
+            jax.distributed.initialize(**given, **detection, shutdown_timeout_seconds=_SHUTDOWN_S)
     except ValueError:
         if given:
             raise
         return  # JAX knows of no cluster here
     except RuntimeError as error:
         where = f"--coordinator_address={given['coordinator_address']}" if given else "the cluster"
-        raise ValueError(f"{where}: cannot join the job ({error})") from error
+        raise ValueError(
+            f"{where}: cannot join the job ({error}); --distributed=off runs alone"
+        ) from error
     if jax.process_count() > 1 and not shares_work:
         raise ValueError(
             f"this job has {jax.process_count()} processes, but the experiment runs in one: start "

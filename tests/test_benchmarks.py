@@ -1,7 +1,10 @@
 """The benchmarks compare what is the same, and leave a data set."""
 
+import json
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,3 +33,31 @@ def test_it_measures_every_contestant_and_keeps_the_rates(tmp_path, monkeypatch,
     assert (dataset["rate"] > 0).all()
     assert dataset.attrs["device"] in capsys.readouterr().out
     assert (tmp_path / "simulation.png").stat().st_size > 10_000
+
+
+_ON_A_BARE_MACHINE = """
+import importlib.metadata, runpy, sys
+allowed = {"adam_transition", "benchmarks", "jax", "jaxlib", "numpy"}
+allowed |= {"ml_dtypes", "opt_einsum", "scipy"}  # which JAX needs
+absent = importlib.metadata.packages_distributions().keys() - allowed
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+runpy.run_module("benchmarks.kernel", run_name="__main__")
+"""
+
+
+def test_the_kernels_benchmark_needs_jax_and_numpy_alone(tmp_path):
+    sizes = ["--cells=50,200", "--steps=400", "--xla_steps=100", "--repeats=1", f"--out={tmp_path}"]
+    subprocess.run(
+        [sys.executable, "-c", _ON_A_BARE_MACHINE, *sizes],
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    found = json.loads((tmp_path / "kernel.json").read_text())
+    for rate in found["updates_per_s"].values():
+        assert set(rate) == {"cyclic", "replacement", "xla", "roots"}
+        assert all(value > 0 for value in rate.values())
+    assert found["linear"].keys() == {"cells", "steps"}

@@ -4,21 +4,25 @@ It goes through Pallas' Triton route. Mosaic GPU, the default on CUDA in JAX 0.1
 loops.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array
 
 from adam_transition.kernels.split import Split
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
 
 _LEAST_BLOCK, _MOST_BLOCK = 32, 512
 _BLOCKS_WANTED = 512  # to fill a large GPU
 _CELLS_PER_WARP = 128  # four for each lane, whose roots and divisions overlap
 
-State = tuple[Array, Array, Array]  # x, m, v of [R, W]
+State = tuple[jax.Array, jax.Array, jax.Array]  # x, m, v of [R, W]
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:

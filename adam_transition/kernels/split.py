@@ -5,13 +5,17 @@ cells. Whatever follows from the row (the problem, say) and the step (the compon
 computed before, by XLA, and handed to the kernel as numbers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from jaxtyping import Array, PyTree
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, PyTree
 
 ROW, STEP, CELL = 0, 1, 2
 

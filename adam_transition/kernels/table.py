@@ -8,22 +8,26 @@ same stream. Any one-dimensional problem will do whose gradient and projection a
 what depends on the component alone is computed before (`split`).
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from adam_transition import adam, sampling, simulate
 from adam_transition.kernels import cpu, gpu
 from adam_transition.kernels.split import Split, split
 from adam_transition.problems import FiniteSum
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Key
+
 Kernel = Literal["cpu", "gpu", "gpu_interpreted"]
 """cpu: blocks in the first cache. gpu: Pallas. gpu_interpreted: the same, slowly, for tests."""
 
-_State = tuple[Array, Array, Array]  # x, m, v of [R, W]
+_State = tuple[jax.Array, jax.Array, jax.Array]  # x, m, v of [R, W]
 
 
 def simulate_table(

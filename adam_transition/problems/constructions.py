@@ -3,16 +3,21 @@
 In all of them component 0 has the large positive slope and the others small negative ones.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
 
 from adam_transition.problems.problem_class import Number, ProblemClass
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Float
 
 
 @jax.tree_util.register_dataclass

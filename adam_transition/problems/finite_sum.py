@@ -1,13 +1,17 @@
 """The finite-sum protocol: f(x) = (1/n) Σ_{i<n} f_i(x), one component a mini-batch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Float, PyTree
 
 
 @runtime_checkable

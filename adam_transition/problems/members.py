@@ -5,15 +5,16 @@ the least D0 for the class's D1 comes from maximising Σ‖∇f_i‖² − D1‖
 a value found by optimisation, not proved to be the supremum; `Member.exact` tells which.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
 from scipy.optimize import minimize
 from scipy.stats import ortho_group
 
@@ -28,6 +29,9 @@ from adam_transition.problems.finite_sum import (
 from adam_transition.problems.problem_class import ProblemClass
 from adam_transition.problems.quadratics import quadratics
 from adam_transition.problems.regressions import Link, Regression
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Key
 
 Family = Literal[
     "realizable_quadratics",

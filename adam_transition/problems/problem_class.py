@@ -1,14 +1,18 @@
 """The problem class F^n_{L,D0,D1}(R^d): finite sums under A1 and A2."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from adam_transition.problems.finite_sum import FiniteSum, component_gradients
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 if TYPE_CHECKING:
     from adam_transition.problems.constructions import Counterexample
@@ -42,7 +46,7 @@ class ProblemClass:
         if self.d1 < self.n:
             raise ValueError(f"d1={self.d1} is below n={self.n}: the class is empty")
 
-    def contains(self, other: "ProblemClass") -> bool:
+    def contains(self, other: ProblemClass) -> bool:
         """Whether every member of `other` is a member of this class."""
         return (
             other.n == self.n
@@ -51,13 +55,13 @@ class ProblemClass:
             and other.d1 <= self.d1
         )
 
-    def scaled(self, factor: Number) -> "ProblemClass":
+    def scaled(self, factor: Number) -> ProblemClass:
         """The class of s·f for f in this one: L scales by s, D0 by s², D1 not at all."""
         if factor <= 0:
             raise ValueError(f"factor={factor} is not positive")
         return ProblemClass(self.n, self.smoothness * factor, self.d0 * factor**2, self.d1)
 
-    def divergence_construction(self) -> "Counterexample":
+    def divergence_construction(self) -> Counterexample:
         """The member on which Adam diverges in the largest region: the counterexample with this D1.
 
         a is the largest double with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic,

@@ -1,12 +1,16 @@
 """Regressions: mini-batch losses φ(⟨a, x⟩ − b) with a ridge, convex (logistic) or not."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Float
 
 Link = Literal["logistic", "geman_mcclure"]
 """φ(r) = log(1 + e^{−r}), convex, or r²/(2(1 + r²)), the Geman–McClure loss, not convex."""

@@ -1,0 +1,196 @@
+"""The kernel against XLA's path and against what the chip can do, in one run.
+
+Needs nothing but JAX (0.10 or 0.11), NumPy and Python 3.11 or newer, so that it runs on a bare GPU
+machine; on a CPU it measures the CPU's kernel. On the counterexample (n = 20, ε = 0, η_k = 0.1/√k):
+
+  cyclic, replacement  the kernel, by sampling scheme
+  xla                  vmap of `simulate.simulate`, which starts an operation of the whole chip for
+                       each part of a step
+  roots                the arithmetic limit: the kernel with a root and a division for a step
+  copy                 the memory's limit of any program that keeps the state of a cell in it: three
+                       arrays are read and written in a step, and two are read, at the speed of a
+                       copy from device to device
+
+Rates are Adam updates per second, the best of the repetitions, without compilation. Writes
+kernel.json to `--out`.
+
+    python -m benchmarks.kernel
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adam_transition import adam, kernels, problems, sampling, simulate
+from adam_transition.kernels import cpu, gpu
+from adam_transition.kernels.split import Split
+
+N, STEP_SIZE, X0 = 20, 0.1, 1.0
+BYTES_PER_UPDATE = 8 * 4
+RECORDS = 64
+DIAGRAM = 1000, 1000, 50_000
+_GPU = {"cells": "10000,100000,1000000,10000000", "steps": 20_000, "xla_steps": 500}
+_CPU = {"cells": "1000,10000,100000", "steps": 20_000, "xla_steps": 2000}
+
+
+def setting(num_cells: int) -> tuple[Any, ...]:
+    """Arguments of `kernels.simulate_table` for one row of random cells."""
+    p, q = np.random.default_rng(0).uniform(0.001, 1, (2, 1, num_cells)).astype(np.float32)
+    problem = problems.stack([problems.counterexample(N)], np.float32)
+    one = partial(jnp.full, 1)
+    key = sampling.stream_key(0)[None]
+    return problem, adam.Hyperparameters(p, q, 0.0), one(X0), one(STEP_SIZE), key
+
+
+def static(scheme: sampling.Sampling, num_steps: int) -> dict[str, Any]:
+    return {
+        "method": simulate.Method(scheme),
+        "num_steps": num_steps,
+        "record_every": -(-num_steps // RECORDS),
+        "max_components": N,
+    }
+
+
+def run_kernel(num_cells: int, num_steps: int, scheme: sampling.Sampling) -> Callable[[], Any]:
+    arguments = jax.device_put(setting(num_cells))
+    function = partial(kernels.simulate_table, kernel=_kernel(), **static(scheme, num_steps))
+    return partial(_compile(function, arguments), *arguments)
+
+
+def run_xla(num_cells: int, num_steps: int) -> Callable[[], Any]:
+    problem, hyper, *rest = setting(num_cells)
+
+    def one(p: Any, q: Any, problem: Any, *rest: Any) -> Any:
+        return simulate.simulate(
+            problem, adam.Hyperparameters(p, q, 0.0), *rest, **static("cyclic", num_steps)
+        )
+
+    row = jax.tree.map(lambda leaf: leaf[0], (problem, *rest))
+    arguments = jax.device_put((*(v[0] for v in hyper[:2]), *row))
+    over_cells = jax.vmap(one, in_axes=(0, 0, *(None,) * len(row)))
+    return partial(_compile(over_cells, arguments), *arguments)
+
+
+def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
+    room = cpu if _kernel() == "cpu" else gpu
+    block = room.cells_per_block(1, num_cells)
+    values = jnp.full((1, -(-num_cells // block) * block), 1.5, jnp.float32)
+
+    def step(_row: Any, _step: Any, p: Any, q: Any, x: Any, m: Any, v: Any) -> Any:
+        return p / (jnp.sqrt(x) + q), m, v  # p/√x alone would become a reciprocal root
+
+    parts = Split(lambda _: [], lambda *_: [], step)
+
+    def function(p: Any, state: Any) -> Any:
+        return room.launch(parts, [], [], jnp.int32(num_steps), p, p, state, block)
+
+    arguments = (values, (values,) * 3)
+    return partial(_compile(function, arguments), *arguments)
+
+
+def copy_bytes_per_second(repeats: int) -> float:
+    """Bytes read and written by a copy that no cache holds."""
+    size = 1 << (30 if jax.default_backend() != "cpu" else 27)
+    source = jnp.zeros(size // 4, jnp.float32)
+    copy = jax.jit(jnp.copy)
+    return 2 * size / best(lambda: copy(source), repeats)
+
+
+def best(run: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest of some repetitions after one."""
+    jax.block_until_ready(run())
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def rates(num_cells: int, num_steps: int, xla_steps: int, repeats: int) -> dict[str, float]:
+    """Updates per second by contestant."""
+    work = {
+        "cyclic": (run_kernel(num_cells, num_steps, "cyclic"), num_steps),
+        "replacement": (run_kernel(num_cells, num_steps, "with_replacement"), num_steps),
+        "xla": (run_xla(num_cells, xla_steps), xla_steps),
+        "roots": (run_roots(num_cells, num_steps), num_steps),
+    }
+    return {name: num_cells * steps / best(run, repeats) for name, (run, steps) in work.items()}
+
+
+def main() -> None:
+    preset = _CPU if jax.default_backend() == "cpu" else _GPU
+    parser = argparse.ArgumentParser(description="The kernel, XLA's path and the chip's limits.")
+    parser.add_argument("--cells", default=preset["cells"])
+    parser.add_argument("--steps", type=int, default=preset["steps"])
+    parser.add_argument("--xla_steps", type=int, default=preset["xla_steps"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--diagram", action="store_true", help="run the 1000 x 1000 diagram")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.cells.split(",")]
+    device = jax.devices()[0]
+    print(f"JAX {jax.__version__} on {device.device_kind}; Adam updates per second")
+
+    copied = copy_bytes_per_second(arguments.repeats)
+    limit = copied / BYTES_PER_UPDATE
+    print(f"copy {copied:.2e} bytes/s: at most {limit:.2e} with the state in memory\n")
+    print("   cells     cyclic  replacement       xla     roots  kernel/xla  of the limit")
+    found: dict[str, Any] = {}
+    for size in sizes:
+        rate = rates(size, arguments.steps, arguments.xla_steps, arguments.repeats)
+        found[str(size)] = rate
+        print(
+            f"{size:8}   {rate['cyclic']:.2e}     {rate['replacement']:.2e}  {rate['xla']:.2e}"
+            f"  {rate['roots']:.2e}  {rate['cyclic'] / rate['xla']:10.1f}"
+            f"  {rate['cyclic'] / rate['roots']:12.2f}"
+        )
+
+    half, steps = max(1, sizes[-1] // 2), arguments.steps // 2
+    whole = best(run_kernel(sizes[-1], arguments.steps, "cyclic"), arguments.repeats)
+    linear = {
+        "cells": best(run_kernel(half, arguments.steps, "cyclic"), arguments.repeats) * 2 / whole,
+        "steps": best(run_kernel(sizes[-1], steps, "cyclic"), arguments.repeats) * 2 / whole,
+    }
+    print(f"\ntwice the time of half the cells {linear['cells']:.3f}, of half the steps", end=" ")
+    print(f"{linear['steps']:.3f}, in units of the whole: 1 is linear")
+    result = {
+        "device": device.device_kind,
+        "jax": jax.__version__,
+        "updates_per_s": found,
+        "copy_bytes_per_s": copied,
+        "linear": linear,
+    }
+    if arguments.diagram or preset is _GPU:
+        height, width, num_steps = DIAGRAM
+        seconds = best(run_kernel(height * width, num_steps, "cyclic"), 1)
+        result["diagram_s"] = seconds
+        print(f"{height} x {width} cells, {num_steps} steps: {seconds:.2f} s")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "kernel.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+def _kernel() -> kernels.Kernel:
+    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def _compile(function: Callable, arguments: tuple[Any, ...]) -> Callable:
+    on_cpu = jax.default_backend() == "cpu"
+    options = {"xla_cpu_prefer_vector_width": 512} if on_cpu else {}
+    return jax.jit(function, compiler_options=options).lower(*arguments).compile()
+
+
+if __name__ == "__main__":
+    main()
