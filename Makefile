@@ -20,6 +20,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(RUN) -m benchmarks.simulation
 	$(RUN) -m benchmarks.kernel
+	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.drift
 	$(RUN) -m benchmarks.monitor
 	$(RUN) -m benchmarks.networks

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import simulation
+from benchmarks import simulation, startup
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
@@ -61,3 +61,9 @@ def test_the_kernels_benchmark_needs_jax_and_numpy_alone(tmp_path):
         assert set(rate) == {"cyclic", "replacement", "xla", "roots"}
         assert all(value > 0 for value in rate.values())
     assert found["linear"].keys() == {"cells", "steps"}
+
+
+def test_the_wait_for_the_first_progress_line_is_seen(tmp_path):
+    flags = ["--n=5", "--sampling=cyclic", "--beta1=0:0.9:4", "--beta2=0:0.9:4", "--steps=100"]
+    line, cells, end = startup.seconds(tmp_path / "out", tmp_path / "cache", flags)
+    assert 0 < line <= cells < end
