@@ -66,6 +66,8 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
             raise
         return  # JAX knows of no cluster here
     except RuntimeError as error:
+        if not given and "must be called before" in str(error):
+            return  # JAX is in use already: called from a program of its own, not a task of a job
         where = f"--coordinator_address={given['coordinator_address']}" if given else "the cluster"
         raise ValueError(
             f"{where}: cannot join the job ({error}); --distributed=off runs alone"

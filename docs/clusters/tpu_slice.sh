@@ -16,8 +16,8 @@ gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
   test -d adam_transition || git clone --quiet $repository adam_transition
   cd adam_transition
   test -d .venv || python3 -m venv .venv
-  .venv/bin/pip install --quiet --requirement requirements.lock 'jax[tpu]'
-  .venv/bin/pip install --quiet --no-deps --editable .
+  .venv/bin/pip install --quiet --requirement requirements.lock
+  .venv/bin/pip install --quiet --editable '.[tpu]'
   sudo chown \$(id -u) /mnt/results
   .venv/bin/python -m experiments.phase --out=/mnt/results/phase $(printf '%q ' "$@")
 "
