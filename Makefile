@@ -4,10 +4,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: phase test lint bench lock clean
+.PHONY: phase paper test lint bench lock clean
 
 phase: $(STAMP)
 	$(RUN) -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
+
+paper: $(STAMP)
+	$(RUN) -m experiments.paper --scale=laptop
 
 test: $(STAMP) lint
 	$(RUN) -m pytest --numprocesses=2 --dist=loadfile

@@ -266,27 +266,44 @@ def write_summary(
     **more: Any,
 ) -> None:
     """Writes NAME.json (and the --json file), then prints the claims and the paths written."""
-    summary = {
-        "experiment": name,
-        "version": metadata.version("adam-transition"),
-        "flags": dict(values),
-        "claims": [claim.as_json() for claim in claims],
-        **more,
-    }
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    target = Path(values["out"]) / f"{name}.json"
-    _write_text(target, text)
+    target = write_json(name, values, [claim.as_json() for claim in claims], **more)
     if values["json"] == "-":
-        print(text, end="")
         return
-    if values["json"]:
-        _write_text(Path(values["json"]), text)
     for claim in claims:
         print(f"{claim.verdict:>16}  {claim.statement}")
         error = f" ± {claim.uncertainty:.2g}" if claim.uncertainty else ""
         print(f"{'':>16}  measured {claim.measured:.6g}{error}, expected {claim.expected}")
     for path in (*paths, target):
         print(f"wrote {path}")
+
+
+def write_json(
+    name: str, values: Mapping[str, Any], claims: Sequence[Mapping[str, Any]], **more: Any
+) -> Path:
+    """Writes the summary to NAME.json and to the --json file; returns the path of the first."""
+    summary = {
+        "experiment": name,
+        "version": metadata.version("adam-transition"),
+        "flags": dict(values),
+        "claims": list(claims),
+        **more,
+    }
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    target = Path(values["out"]) / f"{name}.json"
+    write_text(target, text)
+    if values["json"] == "-":
+        print(text, end="")
+    elif values["json"]:
+        write_text(Path(values["json"]), text)
+    return target
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole, or leaves the one that is there; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
@@ -308,13 +325,6 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _git_revision() -> str:

@@ -30,7 +30,7 @@ PARSERS = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(Path("experiments/flagfiles").glob("*.flags")), ids=str)
+@pytest.mark.parametrize("path", sorted(Path("experiments/flagfiles").rglob("*.flags")), ids=str)
 def test_flagfiles_parse(path):
     [name] = [name for name in PARSERS if path.stem.startswith(name)]
     flags, parse = PARSERS[name]

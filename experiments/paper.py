@@ -1,0 +1,117 @@
+"""The whole paper in one command: every experiment, and one page with every claim.
+
+Runs the experiments at a scale, one after the other, each in a folder of `--out`, and writes
+index.html (which needs nothing beside it) and claims.json. A run that was stopped goes on where it
+was. Example:
+
+    python -m experiments.paper --scale=laptop
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import common
+from experiments.paper_plan import RUNS, SCALES, STATEMENTS, Run, Scale
+
+FLAGS = common.common_flags("paper")
+flags.DEFINE_enum(
+    "scale",
+    "laptop",
+    SCALES,
+    "smoke: seconds an experiment, to see that all works; laptop: half an hour on two cores; gpu.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list("only", "", "Names of runs; default all of them.", flag_values=FLAGS)
+
+_ROOT = Path(__file__).parent.parent
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → every experiment → page, claims."""
+    from experiments import paper_page
+
+    names = [run.name for run in RUNS]
+    if values["only"]:
+        common.check_choices("only", values["only"], names)
+    runs = [run for run in RUNS if run.name in (values["only"] or names)]
+    out, scale = Path(values["out"]).absolute(), values["scale"]
+    _check_needs(runs, out)
+    summaries = {}
+    for i, run in enumerate(runs):
+        print(f"{i + 1}/{len(runs)}  {run.title}", flush=True)
+        summaries[run.name] = compute(run, scale, out, values)
+    found = rows(summaries)
+    page = paper_page.render(runs, summaries, found, scale=scale, folder=out)
+    common.write_text(out / "index.html", page)
+    common.write_text(out / "claims.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+    claims = [claim for summary in summaries.values() for claim in summary["claims"]]
+    common.write_json(
+        "paper",
+        values,
+        claims,
+        wall_time_s=round(sum(s.get("wall_time_s") or 0 for s in summaries.values()), 2),
+    )
+    if values["json"] != "-":
+        print(f"{len(found)} claims\nwrote {out / 'index.html'}\nwrote {out / 'claims.json'}")
+
+
+def compute(run: Run, scale: Scale, out: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs one experiment in a process of its own; returns its summary.
+
+    Raises:
+      ValueError: it failed; what it said is on stderr.
+    """
+    folder = out / run.name
+    command = [sys.executable, "-m", run.module, f"--flagfile={_ROOT / run.flagfile(scale)}"]
+    command += [f"--out={folder}", f"--seed={values['seed']}", "--distributed=off"]
+    command += [] if values["resume"] else ["--noresume"]
+    if run.name == "advise":
+        command += [f"--results={out / 'batch_size'}"]
+    status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL, check=False).returncode
+    if status in (130, -2):
+        raise KeyboardInterrupt
+    if status:
+        raise ValueError(f"{run.name} ended with status {status}; run again to continue")
+    summary = folder / f"{run.module.rpartition('.')[2]}.json"
+    return json.loads(summary.read_text(encoding="utf-8"))
+
+
+def rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every claim of the runs under the first statement of the paper that it belongs to.
+
+    Raises:
+      ValueError: a claim that belongs to none.
+    """
+    found: list[dict[str, Any]] = []
+    for name, summary in summaries.items():
+        for claim in summary["claims"]:
+            statement = next(
+                (s for s in STATEMENTS if _belongs(f"{name}:{claim['id']}", s.claims)), None
+            )
+            if statement is None:
+                raise ValueError(f"the claim {name}:{claim['id']} belongs to no statement")
+            found.append({**claim, "run": name, "statement_title": statement.title})
+    order = [statement.title for statement in STATEMENTS]
+    return sorted(found, key=lambda row: order.index(row["statement_title"]))
+
+
+def _belongs(claim: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(claim, pattern) for pattern in patterns)
+
+
+def _check_needs(runs: Sequence[Run], out: Path) -> None:
+    names = {run.name for run in runs}
+    trained = "batch_size" in names or (out / "batch_size" / "batch_size.zarr").exists()
+    if "advise" in names and not trained:
+        raise ValueError("--only=advise: needs batch_size, which is not in --out")
+
+
+if __name__ == "__main__":
+    sys.exit(common.run("paper", __doc__, FLAGS, main))

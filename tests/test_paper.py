@@ -1,0 +1,128 @@
+"""The page: every statement has claims, and a browser shows them and the figures."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from experiments import paper, paper_page
+from experiments.paper_plan import RUNS, SCALES, STATEMENTS
+from tests import experiment
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+# what the page is measured by, put into the title of a copy
+_MEASURE = """<script>addEventListener("load", () => {
+  document.title = JSON.stringify({
+    widths: [...document.images].map(image => image.naturalWidth),
+    claims: [...document.querySelectorAll("tr.claim")].map(
+      row => [row.cells[0].innerText, row.cells[3].innerText]),
+    fits: document.documentElement.scrollWidth <= innerWidth,
+    broken: [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1))
+      .filter(id => !document.getElementById(id)),
+  });
+});</script>"""
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("paper")
+    assert experiment.run(paper, f"--out={out}", "--scale=smoke") == 0
+    return out
+
+
+def test_every_statement_of_the_paper_has_claims(smoke):
+    rows = json.loads((smoke / "claims.json").read_text())
+    assert {row["statement_title"] for row in rows} == {statement.title for statement in STATEMENTS}
+    assert {row["run"] for row in rows} == {run.name for run in RUNS}
+    for row in rows:  # as the experiments found them
+        module = next(run.module for run in RUNS if run.name == row["run"])
+        summary = smoke / row["run"] / f"{module.rpartition('.')[2]}.json"
+        claims = {claim["id"]: claim for claim in json.loads(summary.read_text())["claims"]}
+        assert {key: row[key] for key in claims[row["id"]]} == claims[row["id"]]
+    claims = {f"{row['run']}:{row['id']}" for row in rows}
+    for statement in STATEMENTS:  # a pattern that finds nothing is a claim that has gone
+        for pattern in statement.claims:
+            assert any(fnmatchcase(claim, pattern) for claim in claims), pattern
+
+
+def test_the_summary_follows_the_contract(smoke):
+    summary = json.loads((smoke / "paper.json").read_text())
+    assert summary["experiment"] == "paper"
+    assert len(summary["claims"]) == len(json.loads((smoke / "claims.json").read_text()))
+
+
+def test_the_page_needs_nothing_beside_it(smoke):
+    page = (smoke / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    outside = {source for source in sources if not source.startswith(("data:", "#"))}
+    assert outside == {"https://arxiv.org/abs/2603.02092"}
+    assert "<script" not in page
+
+
+@pytest.mark.skipif(not BROWSER, reason="no headless Chromium")
+@pytest.mark.parametrize("width", [1100, 700])
+def test_a_browser_shows_the_page(smoke, tmp_path, width):
+    page = (smoke / "index.html").read_text()
+    copy = tmp_path / "index.html"
+    copy.write_text(page.replace("</body>", f"{_MEASURE}</body>"))
+    shown = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+         "--virtual-time-budget=10000", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}",
+         copy.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", shown, re.DOTALL).group(1)))
+    rows = json.loads((smoke / "claims.json").read_text())
+    assert found["claims"] == [[row["statement"].strip(), row["verdict"]] for row in rows]
+    assert len(found["widths"]) == sum(len(run.captions) for run in RUNS)
+    assert min(found["widths"]) > 300
+    assert found["fits"]
+    assert found["broken"] == []
+
+
+def test_text_is_escaped_and_numbers_that_are_missing_are_said():
+    row = {
+        "id": "x", "run": "phase", "statement": "a < b & c", "statement_title": "Sign-SGD",
+        "expected": ">= 1", "measured": None, "uncertainty": 0.0, "verdict": "inconclusive",
+    }  # fmt: skip
+    page = paper_page.render([], {"phase": {"version": "1"}}, [row], scale="laptop", folder=Path())
+    assert "a &lt; b &amp; c" in page
+    assert ">none<" in page
+    assert "not evidence" not in page
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_run_has_its_flagfile(scale):
+    for run in RUNS:
+        assert Path(run.flagfile(scale)).is_file(), run.flagfile(scale)
+
+
+def test_a_claim_without_a_statement_is_an_error():
+    summary = {"phase": {"claims": [{"id": "x"}]}, "networks": {"claims": []}}
+    assert paper.rows(summary)[0]["statement_title"] == "Phase transition"
+    with pytest.raises(ValueError, match="divergence:unheard_of belongs to no statement"):
+        paper.rows({"divergence": {"claims": [{"id": "unheard_of"}]}})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--only=phase,figure"], "--only=figure: allowed are phase, phase_reddi"),
+        (["--only=advise"], "--only=advise: needs batch_size"),
+        (["--scale=huge"], "smoke|laptop|gpu"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
+    experiment.assert_refused(paper, tmp_path / "out", capsys, args, message)
+
+
+def test_a_run_that_fails_is_named(tmp_path, capsys):
+    (tmp_path / "phase").write_text("in the way")
+    assert experiment.run(paper, f"--out={tmp_path}", "--scale=smoke", "--only=phase") == 2
+    assert "phase ended with status 2; run again" in capsys.readouterr().err
+    assert not (tmp_path / "index.html").exists()
