@@ -13,6 +13,7 @@ _STYLE = """
 :root { color-scheme: light }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem }
+#claims { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: .9rem }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem }
 tr { border-bottom: 1px solid #ddd }
@@ -69,7 +70,7 @@ def render(
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        '<table id="claims"><thead><tr><th>claim</th><th>expected</th><th>measured</th>'
+        '<div id="claims"><table><thead><tr><th>claim</th><th>expected</th><th>measured</th>'
         "<th>verdict</th><th>how</th></tr></thead><tbody>"
     ]
     for statement in STATEMENTS:
@@ -88,7 +89,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             f'</td><td><a href="#{_text(row["run"])}">{_text(row["run"])}</a></td></tr>'
             for row in found
         ]
-    return "\n".join([*lines, "</tbody></table>"])
+    return "\n".join([*lines, "</tbody></table></div>"])
 
 
 def _section(

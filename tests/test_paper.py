@@ -14,6 +14,9 @@ from experiments import paper, paper_page
 from experiments.paper_plan import RUNS, SCALES, STATEMENTS
 from tests import experiment
 
+# the quicker half; the others are run by their own tests
+NAMES = ("phase", "phase_reddi", "divergence", "concentration", "networks")
+CAPTIONS = [caption for run in RUNS if run.name in NAMES for caption in run.captions]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 # what the page is measured by, put into the title of a copy
 _MEASURE = """<script>addEventListener("load", () => {
@@ -31,15 +34,14 @@ _MEASURE = """<script>addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     out = tmp_path_factory.mktemp("paper")
-    assert experiment.run(paper, f"--out={out}", "--scale=smoke") == 0
+    assert experiment.run(paper, f"--out={out}", "--scale=smoke", f"--only={','.join(NAMES)}") == 0
     return out
 
 
-def test_every_statement_of_the_paper_has_claims(smoke):
+def test_claims_are_those_of_the_experiments_and_patterns_find_them(smoke):
     rows = json.loads((smoke / "claims.json").read_text())
-    assert {row["statement_title"] for row in rows} == {statement.title for statement in STATEMENTS}
-    assert {row["run"] for row in rows} == {run.name for run in RUNS}
-    for row in rows:  # as the experiments found them
+    assert {row["run"] for row in rows} == set(NAMES)
+    for row in rows:
         module = next(run.module for run in RUNS if run.name == row["run"])
         summary = smoke / row["run"] / f"{module.rpartition('.')[2]}.json"
         claims = {claim["id"]: claim for claim in json.loads(summary.read_text())["claims"]}
@@ -47,7 +49,8 @@ def test_every_statement_of_the_paper_has_claims(smoke):
     claims = {f"{row['run']}:{row['id']}" for row in rows}
     for statement in STATEMENTS:  # a pattern that finds nothing is a claim that has gone
         for pattern in statement.claims:
-            assert any(fnmatchcase(claim, pattern) for claim in claims), pattern
+            if pattern.partition(":")[0] in NAMES:
+                assert any(fnmatchcase(claim, pattern) for claim in claims), pattern
 
 
 def test_the_summary_follows_the_contract(smoke):
@@ -79,7 +82,7 @@ def test_a_browser_shows_the_page(smoke, tmp_path, width):
     found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", shown, re.DOTALL).group(1)))
     rows = json.loads((smoke / "claims.json").read_text())
     assert found["claims"] == [[row["statement"].strip(), row["verdict"]] for row in rows]
-    assert len(found["widths"]) == sum(len(run.captions) for run in RUNS)
+    assert len(found["widths"]) == len(CAPTIONS)
     assert min(found["widths"]) > 300
     assert found["fits"]
     assert found["broken"] == []
