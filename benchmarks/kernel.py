@@ -61,10 +61,29 @@ def static(scheme: sampling.Sampling, num_steps: int) -> dict[str, Any]:
     }
 
 
-def run_kernel(num_cells: int, num_steps: int, scheme: sampling.Sampling) -> Callable[[], Any]:
-    arguments = jax.device_put(setting(num_cells))
+def run_kernel(
+    num_cells: int,
+    num_steps: int,
+    scheme: sampling.Sampling = "cyclic",
+    device: jax.Device | None = None,
+) -> partial[Any]:
+    arguments = jax.device_put(setting(num_cells), device)
     function = partial(kernels.simulate_table, kernel=_kernel(), **static(scheme, num_steps))
     return partial(_compile(function, arguments), *arguments)
+
+
+def run_on_all_devices(num_cells: int, num_steps: int) -> Callable[[], list[Any]]:
+    """As many cells on each device."""
+    runs = [run_kernel(num_cells, num_steps, device=device) for device in jax.local_devices()]
+    return lambda: [run() for run in runs]
+
+
+def bytes_per_cell(num_cells: int, num_steps: int) -> float:
+    """Memory of a run: its inputs, its records and what lies between."""
+    compiled: Any = run_kernel(num_cells, num_steps).func
+    memory = compiled.memory_analysis()
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return total / num_cells
 
 
 def run_xla(num_cells: int, num_steps: int) -> Callable[[], Any]:
@@ -119,8 +138,8 @@ def best(run: Callable[[], Any], repeats: int) -> float:
 
 def rates(num_cells: int, num_steps: int, xla_steps: int, repeats: int) -> dict[str, float]:
     """Updates per second by contestant."""
-    work = {
-        "cyclic": (run_kernel(num_cells, num_steps, "cyclic"), num_steps),
+    work: dict[str, tuple[Callable[[], Any], int]] = {
+        "cyclic": (run_kernel(num_cells, num_steps), num_steps),
         "replacement": (run_kernel(num_cells, num_steps, "with_replacement"), num_steps),
         "xla": (run_xla(num_cells, xla_steps), xla_steps),
         "roots": (run_roots(num_cells, num_steps), num_steps),
@@ -157,23 +176,32 @@ def main() -> None:
         )
 
     half, steps = max(1, sizes[-1] // 2), arguments.steps // 2
-    whole = best(run_kernel(sizes[-1], arguments.steps, "cyclic"), arguments.repeats)
+    whole = best(run_kernel(sizes[-1], arguments.steps), arguments.repeats)
     linear = {
-        "cells": best(run_kernel(half, arguments.steps, "cyclic"), arguments.repeats) * 2 / whole,
-        "steps": best(run_kernel(sizes[-1], steps, "cyclic"), arguments.repeats) * 2 / whole,
+        "cells": best(run_kernel(half, arguments.steps), arguments.repeats) * 2 / whole,
+        "steps": best(run_kernel(sizes[-1], steps), arguments.repeats) * 2 / whole,
     }
     print(f"\ntwice the time of half the cells {linear['cells']:.3f}, of half the steps", end=" ")
     print(f"{linear['steps']:.3f}, in units of the whole: 1 is linear")
+    devices = best(run_on_all_devices(sizes[-1], arguments.steps), arguments.repeats)
+    memory = {str(size): bytes_per_cell(size, arguments.steps) for size in sizes}
+    print(
+        f"{jax.local_device_count()} devices with as many cells each: {whole / devices:.3f}", end=""
+    )
+    print(f" of the rate of one alone; bytes a cell with {RECORDS} records:", end="")
+    print("".join(f" {value:.0f}" for value in memory.values()))
     result = {
         "device": device.device_kind,
         "jax": jax.__version__,
         "updates_per_s": found,
         "copy_bytes_per_s": copied,
         "linear": linear,
+        "devices": {"count": jax.local_device_count(), "rate_of_each": whole / devices},
+        "bytes_per_cell": memory,
     }
     if arguments.diagram or preset is _GPU:
         height, width, num_steps = DIAGRAM
-        seconds = best(run_kernel(height * width, num_steps, "cyclic"), 1)
+        seconds = best(run_kernel(height * width, num_steps), 1)
         result["diagram_s"] = seconds
         print(f"{height} x {width} cells, {num_steps} steps: {seconds:.2f} s")
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,9 @@ def test_the_kernels_benchmark_needs_jax_and_numpy_alone(tmp_path):
         assert set(rate) == {"cyclic", "replacement", "xla", "roots"}
         assert all(value > 0 for value in rate.values())
     assert found["linear"].keys() == {"cells", "steps"}
+    assert found["devices"]["count"] == 1
+    records = 4 * 58  # 400 steps, one record every 7
+    assert all(records < size < 20 * records for size in found["bytes_per_cell"].values())
 
 
 def test_the_wait_for_the_first_progress_line_is_seen(tmp_path):
