@@ -14,16 +14,19 @@ from jaxtyping import Array, Float, Key
 
 from adam_transition import adam, sampling
 from adam_transition.drift import (
-    LEAST_RANDOM,
+    RANDOM,
     Drift,
     Histories,
     draw_histories,
+    is_estimated,
+    least_one_minus_beta,
     stationary_drift,
 )
 
 _LEAST_U = -27.0  # β2 = 2e-12
-_SCAN = {True: 97, False: 513}  # points of a scan, for random and other schemes
-_HALVINGS = {True: 26, False: 60}
+_SCAN = {True: 97, False: 513}  # points of a scan, for estimates and exact drifts
+_HALVINGS = {"cyclic": 60, "shuffle_once": 60}  # to the last digit
+_RANDOM_HALVINGS = 36  # to the last that is right
 
 
 class Edge(NamedTuple):
@@ -55,20 +58,21 @@ def divergence_intervals(
 ) -> list[list[Interval]]:
     """For each β1 the intervals of β2 in [0, 1) with D > 0: none, one or more, ascending.
 
-    Edges are exact to a few units of rounding for cyclic order (tolerance 1e-15 in β2, relative in
-    1 − β2); for the random schemes to 1e-7 for the histories that the key stands for, and to the
-    standard error for all histories.
+    Edges are exact: for cyclic order to a few units of rounding (1e-15 in β2, relative in 1 − β2),
+    for the random schemes to about 1e-12. Where the drift has to be estimated (`is_estimated`),
+    they are so to 1e-7 for the histories that the key stands for, and to the standard error for all
+    histories.
 
     Args:
       gradients: a table of one-dimensional gradients with positive mean, so that D > 0 is the
         wrong direction.
       beta1: values in [0, 1).
       scheme: the sampling scheme.
-      key: for the random schemes.
-      num_samples: steps averaged for each (β1, β2) of the random schemes.
+      key: for `shuffle_once` and for estimates.
+      num_samples: for estimates, steps averaged for each (β1, β2).
       least_one_minus_beta2: how near to 1 to look, beyond which the drift is taken to have no more
         sign changes. Default: 1e-13, and for the random schemes a sixteenth of where the cyclic
-        boundary is, but at least `LEAST_RANDOM`.
+        boundary is, if the drift can be had there (`least_one_minus_beta`).
 
     Raises:
       ValueError: a table that is not (n, 1) or whose mean is not positive, or what
@@ -78,12 +82,13 @@ def divergence_intervals(
     if table.ndim != 2 or table.shape[1] != 1 or not table.mean() > 0:
         raise ValueError(f"gradients of shape {table.shape}: need (n, 1) with a positive mean")
     p = 1 - np.asarray(beta1, np.float64)
-    random = scheme in ("random_shuffling", "with_replacement")
+    estimated = is_estimated(table, scheme)
     if least_one_minus_beta2 is None:
-        least_one_minus_beta2 = _least_q(table, np.asarray(beta1)) if random else 1e-13
+        random = scheme in RANDOM
+        least_one_minus_beta2 = _least_q(table, scheme, np.asarray(beta1)) if random else 1e-13
 
     histories = None
-    if random:
+    if estimated:
         memory = 1 / min(least_one_minus_beta2, float(p.min()))
         histories = _histories(table, scheme, key, memory, num_samples)
 
@@ -96,10 +101,10 @@ def divergence_intervals(
         return evaluate(p, u).drift
 
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
-    scan = np.linspace(_LEAST_U, greatest_u, _SCAN[random])
+    scan = np.linspace(_LEAST_U, greatest_u, _SCAN[estimated])
     rows, low, high = _brackets(drift, p, scan)
-    roots = _bisect(drift, p[rows], low, high, _HALVINGS[random])
-    stderr = _stderr_of_roots(evaluate, p[rows], roots) if random else np.zeros(len(roots))
+    roots = _bisect(drift, p[rows], low, high, _HALVINGS.get(scheme, _RANDOM_HALVINGS))
+    stderr = _stderr_of_roots(evaluate, p[rows], roots) if estimated else np.zeros(len(roots))
     q = _one_minus_beta2(roots)
     edges = [Edge(*values) for values in zip(_beta2(roots).tolist(), q.tolist(), stderr.tolist())]
     starts = drift(p, np.full(len(p), -np.inf)) > 0
@@ -116,21 +121,26 @@ def boundary_curve(
     key: Key[Array, ""] | None = None,
     num_samples: int = 200_000,
     greatest_beta1: float = 0.995,
-    least_one_minus_beta2: float = 1e-3,
+    least_one_minus_beta2: float | None = None,
     num_points: tuple[int, int] = (160, 240),
 ) -> list[Float[np.ndarray, "V 2"]]:
     """The zero set of the drift in the (β1, β2) plane, as lines of points, folds included.
 
     The drift is contoured on a grid that is even in β1 and in log(β2/(1−β2)); each vertex is then
     moved along its grid line to the zero of the drift (to 1e-6 of a grid spacing), so it does not
-    matter how the grid lies. Lines end where the region that is asked for ends.
+    matter how the grid lies. Lines end where the region that is asked for ends; by default it
+    reaches to 1 − β2 = 1e-3, and for the random schemes no farther than a sixteenth of where the
+    cyclic boundary is.
     """
     table = np.asarray(gradients, np.float64)
     beta1 = np.linspace(0, greatest_beta1, num_points[0])
+    if least_one_minus_beta2 is None:
+        random = scheme in RANDOM
+        least_one_minus_beta2 = max(1e-3, _least_q(table, scheme, beta1) if random else 0)
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
     u = np.linspace(-12, greatest_u, num_points[1])
     histories = None
-    if scheme in ("random_shuffling", "with_replacement"):
+    if is_estimated(table, scheme):
         memory = 1 / min(least_one_minus_beta2, 1 - greatest_beta1)
         histories = _histories(table, scheme, key, memory, num_samples)
 
@@ -164,10 +174,10 @@ def _one_minus_beta2(u: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(u))
 
 
-def _least_q(table: np.ndarray, beta1: np.ndarray) -> float:
-    exact = divergence_intervals(table, beta1, "cyclic")
-    ends = [interval.high.one_minus_beta2 for row in exact for interval in row]
-    return max(LEAST_RANDOM, min(ends, default=0.16) / 16)
+def _least_q(table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray) -> float:
+    cyclic = divergence_intervals(table, beta1, "cyclic")
+    ends = [interval.high.one_minus_beta2 for row in cyclic for interval in row]
+    return max(least_one_minus_beta(table, scheme)[1], min(ends, default=0.16) / 16)
 
 
 def _brackets(

@@ -11,7 +11,7 @@ import xarray as xr
 from adam_transition import sampling, scaling, store
 from adam_transition.boundary import boundary_curve, divergence_intervals
 from adam_transition.claims import Claim, assess
-from adam_transition.drift import counterexample_table
+from adam_transition.drift import RANDOM, counterexample_table
 from adam_transition.store import Variable
 from adam_transition.studies import Plan
 
@@ -28,7 +28,6 @@ class BoundaryStudy:
     a: tuple[Fraction, ...]  # empty: 1/(n−1)² for each n
     samplings: tuple[sampling.Sampling, ...]
     beta1: tuple[float, ...]
-    num_samples: int
     largest_n: int
     seed: int
 
@@ -164,7 +163,6 @@ def _intervals(study: BoundaryStudy, results: store.Store) -> None:
                     study.beta1,
                     scheme,
                     key=key,
-                    num_samples=study.num_samples,
                 )
                 for m, intervals in enumerate(found):
                     for slot, (low, high) in enumerate(intervals):
@@ -187,12 +185,11 @@ def _curves(study: BoundaryStudy, results: store.Store) -> None:
     key = sampling.stream_key(study.seed)
     lines = {}
     for i, scheme in enumerate(study.samplings):
-        exact = scheme in ("cyclic", "shuffle_once")
         for j, n in enumerate(study.num_components):
             a = float(study.a[0]) if study.a else None
             pieces = boundary_curve(
                 counterexample_table(n, a), scheme, key=key,
-                num_points=(160, 240) if exact else (48, 64), num_samples=100_000,
+                num_points=(48, 96) if scheme in RANDOM else (160, 240),
             )  # fmt: skip
             gap = np.full((1, 2), np.nan)
             lines[i, j] = np.vstack([part for piece in pieces for part in (piece, gap)] or [gap])
@@ -235,10 +232,8 @@ def _against_a(study: BoundaryStudy, results: store.Store) -> None:
 
 
 def _replacement(study: BoundaryStudy, results: store.Store) -> None:
-    edges = scaling.upper_edges(
-        _LAW_N, [1.0] * len(_LAW_N), 0.0, "with_replacement",
-        key=sampling.stream_key(study.seed), num_samples=5 * study.num_samples,
-    )  # fmt: skip
+    del study
+    edges = scaling.upper_edges(_LAW_N, [1.0] * len(_LAW_N), 0.0, "with_replacement")
     results.add("replacement_n", Variable(("replacement_n",), np.int64, "n"), np.array(_LAW_N))
     for name, attribute in (("replacement_stderr", "stderr"), ("replacement", "one_minus_beta2")):
         values = np.array([getattr(edge, attribute) if edge else np.nan for edge in edges])

@@ -222,11 +222,9 @@ def _direction_of_one(study: ConcentrationStudy, results: store.Store) -> None:
         n, scheme = study.num_components[j], study.samplings[i]
         table = counterexample_table(n)
         limit = table.mean() / np.sqrt((table**2).mean())
-        found = stationary_drift(table, _hyper(study), scheme, key=key, num_samples=100_000)
+        found = stationary_drift(table, _hyper(study), scheme, key=key)
         push[:, i, j] = -found.drift[:, 0] / (n * limit), found.stderr[:, 0] / (n * limit)
-        [intervals] = divergence_intervals(
-            table, [study.beta1], scheme, key=key, num_samples=300_000
-        )
+        [intervals] = divergence_intervals(table, [study.beta1], scheme, key=key)
         if intervals:
             star[:, i, j] = intervals[-1].high.beta2, intervals[-1].high.stderr
     for name, one in (("beta2_star", star[0]), ("beta2_star_stderr", star[1])):

@@ -42,7 +42,6 @@ class DivergenceStudy:
     num_components: tuple[int, ...]
     samplings: tuple[sampling.Sampling, ...]
     cells: int  # of the regions, along each axis
-    num_samples: int
     largest_n: int
     point: tuple[float, float]  # (β1, β2) of the trajectories
     num_steps: int
@@ -140,7 +139,6 @@ def _exact_regions(study: DivergenceStudy, results: store.Store) -> None:
             _grid(study.cells),
             study.samplings[j],
             key=sampling.stream_key(study.seed),
-            num_samples=study.num_samples,
         )
         values[:, i, j, k] = found.drift[..., 0], found.stderr[..., 0]
     dims = ("member", "sampling", "n", "beta1", "beta2")
@@ -230,7 +228,6 @@ def _point_drift(study: DivergenceStudy, scheme: sampling.Sampling, n: int) -> t
         adam.hyperparameters(*study.point),
         scheme,
         key=sampling.stream_key(study.seed),
-        num_samples=10 * study.num_samples,
     )
     return float(found.drift[0]), float(found.stderr[0])
 
@@ -277,8 +274,7 @@ def _sign_sgd(study: DivergenceStudy, results: store.Store) -> None:
     values = [
         [
             stationary_drift(
-                counterexample_table(n), corner, scheme, key=sampling.stream_key(study.seed),
-                num_samples=10_000,
+                counterexample_table(n), corner, scheme, key=sampling.stream_key(study.seed)
             ).drift[0]
             for n in study.num_components
         ]

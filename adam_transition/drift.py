@@ -8,11 +8,13 @@ stationary law. The drift per epoch,
 is the direction in which the iterate goes when steps are small; it does not see the scale of the
 table. On the counterexample Adam diverges where D > 0 and converges where D < 0.
 
-Cyclic order has a closed form. For the random orders D is a mean over histories, estimated from
-chains in groups of n that form a Latin square: at each step (of an epoch) the chains of a group
-see each component once. That removes the main effect of every single draw from the error; groups
-are independent and give the standard error. All (β1, β2) of a call share the histories, so the
-estimate is a smooth function of them.
+Cyclic order has a closed form, and the random orders have an integral (`random_drift`): exact.
+
+Where the integral does not serve, D is a mean over histories, estimated from chains in groups of n
+that form a Latin square: at each step (of an epoch) the chains of a group see each component once.
+That removes the main effect of every single draw from the error; groups are independent and give
+the standard error. All (β1, β2) of a call share the histories, so the estimate is a smooth function
+of them.
 """
 
 import math
@@ -24,10 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
-from adam_transition import adam, keys, sampling, sweep
+from adam_transition import adam, keys, random_drift, sampling, sweep
 
-LEAST_RANDOM = 1e-4
-"""The least 1 − β for the random orders: the memory of a chain is 1/(1 − β) steps."""
+RANDOM: tuple[sampling.Sampling, ...] = ("random_shuffling", "with_replacement")
+"""The schemes whose drift is a mean over histories."""
+
+LEAST_ESTIMATED = 1e-4
+"""The least 1 − β for an estimate: the memory of a chain is 1/(1 − β) steps."""
 
 _CELLS_PER_TILE = 1 << 13
 _CELLS_PER_CALL = 1 << 16
@@ -91,23 +96,30 @@ def stationary_drift(
 ) -> Drift:
     """D(β1, β2) for a table of component gradients, ε = 0; computed in float64.
 
+    It is exact, but for the random schemes where `random_drift.has_exact_drift` denies it (random
+    shuffling of many different gradients, gradients that are 0), and where histories are given:
+    then it is estimated.
+
     Args:
       gradients: the table; row i is ∇f_i at the point in question.
       hyper: 1 − β1 and 1 − β2 in (0, 1], arrays that broadcast together to the shape `…`.
       scheme: the sampling scheme. `shuffle_once` draws its one permutation from the key.
-      key: for the random schemes; read, not consumed: a key stands for one set of histories.
-      num_samples: steps of Adam that are averaged for each cell, for the random schemes.
-      histories: drawn already, for the random schemes; the key is then not needed.
+      key: for `shuffle_once` and for estimates; read, not consumed: a key stands for one set of
+        histories.
+      num_samples: for estimates, steps of Adam that are averaged for each cell.
+      histories: estimate from these, drawn already for a random scheme.
 
     Raises:
-      ValueError: a table that is not (n, d) or not finite; 1 − β outside (0, 1], or below
-        `LEAST_RANDOM` for a random scheme; a random scheme without a key; histories of another n
-        or too short for the memory of a cell.
+      ValueError: a table that is not (n, d) or not finite; 1 − β outside (0, 1], or for a random
+        scheme below `least_one_minus_beta`; a key that is needed and not given; histories of
+        another n or too short for the memory of a cell.
 
     >>> table = np.array([[3.0], [-1.0], [-1.0]])
     >>> hyper = adam.hyperparameters(0.0, 0.9)
     >>> round(float(stationary_drift(table, hyper).drift[0]), 4)
     -0.4431
+    >>> round(float(stationary_drift(table, hyper, "with_replacement").drift[0]), 4)
+    -0.3116
     """
     table = np.asarray(gradients, np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
@@ -115,30 +127,62 @@ def stationary_drift(
     p, q = np.broadcast_arrays(
         np.asarray(hyper.one_minus_beta1, np.float64), np.asarray(hyper.one_minus_beta2, np.float64)
     )
-    random = scheme in ("random_shuffling", "with_replacement")
-    for name, values in (("one_minus_beta1", p), ("one_minus_beta2", q)):
-        least = LEAST_RANDOM if random else np.finfo(np.float64).tiny
-        if not ((values >= least) & (values <= 1)).all():
-            raise ValueError(f"{name}: values must lie in [{least:g}, 1] for {scheme}")
-    if random and histories is None and key is not None:
-        memory = float(1 / min(p.min(), q.min()))
-        histories = draw_histories(table, scheme, key, memory=memory, num_samples=num_samples)
-    if scheme != "cyclic" and key is None and histories is None:
-        raise ValueError(f"sampling={scheme!r} needs a key")
+    estimated = is_estimated(table, scheme) or histories is not None
+    least = least_one_minus_beta(table, scheme, estimated=estimated)
+    for name, values, low in zip(("one_minus_beta1", "one_minus_beta2"), (p, q), least):
+        if not ((values >= low) & (values <= 1)).all():
+            raise ValueError(f"{name}: values must lie in [{low:g}, 1] for {scheme}")
+    if (estimated or scheme == "shuffle_once") and key is None and histories is None:
+        raise ValueError(f"sampling={scheme!r} needs a key for this table")
     with jax.enable_x64(True):
-        if random:
-            assert histories is not None
-            mean, stderr = _random(table, p.ravel(), q.ravel(), histories)
+        if estimated:
+            if histories is None:
+                memory = float(1 / min(p.min(), q.min()))
+                assert key is not None
+                histories = draw_histories(
+                    table, scheme, key, memory=memory, num_samples=num_samples
+                )
+            mean, stderr = _estimate(table, p.ravel(), q.ravel(), histories)
         else:
-            if key is not None and scheme == "shuffle_once":
-                n = len(table)
-                table = table[sampling.indices(scheme, key, 0, n, n, max_components=n)]
-            padded = np.zeros((1 << (len(table) - 1).bit_length(), table.shape[1]))
-            padded[: len(table)] = table
-            mean = _in_calls(partial(_cyclic, padded, len(table)), p.ravel(), q.ravel())
+            mean = _exact(table, p.ravel(), q.ravel(), scheme, key)
             stderr = np.zeros_like(mean)
     shape = (*p.shape, table.shape[1])
     return Drift(mean.reshape(shape), stderr.reshape(shape))
+
+
+def is_estimated(gradients: Float[np.ndarray, "n d"], scheme: sampling.Sampling) -> bool:
+    """Whether `stationary_drift` is an estimate for this table, and needs a key."""
+    return scheme in RANDOM and not random_drift.has_exact_drift(gradients, scheme)
+
+
+def least_one_minus_beta(
+    gradients: Float[np.ndarray, "n d"],
+    scheme: sampling.Sampling,
+    *,
+    estimated: bool | None = None,
+) -> tuple[float, float]:
+    """The least 1 − β1 and the least 1 − β2 that `stationary_drift` takes."""
+    tiny = float(np.finfo(np.float64).tiny)
+    if is_estimated(gradients, scheme) if estimated is None else estimated:
+        return LEAST_ESTIMATED, LEAST_ESTIMATED
+    return tiny, random_drift.LEAST if scheme in RANDOM else tiny
+
+
+def _exact(
+    table: np.ndarray,
+    p: np.ndarray,
+    q: np.ndarray,
+    scheme: sampling.Sampling,
+    key: Key[Array, ""] | None,
+) -> np.ndarray:
+    if scheme in RANDOM:
+        return random_drift.random_drift(table, p, q, scheme)
+    if key is not None and scheme == "shuffle_once":
+        n = len(table)
+        table = table[sampling.indices(scheme, key, 0, n, n, max_components=n)]
+    padded = np.zeros((1 << (len(table) - 1).bit_length(), table.shape[1]))
+    padded[: len(table)] = table
+    return _in_calls(partial(_cyclic, padded, len(table)), p, q)
 
 
 def counterexample_table(n: int, a: float | None = None) -> Float[np.ndarray, "n 1"]:
@@ -203,7 +247,7 @@ def cyclic_drift(
     return jax.lax.fori_loop(0, n, accumulate, (jnp.zeros((num_cells, d)), start))[0]
 
 
-def _random(
+def _estimate(
     table: np.ndarray, p: np.ndarray, q: np.ndarray, histories: Histories
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error over the groups of chains."""

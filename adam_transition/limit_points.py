@@ -9,7 +9,8 @@ To first order in 1 − β2 with replacement and β1 = 0, in one dimension, D = 
     ∇f = ½(1−β2) Cov(g, g²)/E[g²] ≈ ½(1−β2) κ3/σ²,
 
 κ3 and σ² the third central moment and the variance of the components: the neighbourhood is
-proportional to 1 − β2 for skewed noise, and vanishes to that order for symmetric noise.
+proportional to 1 − β2 for skewed noise. For symmetric noise it vanishes at every β2 in the random
+orders, which cannot tell a component from its mirror image.
 """
 
 from collections.abc import Callable

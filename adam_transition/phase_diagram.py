@@ -17,12 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, PyTree
-from scipy.interpolate import RegularGridInterpolator
 from tqdm import tqdm
 
 from adam_transition import (
     adam,
-    drift,
     kernels,
     problems,
     processes,
@@ -183,7 +181,7 @@ def run(
     results = store.open_or_create(
         path,
         coords=coordinates(spec),
-        variables=_variables(spec),
+        variables=variables(spec),
         chunks={"sampling": 1, "n": chunk[0], "a": 1, spec.cell_dims[0]: chunk[1] // inner},
         identity=identity,
         attrs=attrs,
@@ -342,7 +340,9 @@ def coordinates(spec: PhaseDiagram) -> xr.Dataset:
     return xr.Dataset(coords=coords)
 
 
-def _variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
+def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
+    """What is simulated, by name."""
+
     def variable(dtype: Any, long_name: str) -> store.Variable:
         return store.Variable(spec.dims, dtype, long_name)
 
@@ -363,7 +363,7 @@ def _run_panel(
     chunk: tuple[int, int],
     bar: tqdm,
 ) -> None:
-    names = list(_variables(spec))
+    names = list(variables(spec))
     inner = 1 if spec.paired else len(spec.beta2)
 
     def region(block: sweep.Block) -> dict[str, slice]:
@@ -387,93 +387,6 @@ def _run_panel(
         shared=True,
         progress=bar,
     )
-
-
-def add_drift(spec: PhaseDiagram, results: store.Store) -> None:
-    """Adds `drift` and `drift_stderr`, per epoch, where the problem has one table of gradients.
-
-    That is on the constructions with constant slopes; elsewhere the drift depends on x, and it is
-    NaN. Cyclic order (and one fixed shuffle of such a table) is exact. For the random orders of a
-    grid the drift is estimated at every few β and interpolated linearly; for lists of cells and
-    1 − β below `drift.LEAST_RANDOM` it is NaN.
-    """
-    sizes = dict(coordinates(spec).sizes)
-    values = np.full((2, *(sizes[dim] for dim in spec.dims)), np.nan)
-    for i, scheme in enumerate(spec.samplings):
-        for j, n in enumerate(spec.num_components):
-            for k, a in enumerate(spec.a or (None,)):
-                table = _slopes(spec.problem_at(n, a))
-                if table is not None:
-                    where = (slice(None), i, j, *((k,) if spec.a else ()))
-                    values[where] = np.stack(_drift_of_cells(spec, scheme, j, table))
-    names = {"drift": "stationary drift D", "drift_stderr": "standard error of D"}
-    for (name, long_name), one in zip(names.items(), values, strict=True):
-        results.add(name, store.Variable(spec.dims, np.float64, long_name, "1 / epoch"), one)
-
-
-def agreement(dataset: xr.Dataset, beyond: float) -> xr.DataArray:
-    """Share of the cells whose verdict has the sign of the drift, by (sampling, n).
-
-    Counted are cells farther than `beyond` in β2 from every sign change of the drift at their β1.
-    """
-    drift, diverged, beta2 = dataset["drift"], dataset["diverged"], dataset["beta2"]
-    before, after = drift.isel(beta2=slice(None, -1)), drift.isel(beta2=slice(1, None))
-    before, after = before.drop_vars("beta2"), after.drop_vars("beta2")
-    spacing = beta2.diff("beta2").drop_vars("beta2")
-    left = beta2.isel(beta2=slice(None, -1)).drop_vars("beta2")
-    crossing = (left + spacing * before / (before - after)).where((before > 0) != (after > 0))
-    crossing = crossing.rename(beta2="gap_of_beta2")
-    distance = xr.concat(
-        [np.abs(value - crossing).min("gap_of_beta2") for value in beta2], dim=beta2
-    ).fillna(np.inf)
-    same = ((drift > 0) == diverged).where((distance > beyond) & drift.notnull())
-    return same.mean(("beta1", "beta2"))
-
-
-def _slopes(problem: problems.BuiltIn) -> np.ndarray | None:
-    if isinstance(problem, problems.Quadratics):
-        return None
-    with jax.enable_x64(True):
-        n = int(np.asarray(problem.num_components))
-        return np.asarray(problems.component_gradients(problem, jnp.zeros(()), n))[:, None]
-
-
-_POINTS_OF_RANDOM_DRIFT = 64
-
-
-def _drift_of_cells(
-    spec: PhaseDiagram, scheme: sampling.Sampling, row: int, table: np.ndarray
-) -> drift.Drift:
-    """Drift and standard error, of the shape of the row's cells."""
-    random = scheme in ("random_shuffling", "with_replacement")
-    if spec.paired:
-        hyper = adam.Hyperparameters(1 - spec.beta1[row], 1 - spec.beta2[row])
-        nothing = np.full(spec.beta1[row].shape, np.nan)
-        if random:
-            return drift.Drift(nothing, nothing)
-    key = sampling.stream_key(spec.seed)
-    if not random:
-        if not spec.paired:
-            hyper = adam.Hyperparameters(1 - spec.beta1[:, None], 1 - spec.beta2)
-        found = drift.stationary_drift(table, hyper, scheme, key=key)
-        return drift.Drift(found.drift[..., 0], found.stderr[..., 0])
-    axes = [beta[_every_few(beta)] for beta in (spec.beta1, spec.beta2)]
-    hyper = adam.Hyperparameters(1 - axes[0][:, None], 1 - axes[1])
-    found = drift.stationary_drift(table, hyper, scheme, key=key, num_samples=100_000)
-    grid = tuple(np.meshgrid(spec.beta1, spec.beta2, indexing="ij"))
-    return drift.Drift(
-        *(
-            RegularGridInterpolator(axes, values[..., 0], bounds_error=False)(grid)
-            for values in found
-        )
-    )
-
-
-def _every_few(beta: np.ndarray) -> np.ndarray:
-    """Positions of about 64 of the values that a random scheme's drift is defined for."""
-    usable = np.flatnonzero(1 - beta >= drift.LEAST_RANDOM)
-    count = min(len(usable), _POINTS_OF_RANDOM_DRIFT)
-    return usable[np.unique(np.linspace(0, len(usable) - 1, count).astype(int))]
 
 
 def add_trajectories(

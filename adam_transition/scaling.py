@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
 from adam_transition import sampling
 from adam_transition.boundary import Edge, divergence_intervals
@@ -24,16 +24,14 @@ def upper_edges(
     a: Sequence[float],
     beta1: float,
     scheme: sampling.Sampling = "cyclic",
-    *,
-    key: Key[Array, ""] | None = None,
-    num_samples: int = 2_000_000,
 ) -> list[Edge | None]:
-    """β2*, the upper end of the highest interval of divergence, for pairs (n, a); None if none."""
+    """β2*, the upper end of the highest interval of divergence, for pairs (n, a); None if none.
+
+    On the counterexample every shuffle is a rotation of cyclic order.
+    """
     found: list[Edge | None] = []
     for n, one_a in zip(ns, a, strict=True):
-        [intervals] = divergence_intervals(
-            counterexample_table(n, one_a), [beta1], scheme, key=key, num_samples=num_samples
-        )
+        [intervals] = divergence_intervals(counterexample_table(n, one_a), [beta1], scheme)
         found.append(intervals[-1].high if intervals else None)
     return found
 

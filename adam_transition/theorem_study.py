@@ -368,10 +368,7 @@ def _threshold(study: TheoremStudy, results: store.Store) -> None:
     """1 − β2* at β1 = 0 against n: the boundary of the scheme, for two slopes a."""
     values = np.empty((2, 2, len(_THRESHOLD_N)))
     for i, a in enumerate(([1 / (n - 1) ** 2 for n in _THRESHOLD_N], [1.0] * len(_THRESHOLD_N))):
-        edges = scaling.upper_edges(
-            _THRESHOLD_N, a, 0.0, study.scheme, key=sampling.stream_key(study.seed),
-            num_samples=4 * study.num_samples,
-        )  # fmt: skip
+        edges = scaling.upper_edges(_THRESHOLD_N, a, 0.0, study.scheme)
         values[:, i] = np.array(
             [(edge.one_minus_beta2, edge.stderr) if edge else (np.nan, np.nan) for edge in edges]
         ).T
@@ -393,10 +390,7 @@ def _reddi(study: TheoremStudy, results: store.Store) -> None:
     }
     stars, found = [], []
     for scheme, schedule in settings.values():
-        [intervals] = divergence_intervals(
-            table, [0.0], scheme, key=sampling.stream_key(study.seed),
-            num_samples=4 * study.num_samples,
-        )  # fmt: skip
+        [intervals] = divergence_intervals(table, [0.0], scheme)
         star = intervals[-1].high.one_minus_beta2
         q = np.array([min(0.999, 3 * star), star / 3])
         runs = theorem_runs.run(

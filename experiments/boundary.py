@@ -26,7 +26,6 @@ _list("n", "5,10,20,50", "Numbers of components, a list or lo:hi:count.")
 _list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
 _list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
 _list("beta1", "0,0.25,0.5,0.75,0.9", "Values of beta1 in [0, 1).")
-_integer("samples", 2_000_000, "Steps averaged for each point of a random scheme.", 10_000)
 _integer("largest_n", 10_000, "The scaling figures reach from n = 3 to this n.", 100, 10**6)
 
 
@@ -72,7 +71,6 @@ def parse(values: dict[str, Any]) -> "BoundaryStudy":
         a=tuple(a),
         samplings=tuple(values["sampling"]),
         beta1=tuple(common.parse_grid("beta1", ",".join(values["beta1"])).tolist()),
-        num_samples=values["samples"],
         largest_n=values["largest_n"],
         seed=values["seed"],
     )

@@ -23,7 +23,6 @@ _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 _list("n", "5,10,20,50", "Numbers of components of regions and trajectories.")
 _list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
 _integer("cells", 100, "Cells of the regions along each axis of [0, 1)^2.", 4, 1000)
-_integer("samples", 50_000, "Steps averaged for each cell of a random scheme.", 10_000)
 _integer("largest_n", 3000, "The areas reach from n = 3 to this n.", 30, 10**5)
 flags.DEFINE_string("point", "0.2/0.1", "beta1/beta2 of the trajectories.", flag_values=FLAGS)
 _integer("steps", 100_000, "Steps of the trajectories.", 1000)
@@ -78,7 +77,6 @@ def parse(values: dict[str, Any]) -> "DivergenceStudy":
         num_components=tuple(ns["n"]),
         samplings=tuple(values["sampling"]),
         cells=values["cells"],
-        num_samples=values["samples"],
         largest_n=values["largest_n"],
         point=common.parse_point("point", values["point"]),
         num_steps=values["steps"],

@@ -66,7 +66,7 @@ def main(values: dict[str, Any]) -> None:
 
     if values["dtype"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    from adam_transition import figures, phase_diagram, processes
+    from adam_transition import figures, phase_diagram, phase_drift, processes
 
     spec, points = parse(values)
     started, out, backend = time.time(), Path(values["out"]), {"simulation_backend": spec.backend}
@@ -81,7 +81,7 @@ def main(values: dict[str, Any]) -> None:
     if not processes.is_first():
         return
     if not store.has("drift_stderr"):
-        phase_diagram.add_drift(spec, store)
+        phase_drift.add_drift(spec, store)
     if points and not store.has("trajectory"):
         phase_diagram.add_trajectories(spec, points, store, num_records=400)
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
@@ -94,7 +94,7 @@ def main(values: dict[str, Any]) -> None:
     fractions = phase_diagram.diverged_fraction(dataset).to_dataset()
     if not spec.paired and dataset.sizes["beta2"] > 1:
         for distance in (0.0, 0.01, 0.05):
-            share = phase_diagram.agreement(dataset, distance)
+            share = phase_drift.agreement(dataset, distance)
             fractions[f"agreement_beyond_{distance:g}"] = share
     common.write_summary(
         "phase",
@@ -192,7 +192,8 @@ _SAME_NAME = (
 def claims(spec: "PhaseDiagram", dataset: "xr.Dataset") -> list["Claim"]:
     """What the paper says of such a diagram, beside what this one shows."""
     from adam_transition.claims import assess
-    from adam_transition.phase_diagram import agreement, diverged_fraction
+    from adam_transition.phase_diagram import diverged_fraction
+    from adam_transition.phase_drift import agreement
 
     if spec.paired or spec.a:
         return []

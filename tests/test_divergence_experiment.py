@@ -11,7 +11,7 @@ from experiments import divergence
 from tests import experiment
 
 SMALL = [
-    "--n=5,20", "--cells=20", "--samples=10000", "--largest_n=60", "--steps=20000",
+    "--n=5,20", "--cells=20", "--largest_n=60", "--steps=20000",
     "--d1_n=3,10", "--d1_beta1=0", "--d1_beta2=0.1,0.9",
 ]  # fmt: skip
 

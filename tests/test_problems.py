@@ -294,7 +294,7 @@ def test_registry():
         (lambda: ProblemClass(0, 1, 0, 1), "n=0 is below 1"),
         (lambda: ProblemClass(3, -1, 0, 9), "smoothness=-1"),
         (lambda: ProblemClass(3, 1, float("nan"), 9), "d0=nan"),
-        (lambda: ProblemClass(3, 1, 0, 2), "d1=2 is below n=3: the class is empty"),
+        (lambda: ProblemClass(3, 1, 0, 2), "d1=2 is below n=3, which bounds all gradients"),
         (lambda: ProblemClass(3, 1, 0, 9).scaled(0), "factor=0"),
         (lambda: problems.slope_table([1, -2]), "slopes=.1.0, -2.0.: their sum must be positive"),
         (lambda: problems.sign_counterexample(2, 1), "n=2"),

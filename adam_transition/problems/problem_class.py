@@ -27,8 +27,8 @@ class ProblemClass:
     Constants may be `Fraction`s; those of the piecewise problems are, where their parameters are.
 
     Raises:
-      ValueError: n < 1, a negative or non-finite constant, or D1 < n, which no f attains
-        (Cauchy–Schwarz) unless its gradient vanishes everywhere.
+      ValueError: n < 1, a negative or non-finite constant, or D1 < n: then A2 bounds the gradient,
+        ‖∇f‖² ≤ D0/(n − D1) by Cauchy–Schwarz, which no theorem here is about.
     """
 
     n: int
@@ -44,7 +44,7 @@ class ProblemClass:
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value} is not a finite number that is at least 0")
         if self.d1 < self.n:
-            raise ValueError(f"d1={self.d1} is below n={self.n}: the class is empty")
+            raise ValueError(f"d1={self.d1} is below n={self.n}, which bounds all gradients")
 
     def contains(self, other: ProblemClass) -> bool:
         """Whether every member of `other` is a member of this class."""

@@ -1,0 +1,207 @@
+"""The drift of the random orders: exact, so held against enumeration and independent quadrature."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import scipy.integrate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adam_transition import adam, sampling, scaling
+from adam_transition.boundary import divergence_intervals
+from adam_transition.drift import (
+    RANDOM,
+    counterexample_table,
+    draw_histories,
+    is_estimated,
+    stationary_drift,
+)
+from adam_transition.random_drift import LEAST, MOST_STATES, has_exact_drift, num_states
+
+DIFFERENT = np.array([2.0, -0.7, 0.3, 1.1])  # of components no two of which are alike
+BETAS = st.floats(0, 0.99)
+
+
+def _drift(column, beta1, beta2, scheme):
+    found = stationary_drift(
+        np.reshape(column, (-1, 1)), adam.hyperparameters(beta1, beta2), scheme
+    )
+    assert (found.stderr == 0).all()
+    return found.drift[0]
+
+
+def _mean_over_histories(column, beta1, beta2, blocks):
+    """−n E[m/√v], averaged over the last block, where all histories of blocks are equally likely.
+
+    The moments before them are set to their means: what is left of the error falls like β^steps.
+    """
+    g = np.asarray(column)
+    m, v = np.full(1, g.mean()), np.full(1, (g**2).mean())
+    for block in blocks:
+        total = np.zeros(len(block) * len(m))
+        m, v = np.tile(m, len(block)), np.tile(v, len(block))
+        drawn = np.repeat(g[np.array(block)], len(m) // len(block), axis=0)
+        for k in range(drawn.shape[1]):
+            m = beta1 * m + (1 - beta1) * drawn[:, k]
+            v = beta2 * v + (1 - beta2) * drawn[:, k] ** 2
+            total -= m / np.sqrt(v)
+    return total.mean() * len(g) / len(block[0])
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.2), (0.2, 0.2), (0.3, 0.0), (0.0, 0.05)])
+def test_with_replacement_is_the_mean_over_all_recent_draws(beta1, beta2):
+    for column in (counterexample_table(3)[:, 0], DIFFERENT[:3]):
+        draws = [[(i,) for i in range(3)]] * 12
+        expected = _mean_over_histories(column, beta1, beta2, draws)
+        found = _drift(column, beta1, beta2, "with_replacement")
+        assert found == pytest.approx(expected, abs=30 * max(beta1, beta2, 1e-3) ** 12 + 1e-12)
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.3), (0.3, 0.2), (0.4, 0.0), (0.1, 0.4)])
+def test_random_shuffling_is_the_mean_over_all_recent_epochs(beta1, beta2):
+    orders = [list(itertools.permutations(range(4)))] * 4
+    for column in (DIFFERENT, [3.0, -1, -1, -1], [1.0, 1, -2, 0.5]):
+        expected = _mean_over_histories(column, beta1, beta2, orders)
+        found = _drift(column, beta1, beta2, "random_shuffling")
+        assert found == pytest.approx(expected, abs=30 * max(beta1, beta2) ** 13 + 1e-12)
+
+
+@pytest.mark.parametrize(("beta1", "q"), [(0.0, 0.3), (0.6, 0.05), (0.95, 0.5)])
+def test_the_trapezoidal_rule_is_exact_to_rounding(beta1, q):
+    """Against adaptive quadrature of infinite products, with no recursion."""
+    column = counterexample_table(4)[:, 0] / counterexample_table(4)[1, 0]
+    steps = np.arange(1200)
+
+    def integrand(u):
+        damping = np.exp(-q * np.exp(u) * (1 - q) ** steps[:, None] * column**2)
+        phi, psi = damping.mean(axis=1), (column * damping).mean(axis=1)
+        return np.exp(u / 2) * np.sum((1 - beta1) * beta1**steps * psi / phi) * np.prod(phi)
+
+    total, error = scipy.integrate.quad(integrand, -66, 4, epsabs=1e-13, epsrel=1e-13, limit=400)
+    assert error < 1e-11
+    found = _drift(column, beta1, 1 - q, "with_replacement")
+    assert found == pytest.approx(-4 * total / np.sqrt(np.pi), abs=1e-10)
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+def test_estimates_agree_with_it(scheme):
+    table = np.stack([counterexample_table(6)[:, 0], np.random.default_rng(0).normal(size=6)], 1)
+    hyper = adam.Hyperparameters(np.array([1.0, 0.3, 0.1])[:, None], np.array([0.7, 0.2, 0.01]))
+    histories = draw_histories(
+        table, scheme, sampling.stream_key(0), memory=100.0, num_samples=200_000
+    )
+    estimate = stationary_drift(table, hyper, scheme, histories=histories)
+    exact = stationary_drift(table, hyper, scheme)
+    assert (estimate.stderr > 0).all()
+    z = (estimate.drift - exact.drift) / estimate.stderr
+    assert np.abs(z).max() < 4.5  # of 18
+    assert np.sqrt((z**2).mean()) < 1.6
+
+
+@given(BETAS, BETAS, st.integers(1, 7), st.floats(0.01, 100))
+@settings(max_examples=20)
+def test_components_that_are_alike_have_no_order(beta1, beta2, n, g):
+    """m/√v = 1 whatever is drawn."""
+    for scheme in RANDOM:
+        assert _drift([g] * n, beta1, beta2, scheme) == pytest.approx(-n, rel=1e-11)
+        assert _drift([-g] * n, beta1, beta2, scheme) == pytest.approx(n, rel=1e-11)
+
+
+@given(BETAS, BETAS, st.permutations(range(4)), st.floats(1e-6, 1e6))
+@settings(max_examples=15)
+def test_invariances(beta1, beta2, order, scale):
+    """Scale, sign, and the order of the components."""
+    for scheme in RANDOM:
+        drift = _drift(DIFFERENT, beta1, beta2, scheme)
+        assert _drift(DIFFERENT[order], beta1, beta2, scheme) == drift
+        assert _drift(scale * DIFFERENT, beta1, beta2, scheme) == pytest.approx(drift, rel=1e-10)
+        assert _drift(-DIFFERENT, beta1, beta2, scheme) == pytest.approx(-drift, rel=1e-10)
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+def test_as_beta2_nears_1_the_orders_do_not_matter(scheme):
+    """With E[v] in the place of v the drift is −n E[g]/√E[g²]; the rest is of first order in q."""
+    table = counterexample_table(10)
+    limit = -10 * table.mean() / np.sqrt((table**2).mean())
+    hyper = adam.Hyperparameters(0.5, np.array([1e-2, 1e-3, 1e-4]))
+    error = stationary_drift(table, hyper, scheme).drift[:, 0] - limit
+    np.testing.assert_allclose(error[:-1] / error[1:], 10, rtol=0.15)
+
+
+def test_the_law_with_replacement_is_the_first_order_of_the_boundary():
+    """The relative error of 2 E[g] E[g²]/Cov(g, g²) is of the order of the law itself."""
+    errors, laws = [], []
+    for n in (5, 10, 20):
+        table = counterexample_table(n, 1.0)
+        [[interval]] = divergence_intervals(table, [0.0], "with_replacement")
+        laws.append(scaling.with_replacement_law(table, 0.0))
+        errors.append(interval.high.one_minus_beta2 / laws[-1] - 1)
+    assert (np.abs(errors) < 0.2 * np.array(laws)).all()
+    assert laws[-1] < 6e-3
+
+
+def test_more_draws_of_one_value_than_of_the_other():
+    """Two values k and n − k times: states are counted, not components."""
+    column = np.array([3.0] * 4 + [-1.0] * 6)
+    assert num_states(column, "random_shuffling") == 5 * 7
+    assert num_states(column, "with_replacement") == 1
+    histories = draw_histories(
+        column[:, None], "random_shuffling", sampling.stream_key(1), memory=10.0,
+        num_samples=400_000,
+    )  # fmt: skip
+    hyper = adam.hyperparameters(0.6, 0.85)
+    found = stationary_drift(column[:, None], hyper, "random_shuffling", histories=histories)
+    exact = _drift(column, 0.6, 0.85, "random_shuffling")
+    assert abs(found.drift[0] - exact) < 4 * found.stderr[0] < 0.05
+
+
+def test_cells_do_not_meet():
+    rng = np.random.default_rng(0)
+    p, q = rng.uniform(0.05, 1, (2, 3000))
+    q[:100] = 1 - rng.uniform(0, 1e-3, 100)
+    for scheme in RANDOM:
+        table = counterexample_table(5)
+        together = stationary_drift(table, adam.Hyperparameters(p, q), scheme).drift
+        for i in (0, 99, 100, 1777, 2999):
+            alone = stationary_drift(table, adam.Hyperparameters(p[i], q[i]), scheme).drift
+            np.testing.assert_allclose(together[i], alone, rtol=1e-11, atol=1e-11)
+
+
+def test_coordinates_are_their_own_and_may_be_zero():
+    columns = [counterexample_table(5)[:, 0], np.zeros(5), np.array([1.0, 2, 3, 4, -5])]
+    table = np.stack(columns, axis=1)
+    for scheme in RANDOM:
+        found = stationary_drift(table, adam.hyperparameters(0.4, 0.7), scheme).drift
+        assert found[1] == 0
+        for k in (0, 2):
+            assert found[k] == pytest.approx(_drift(columns[k], 0.4, 0.7, scheme), rel=1e-12)
+
+
+def test_tables_that_it_does_not_take_are_estimated():
+    with_zero = np.array([[1.0], [0.0], [2.0]])
+    many = np.arange(1.0, 31.0)[:, None]
+    assert num_states(many[:, 0], "random_shuffling") == 2**30 > MOST_STATES
+    assert has_exact_drift(many, "with_replacement")
+    assert not has_exact_drift(many, "random_shuffling")
+    for table, scheme in ((with_zero, "with_replacement"), (many, "random_shuffling")):
+        assert is_estimated(table, scheme)
+        assert not is_estimated(table, "cyclic")
+        with pytest.raises(ValueError, match="needs a key"):
+            stationary_drift(table, adam.hyperparameters(0, 0.5), scheme)
+        found = stationary_drift(
+            table, adam.hyperparameters(0, 0.5), scheme, key=sampling.stream_key(0),
+            num_samples=10_000,
+        )  # fmt: skip
+        assert (found.stderr > 0).all()
+
+
+def test_beta2_that_is_too_near_to_1_is_refused():
+    table = counterexample_table(5)
+    with pytest.raises(ValueError, match=f"one_minus_beta2: values must lie in .{LEAST:g}, 1"):
+        stationary_drift(table, adam.Hyperparameters(1.0, LEAST / 2), "with_replacement")
+    with jax.enable_x64(False):  # whatever the caller uses
+        single = _drift(table, 0.5, 0.9, "with_replacement")
+    with jax.enable_x64(True):
+        assert _drift(table, 0.5, 0.9, "with_replacement") == single
