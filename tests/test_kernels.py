@@ -240,6 +240,18 @@ def test_the_parts_of_a_split_make_the_whole(shift, index, x, flip):
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("loss", [jax.nn.softplus, lambda x: jnp.log(jnp.cosh(x))])
+def test_what_autodiff_leaves_behind_does_not_reach_the_kernel(loss):
+    """Over loops with inputs that nothing uses, XLA's compiler for CPUs would abort."""
+    slopes = {"c": jnp.array([5.0, 0.0, 0.0]), "a": jnp.array([0.0, 1.0, 1.0])}
+    own = problems.from_loss(lambda x, r: r["c"] * loss(x) - r["a"] * x, slopes, minimiser=0.0)
+    setting = _setting([own], 300)
+    static = _static(simulate.Method("with_replacement"), max_components=3)
+    found = _with_kernel("cpu", *setting, **static)
+    expected = _with_xla(*setting, **static)
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-5)
+
+
 def test_what_cells_share_is_not_computed_in_the_kernel():
     def function(row, step, x):
         return x * jnp.exp(row) * jnp.sin(step)

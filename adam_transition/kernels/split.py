@@ -21,7 +21,7 @@ ROW, STEP, CELL = 0, 1, 2
 
 
 class Split(NamedTuple):
-    """f(row, step, *cell) = of_cell(of_row(row), of_step(row, step), *cell)."""
+    """`f(row, step, *cell) = of_cell(of_row(row), of_step(row, step), *cell)`."""
 
     of_row: Callable[[PyTree], list[Array]]
     of_step: Callable[[PyTree, PyTree], list[Array]]
@@ -29,7 +29,7 @@ class Split(NamedTuple):
 
 
 def split(function: Callable[..., PyTree], row: PyTree, step: PyTree, *cell: PyTree) -> Split:
-    """Splits function(row, step, *cell); the arguments are examples, of which only types count.
+    """Splits `function(row, step, *cell)`; the arguments are examples: only their types count.
 
     Truth values are handed over as int32, which every kernel language can load.
     """
@@ -43,7 +43,7 @@ def split(function: Callable[..., PyTree], row: PyTree, step: PyTree, *cell: PyT
     level = {var: which for which, variables in inputs.items() for var in variables}
     level |= dict.fromkeys(jaxpr.constvars, ROW)
     equations: dict[int, list[Any]] = {ROW: [], STEP: [], CELL: []}
-    for equation in jaxpr.eqns:
+    for equation in _live(jaxpr):
         which = max((level[v] for v in _variables(equation.invars)), default=ROW)
         level |= dict.fromkeys(equation.outvars, which)
         equations[which].append(equation)
@@ -81,6 +81,20 @@ def split(function: Callable[..., PyTree], row: PyTree, step: PyTree, *cell: PyT
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
     return Split(of_row, of_step, of_cell)
+
+
+def _live(jaxpr: Any) -> list[Any]:
+    """The equations on which the results depend.
+
+    Autodiff leaves others behind. A kernel would be handed their values for nothing, and XLA's
+    compiler for CPUs aborts over loops that have such inputs.
+    """
+    needed, live = set(_variables(jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        if needed & set(equation.outvars):
+            live.append(equation)
+            needed |= set(_variables(equation.invars))
+    return live[::-1]
 
 
 def _variables(atoms: Iterable[Any]) -> list[Any]:
