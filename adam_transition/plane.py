@@ -1,0 +1,237 @@
+"""The (β1, β2) diagram of any finite sum, in memory: `phase_diagram` for a problem of your own.
+
+The grid is cut, simulated and judged by the same programs as the built-in problems', so the same
+problem gives the same bits.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import ArrayLike, Float
+from tqdm import tqdm
+
+from adam_transition import adam, phase_diagram, phase_drift, problems, sampling, store, sweep
+
+_VANISHES = 1e-5  # of gradients at x*, relative to those at x0
+
+
+def simulate_plane(
+    problem: problems.FiniteSum,
+    beta1: Float[ArrayLike, " B1"],
+    beta2: Float[ArrayLike, " B2"],
+    *,
+    x0: Float[ArrayLike, "..."],
+    samplings: Sequence[sampling.Sampling] = ("cyclic", "random_shuffling", "with_replacement"),
+    step_size: float = 0.1,
+    num_steps: int = 50_000,
+    epsilon: float = 0.0,
+    schedule: adam.Schedule = "inverse_sqrt",
+    initialization: adam.Initialization = "zero",
+    seed: int = 0,
+    drift_at: Float[ArrayLike, "..."] | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Runs Adam from x0 at every (β1, β2) of a grid, in float32, and judges every run.
+
+    Built-in problems of one dimension run in blocks on CPUs (`kernels`), all others in XLA. Cells
+    of one sampling scheme share their index stream.
+
+    A run is judged by its distance to the minimiser (`simulate.judge`). Where all ∇f_i vanish at x*
+    (D0 = 0), it has not diverged once it came ten times as near as it began. Elsewhere Adam settles
+    beside x*, and a run that ends nearer to x* than it began has not diverged: start farther out
+    than the limit points that are to count as converged.
+
+    Args:
+      problem: a finite sum that knows its minimiser; `problems.from_loss` makes one.
+      beta1: a grid, ascending, in [0, 1).
+      beta2: a grid, ascending, in [0, 1).
+      x0: the start, of shape `problem.shape`, feasible and not the minimiser.
+      samplings: sampling schemes.
+      step_size: η0.
+      num_steps: T.
+      epsilon: ε, outside the root.
+      schedule: of the step sizes.
+      initialization: of the moments.
+      seed: of the index streams, and of the histories of the random drifts.
+      drift_at: a point, of shape `problem.shape`. The component gradients there are frozen, and the
+        stationary drift of their table is added as `drift`. It is exact for the verdict where a run
+        that diverges sees this table from some point on: any point of the region where gradients
+        are constant, or a far one if they tend to a limit.
+      progress: whether to show a bar on stderr, if that is a terminal.
+
+    Returns:
+      A data set with dims (sampling, n, beta1, beta2), n having the one value of the problem, for
+      `figures.phase_diagram`; those of several problems go through `xr.concat(…, "n")`.
+
+      - `gap`: ‖x_T − x*‖; `late_gap`: its mean over the steps [9T/10, T].
+      - `speed`: growth of the gap per step and step size.
+      - `diverged`: bool; a run that is not finite has diverged too.
+      - `drift`, if asked for: the stationary drift per epoch away from x*, of the coordinate in
+        which it is greatest; where it is positive Adam leaves. For the random orders it is that of
+        `phase_drift.add_drift`.
+
+    Raises:
+      ValueError: naming the argument, its value and what is allowed.
+    """
+    if isinstance(samplings, str):
+        raise ValueError(f"samplings={samplings!r}: must be a sequence of schemes")
+    start = np.asarray(x0, np.float64)
+    frozen = None if drift_at is None else np.asarray(drift_at, np.float64)
+    spec = phase_diagram.PhaseDiagram(
+        problem=type(problem).__name__,
+        num_components=(int(np.asarray(problem.num_components)),),
+        samplings=tuple(samplings),
+        beta1=_grid("beta1", beta1),
+        beta2=_grid("beta2", beta2),
+        num_steps=num_steps,
+        step_size=step_size,
+        epsilon=epsilon,
+        schedule=schedule,
+        initialization=initialization,
+        seed=seed,
+        backend=_backend(problem),
+    )
+    _check_settings(spec)
+    _check_points(problem, start, frozen)
+    found = phase_diagram.coordinates(spec)
+    variables = phase_diagram.variables(spec)
+    for name, values in _simulate(problem, spec, start, progress).items():
+        found[name] = spec.dims, values, variables[name].attrs
+    if frozen is not None:
+        variable = store.Variable(
+            spec.dims, np.float64, "stationary drift D away from x*", "1 / epoch"
+        )
+        found["drift"] = spec.dims, _drift_away(problem, spec, frozen), variable.attrs
+    kept = ("num_steps", "step_size", "epsilon", "schedule", "initialization", "seed")
+    return found.assign_attrs(
+        {name: getattr(spec, name) for name in kept},
+        x0=start.tolist(),
+        minimiser=np.asarray(problem.minimiser, np.float64).tolist(),
+    )
+
+
+def _backend(problem: problems.FiniteSum) -> phase_diagram.Backend:
+    # not blocks for a loss of any kind: XLA may abort when it compiles what `split` makes of it
+    known = isinstance(problem, problems.BuiltIn) and problem.shape == ()
+    return "blocks" if known and jax.default_backend() == "cpu" else "xla"
+
+
+def _simulate(
+    problem: problems.FiniteSum, spec: phase_diagram.PhaseDiagram, x0: np.ndarray, progress: bool
+) -> dict[str, Float[np.ndarray, "S 1 B1 B2"]]:
+    row = phase_diagram.Row(
+        problem=problems.stack([problem], np.dtype(spec.dtype)),
+        key=sampling.stream_key(spec.seed)[None],
+        x0=jnp.asarray(x0, spec.dtype)[None],
+        step_size=jnp.full(1, spec.step_size, spec.dtype),
+        epsilon=jnp.full(1, spec.epsilon, spec.dtype),
+        has_neighbourhood=jnp.array([_has_neighbourhood(problem, x0)]),
+    )
+    total = len(spec.samplings) * math.prod(spec.table)
+    hidden = None if progress else True
+    planes: dict[str, list[np.ndarray]] = {}
+
+    def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
+        del block  # a chunk is the whole table
+        for name, value in values.items():
+            planes.setdefault(name, []).append(value)
+
+    with tqdm(total=total, unit="cell", unit_scale=True, disable=hidden) as bar:
+        for scheme in spec.samplings:
+            bar.set_description(scheme)
+            sweep.run(
+                phase_diagram.program(spec, scheme),
+                row,
+                phase_diagram.cells(spec),
+                tile=phase_diagram.tile_shape(spec),
+                chunk=spec.table,
+                write=write,
+                progress=bar,
+            )
+    shape = (len(spec.samplings), 1, spec.beta1.size, spec.beta2.size)
+    return {name: np.stack(values).reshape(shape) for name, values in planes.items()}
+
+
+def _has_neighbourhood(problem: problems.FiniteSum, x0: np.ndarray) -> bool:
+    """Whether Adam settles beside x* and not at it: D0 > 0, or a component not stationary at x*."""
+    if hasattr(problem, "problem_class"):
+        return bool(problem.problem_class().d0 > 0)
+    at_minimiser = np.abs(_gradients_at(problem, np.asarray(problem.minimiser))).max()
+    return bool(at_minimiser > _VANISHES * np.abs(_gradients_at(problem, x0)).max())
+
+
+def _gradients_at(problem: problems.FiniteSum, x: np.ndarray) -> Float[np.ndarray, "n d"]:
+    n = int(np.asarray(problem.num_components))
+    with jax.enable_x64(True):
+        arrays = problems.as_arrays(problem, np.float64)
+        table = problems.component_gradients(arrays, jnp.asarray(x, np.float64), n)
+        return np.asarray(table).reshape(n, -1)
+
+
+def _drift_away(
+    problem: problems.FiniteSum, spec: phase_diagram.PhaseDiagram, x: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "S 1 B1 B2"]:
+    """The greatest of the coordinates' drifts at x, a positive one leading away from x*."""
+    away = np.sign(x - np.asarray(problem.minimiser)).reshape(-1)
+    columns = [(c[:, None], s) for c, s in zip(_gradients_at(problem, x).T, away) if s != 0]
+    each = [
+        [sign * phase_drift.drift_of_cells(spec, scheme, 0, c).drift for c, sign in columns]
+        for scheme in spec.samplings
+    ]
+    return np.max(each, axis=1)[:, None]
+
+
+def _grid(name: str, values: ArrayLike) -> Float[np.ndarray, " B"]:
+    grid = np.asarray(values, np.float64)
+    if grid.ndim != 1 or not grid.size or not (np.diff(grid) > 0).all():
+        raise ValueError(f"{name} of shape {grid.shape}: must be an ascending grid, one axis")
+    outside = grid[~((grid >= 0) & (grid < 1))]
+    if outside.size:
+        raise ValueError(f"{name}={outside[0]:g}: values must lie in [0, 1)")
+    return grid
+
+
+def _check_settings(spec: phase_diagram.PhaseDiagram) -> None:
+    if not spec.samplings or len(set(spec.samplings)) < len(spec.samplings):
+        raise ValueError(f"samplings={spec.samplings}: needs one or more different schemes")
+    choices = {
+        "samplings": (spec.samplings, sampling.SAMPLINGS),
+        "schedule": ((spec.schedule,), adam.SCHEDULES),
+        "initialization": ((spec.initialization,), adam.INITIALIZATIONS),
+    }
+    for name, (chosen, allowed) in choices.items():
+        for one in chosen:
+            if one not in allowed:
+                raise ValueError(f"{name}={one!r} is not one of {', '.join(allowed)}")
+    if not 0 < spec.step_size < math.inf:
+        raise ValueError(f"step_size={spec.step_size}: must be a finite number above 0")
+    if not 0 <= spec.epsilon < math.inf:
+        raise ValueError(f"epsilon={spec.epsilon}: must be a finite number, 0 or more")
+    if not 1 <= spec.num_steps < 2**31:
+        raise ValueError(f"num_steps={spec.num_steps}: must lie in [1, 2³¹)")
+
+
+def _check_points(problem: problems.FiniteSum, x0: np.ndarray, drift_at: np.ndarray | None) -> None:
+    if problem.minimiser is None:
+        raise ValueError(
+            "problem: its minimiser is None, but runs are judged by their distance to it; give it "
+            "where the problem is made (from_loss(…, minimiser=…))"
+        )
+    minimiser = np.asarray(problem.minimiser)
+    points = {"x0": x0, "drift_at": drift_at, "problem: its minimiser": minimiser}
+    for name, point in points.items():
+        if point is None:
+            continue
+        if point.shape != problem.shape or not np.isfinite(point).all():
+            raise ValueError(
+                f"{name}={point.tolist()}: must be a finite point of shape {problem.shape}"
+            )
+        if name != "problem: its minimiser" and np.array_equal(point, minimiser):
+            raise ValueError(f"{name}={point.tolist()}: must not be the minimiser")
+    feasible = np.asarray(problem.project(jnp.asarray(x0, jnp.float32)))
+    if not np.array_equal(feasible, x0.astype(np.float32)):
+        raise ValueError(f"x0={x0.tolist()}: must be feasible; the nearest is {feasible.tolist()}")
