@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: phase paper test lint bench lock clean
+.PHONY: phase paper test lint bench docs lock clean
 
 phase: $(STAMP)
 	$(RUN) -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
@@ -28,12 +28,16 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.monitor
 	$(RUN) -m benchmarks.networks
 
+docs: $(STAMP)
+	$(RUN) -m sphinx -W --keep-going -q -d out/doctrees docs out/docs
+	@echo wrote out/docs/index.html
+
 # Resolves the newest packages that pyproject.toml allows; commit the result.
 lock: $(STAMP)
 	$(VENV)/bin/pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links --extra networks --extra test --extra notebooks \
-	  --output-file requirements.lock pyproject.toml
+	  --extra docs --output-file requirements.lock pyproject.toml
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
@@ -43,4 +47,4 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/notebooks *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from adam_transition import processes
 
 CellFunction = Callable[..., Mapping[str, Array]]
-"""(row inputs, cell inputs, *constants) → named results, all without batch axes."""
+"""`(row inputs, cell inputs, *constants)` → named results, all without batch axes."""
 
 
 class Block(NamedTuple):

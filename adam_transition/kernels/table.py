@@ -58,7 +58,7 @@ def simulate_table(
       kernel: what runs the steps; static.
 
     Returns:
-      The trace: step (R, W, records) and x (R, W, records), as `simulate` under two `vmap`s.
+      The trace, step and x of shape (R, W, records), as `simulate` under two `vmap`s.
 
     Raises:
       ValueError: a problem that is not one-dimensional.

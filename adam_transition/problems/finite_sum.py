@@ -53,7 +53,7 @@ P = TypeVar("P", bound=FiniteSum)
 
 
 def component_gradients(problem: FiniteSum, x: Array, num_components: int) -> Array:
-    """The table of ∇f_i(x), of shape (n, *shape); n is given as a number because it is a shape."""
+    """The table of ∇f_i(x), of shape `(n, *shape)`; n is a number because it is a shape."""
     return jax.vmap(problem.gradient, in_axes=(0, None))(jnp.arange(num_components), x)
 
 
