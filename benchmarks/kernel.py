@@ -11,8 +11,10 @@ machine; on a CPU it measures the CPU's kernel. On the counterexample (n = 20, Î
                        arrays are read and written in a step, and two are read, at the speed of a
                        copy from device to device
 
-Rates are Adam updates per second, the best of the repetitions, without compilation. Writes
-kernel.json to `--out`.
+Rates are Adam updates per second, the best of the repetitions, without compilation. It also says
+whether the two agree: how far their iterates are apart, in the median and at most, over the cells
+whose steps are bounded, and how many cells end on the same side of the start. With `--tune` a GPU's
+block sizes and warps are tried in turn. Writes kernel.json to `--out`.
 
     python -m benchmarks.kernel
 """
@@ -26,6 +28,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +128,36 @@ def copy_bytes_per_second(repeats: int) -> float:
     return 2 * size / best(lambda: copy(source), repeats)
 
 
+def agreement(num_cells: int, num_steps: int) -> dict[str, float]:
+    """The kernel's last iterates beside those of XLA's path."""
+    _, hyper, *_ = setting(num_cells)
+    p, q = hyper.one_minus_beta1[0], hyper.one_minus_beta2[0]
+    kernel, xla = (np.asarray(run(num_cells, num_steps)().x) for run in (run_kernel, run_xla))
+    kernel, xla = kernel[0, :, -1], xla[:, -1]
+    bounded = (1 - p) ** 2 < 1 - q
+    apart = np.abs(kernel - xla)[bounded] / np.maximum(np.abs(xla[bounded]), 1)
+    same = (kernel > X0) == (xla > X0)
+    return {"median": np.median(apart), "most": apart.max(), "same_side": same.mean()}
+
+
+def tuned(num_cells: int, num_steps: int, repeats: int) -> dict[str, float]:
+    """Updates per second of the GPU's kernel by block size and warps of a block."""
+    found = {}
+    for block in (64, 128, 256, 512, 1024, 2048):
+        for warps in (1, 2, 4, 8):
+            if not 32 <= block // warps <= 512:
+                continue
+            sizes: dict[str, Any] = {
+                "_LEAST_BLOCK": block,
+                "_MOST_BLOCK": block,
+                "_CELLS_PER_WARP": block // warps,
+            }
+            with mock.patch.multiple(gpu, **sizes):
+                seconds = best(run_kernel(num_cells, num_steps), repeats)
+            found[f"{block} cells, {warps} warps"] = num_cells * num_steps / seconds
+    return found
+
+
 def best(run: Callable[[], Any], repeats: int) -> float:
     """Seconds of the fastest of some repetitions after one."""
     jax.block_until_ready(run())
@@ -155,6 +188,7 @@ def main() -> None:
     parser.add_argument("--xla_steps", type=int, default=preset["xla_steps"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--diagram", action="store_true", help="run the 1000 x 1000 diagram")
+    parser.add_argument("--tune", action="store_true", help="try a GPU's blocks and warps")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.cells.split(",")]
@@ -175,13 +209,19 @@ def main() -> None:
             f"  {rate['cyclic'] / rate['roots']:12.2f}"
         )
 
+    alike = {k: float(v) for k, v in agreement(min(sizes[-1], 10_000), 2000).items()}
+    print(
+        f"\nkernel and xla: apart by {alike['median']:.1e} in the median, {alike['most']:.1e} at",
+        end="",
+    )
+    print(f" most; the same side in {alike['same_side']:.4f} of the cells")
     half, steps = max(1, sizes[-1] // 2), arguments.steps // 2
     whole = best(run_kernel(sizes[-1], arguments.steps), arguments.repeats)
     linear = {
         "cells": best(run_kernel(half, arguments.steps), arguments.repeats) * 2 / whole,
         "steps": best(run_kernel(sizes[-1], steps), arguments.repeats) * 2 / whole,
     }
-    print(f"\ntwice the time of half the cells {linear['cells']:.3f}, of half the steps", end=" ")
+    print(f"twice the time of half the cells {linear['cells']:.3f}, of half the steps", end=" ")
     print(f"{linear['steps']:.3f}, in units of the whole: 1 is linear")
     devices = best(run_on_all_devices(sizes[-1], arguments.steps), arguments.repeats)
     memory = {str(size): bytes_per_cell(size, arguments.steps) for size in sizes}
@@ -195,6 +235,7 @@ def main() -> None:
         "jax": jax.__version__,
         "updates_per_s": found,
         "copy_bytes_per_s": copied,
+        "agreement": alike,
         "linear": linear,
         "devices": {"count": jax.local_device_count(), "rate_of_each": whole / devices},
         "bytes_per_cell": memory,
@@ -204,6 +245,12 @@ def main() -> None:
         seconds = best(run_kernel(height * width, num_steps), 1)
         result["diagram_s"] = seconds
         print(f"{height} x {width} cells, {num_steps} steps: {seconds:.2f} s")
+    if arguments.tune and _kernel() == "gpu":
+        for size in sizes:
+            result[f"tuned_{size}"] = tuned(size, arguments.steps, arguments.repeats)
+            print(f"{size} cells:")
+            for name, rate_of_one in result[f"tuned_{size}"].items():
+                print(f"  {name:>22}  {rate_of_one:.2e}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "kernel.json"
     path.write_text(json.dumps(result, indent=2) + "\n")

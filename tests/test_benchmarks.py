@@ -61,6 +61,8 @@ def test_the_kernels_benchmark_needs_jax_and_numpy_alone(tmp_path):
         assert set(rate) == {"cyclic", "replacement", "xla", "roots"}
         assert all(value > 0 for value in rate.values())
     assert found["linear"].keys() == {"cells", "steps"}
+    assert found["agreement"]["most"] < 1e-3
+    assert found["agreement"]["same_side"] > 0.95
     assert found["devices"]["count"] == 1
     records = 4 * 58  # 400 steps, one record every 7
     assert all(records < size < 20 * records for size in found["bytes_per_cell"].values())
