@@ -14,7 +14,7 @@ orders, which cannot tell a component from its mirror image.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -24,10 +24,19 @@ from jaxtyping import Array, Float, Key
 from scipy.optimize import brentq, root
 
 from adam_transition import adam, sampling
-from adam_transition.drift import cyclic_drift, draw_histories, drift_of_groups
+from adam_transition.drift import (
+    RANDOM,
+    Histories,
+    cyclic_drift,
+    draw_histories,
+    drift_of_groups,
+    is_estimated,
+    stationary_drift,
+)
 from adam_transition.problems import FiniteSum, as_arrays, component_gradients
 
 _SCAN = 65
+_ASIDE = 7e-6  # of round numbers, where a gradient may be 0 and the drift has no exact value
 _STEP = 1e-5  # of finite differences, relative to the spread of the starts
 _SAME = 1e-6  # zeros nearer than this, relative to the spread, are one
 
@@ -61,12 +70,13 @@ def limit_points(
       hyper: scalars 1 − β1 and 1 − β2.
       scheme: sampling scheme; `shuffle_once` draws its order from the key.
       starts: where to look.
-      key: for the random schemes; one key is one set of histories, so D is smooth in x.
-      num_samples: steps averaged for each evaluation, for the random schemes.
+      key: for `shuffle_once`, and where the drift is estimated (`drift.is_estimated`): one key is
+        one set of histories, so D is smooth in x.
+      num_samples: steps averaged for each estimate.
 
     Raises:
-      ValueError: starts that do not fit, a random scheme without a key, or what `draw_histories`
-        and the drift raise.
+      ValueError: starts that do not fit, a key that is needed and not given, or what the drift
+        raises.
     """
     starts = np.asarray(starts, np.float64)
     dimension = int(np.prod(problem.shape))
@@ -84,6 +94,7 @@ class _Field(NamedTuple):
 
     groups: Callable[[np.ndarray], np.ndarray]  # [d] → [G, d]
     gradient: Callable[[np.ndarray], np.ndarray]  # [d] → [d]: ∇f
+    along: Callable[[np.ndarray], np.ndarray]  # [K] → [K]: D at K points of one dimension
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         return self.groups(x).mean(axis=0)
@@ -106,30 +117,55 @@ def _field(
     def gradient(x: np.ndarray) -> np.ndarray:
         return table_at(x).mean(axis=0)
 
+    drift_of = _drift_of_table(n, dimension, hyper, scheme, key, num_samples)
+
+    def groups(x: np.ndarray) -> np.ndarray:
+        return drift_of(table_at(x))
+
+    def along(points: np.ndarray) -> np.ndarray:
+        tables = np.hstack([table_at(x) for x in points])
+        if is_estimated(tables, scheme):
+            return np.array([groups(x).mean() for x in points])
+        return drift_of(tables)[0]  # coordinates do not meet: as many points at once
+
+    return _Field(groups, gradient, along)
+
+
+def _drift_of_table(
+    n: int,
+    dimension: int,
+    hyper: adam.Hyperparameters,
+    scheme: sampling.Sampling,
+    key: Key[Array, ""] | None,
+    num_samples: int,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """[n, d] → [G, d], by groups of chains where it is estimated, else with G = 1."""
     p, q = (np.atleast_1d(np.asarray(value, np.float64)) for value in hyper[:2])
-    if scheme != "cyclic" and key is None:
-        raise ValueError(f"sampling={scheme!r} needs a key")
-    if scheme in ("random_shuffling", "with_replacement"):
-        assert key is not None
+    cell = adam.Hyperparameters(p, q)
+
+    @lru_cache
+    def histories() -> Histories:
+        if key is None:
+            raise ValueError(f"sampling={scheme!r} needs a key for this problem")
         # room for tables whose gradients differ in size by 1e14: the burn-in grows with the log
         memory = 16 * float(1 / min(p[0], q[0]))
         alike = np.ones((n, dimension))
-        histories = draw_histories(alike, scheme, key, memory=memory, num_samples=num_samples)
+        return draw_histories(alike, scheme, key, memory=memory, num_samples=num_samples)
 
-        def groups(x: np.ndarray) -> np.ndarray:
-            return drift_of_groups(table_at(x), p, q, histories)[0]
-    else:
-        order = np.arange(n)
-        if scheme == "shuffle_once":
-            assert key is not None
-            order = np.asarray(sampling.indices(scheme, key, 0, n, n, max_components=n))
-        cell = adam.Hyperparameters(jnp.asarray(p), jnp.asarray(q))
-        exact = jax.jit(lambda table: cyclic_drift(table, n, cell))
+    def random(table: np.ndarray) -> np.ndarray:
+        if is_estimated(table, scheme):
+            return drift_of_groups(table, p, q, histories())[0]
+        return stationary_drift(table, cell, scheme).drift
 
-        def groups(x: np.ndarray) -> np.ndarray:
-            return np.asarray(exact(table_at(x)[order]))
-
-    return _Field(groups, gradient)
+    if scheme in RANDOM:
+        return random
+    order = np.arange(n)
+    if scheme == "shuffle_once":
+        if key is None:
+            raise ValueError(f"sampling={scheme!r} needs a key")
+        order = np.asarray(sampling.indices(scheme, key, 0, n, n, max_components=n))
+    exact = jax.jit(lambda table: cyclic_drift(table, n, cell))
+    return lambda table: np.asarray(exact(table[order]))
 
 
 @partial(jax.jit, static_argnames="n")
@@ -142,8 +178,9 @@ def _scan(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
         return float(field.mean(np.array([x]))[0])
 
     scale = np.ptp(starts)
-    grid = np.linspace(starts.min(), starts.max(), _SCAN)
-    values = np.array([drift(x) for x in grid])
+    aside = _ASIDE * scale
+    grid = np.linspace(starts.min() + aside, starts.max() - 2 * aside, _SCAN)
+    values = field.along(grid)
     found = []
     for left, right, before, after in zip(grid, grid[1:], values, values[1:], strict=False):
         if before == 0 or before * after < 0:
