@@ -166,10 +166,20 @@ def _sums(
             "num_steps": steps[tiles].max(axis=1),
         }
         cells = _Lanes(*(values[tiles] for values in lanes))
-        program = _program(shape)
-        sweep.run(program, rows, cells, tile=(1, width), chunk=(1, width), write=write)
+        sweep.run(
+            _program(shape), rows, cells, tile=(1, width), chunk=(1, width), write=write,
+            devices=_host(),
+        )  # fmt: skip
         found[order] = sums.ravel()[: len(order)]
     return found
+
+
+def _host() -> list[jax.Device] | None:
+    """One device on the CPU: loops of little work would wait for a GPU at every step."""
+    try:
+        return jax.local_devices(backend="cpu")[:1]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return None
 
 
 def _padded(length: int) -> int:

@@ -20,7 +20,9 @@ def main(values: dict[str, Any]) -> None:
     """Writes explorer.html; the browser computes the rest."""
     path = Path(values["out"]) / "explorer.html"
     common.write_text(path, page())
-    print(f"wrote {path}")
+    common.write_json("explorer", values, [])
+    if values["json"] != "-":
+        print(f"wrote {path}")
 
 
 def page() -> str:

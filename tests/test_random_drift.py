@@ -205,3 +205,22 @@ def test_beta2_that_is_too_near_to_1_is_refused():
         single = _drift(table, 0.5, 0.9, "with_replacement")
     with jax.enable_x64(True):
         assert _drift(table, 0.5, 0.9, "with_replacement") == single
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.999, 1 - 1e-7])
+def test_at_beta2_0_the_drift_has_a_closed_form(beta1):
+    """V is the last gradient's square: E[m/|g|] = (1−β1) E[sign g] + β1 E[g] E[1/|g|]."""
+    for column in (counterexample_table(20)[:, 0], DIFFERENT):
+        last = (1 - beta1) * np.sign(column).mean()
+        before = beta1 * column.mean() * (1 / np.abs(column)).mean()
+        found = _drift(column, beta1, 0.0, "with_replacement")
+        assert found == pytest.approx(-len(column) * (last + before), rel=1e-11)
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+def test_as_beta1_nears_1_the_numerator_is_the_mean(scheme):
+    """E[m/√v] → E[g] E[1/√v], and v does not see the signs of the gradients."""
+    table = counterexample_table(10)
+    slow = stationary_drift(table, adam.Hyperparameters(1e-9, 0.3), scheme).drift[0]
+    upright = stationary_drift(np.abs(table), adam.Hyperparameters(1e-9, 0.3), scheme).drift[0]
+    assert slow / table.mean() == pytest.approx(upright / np.abs(table).mean(), rel=1e-7)
