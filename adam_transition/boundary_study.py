@@ -133,7 +133,28 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
             beyond_the_paper=True,
         )
     )
-    return found
+    return [*found, *_order_of_schemes(dataset)]
+
+
+def _order_of_schemes(dataset: xr.Dataset) -> list[Claim]:
+    """How far the threshold moves up from cyclic order to shuffling to draws with replacement."""
+    order = ("cyclic", "random_shuffling", "with_replacement")
+    if not set(order) <= set(dataset["sampling"].values):
+        return []
+    # the highest edge at each (n, a, β1), where all three schemes have one
+    highest = dataset["beta2_high"].max("interval").sel(sampling=list(order))
+    return [
+        assess(
+            "order_of_schemes",
+            "The more random the order, the larger β2 must be: cyclic, then random shuffling, then "
+            "with replacement (least step of β2* from one to the next, over n and β1)",
+            "none: Theorems 3.1 and 3.3 have thresholds of one kind",
+            measured=float(highest.diff("sampling").min()),
+            uncertainty=4 * float(dataset["stderr"].max().fillna(0)),
+            at_least=0.0,
+            beyond_the_paper=True,
+        )
+    ]
 
 
 def _coordinates(study: BoundaryStudy) -> xr.Dataset:

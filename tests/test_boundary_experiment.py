@@ -63,6 +63,20 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, 
     experiment.assert_refused(boundary, tmp_path / "out", capsys, args, message)
 
 
+def test_the_order_of_the_schemes_can_fail():
+    edges = np.array([0.4, 0.5, 0.7]).reshape(3, 1, 1, 1, 1)
+    dims = ("sampling", "n", "a", "beta1", "interval")
+    dataset = xr.Dataset(
+        {"beta2_high": (dims, edges), "stderr": (dims, 0 * edges)},
+        {"sampling": ["cyclic", "random_shuffling", "with_replacement"]},
+    )
+    [claim] = boundary_study._order_of_schemes(dataset)
+    assert (claim.measured, claim.verdict) == (pytest.approx(0.1), "beyond the paper")
+    planted = dataset.assign(beta2_high=dataset["beta2_high"] * [[[[[1]]]], [[[[0.7]]]], [[[[1]]]]])
+    assert boundary_study._order_of_schemes(planted)[0].verdict == "not reproduced"
+    assert not boundary_study._order_of_schemes(dataset.isel(sampling=[0, 2]))
+
+
 def test_with_replacement_law_is_the_two_point_formula():
     """Slopes n − 1 and −1/…: for n, −1, …, −1 it is about 2/n²."""
     for n in (50, 500):
