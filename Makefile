@@ -47,4 +47,4 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build docs/notebooks *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/extra docs/notebooks *.egg-info .mypy_cache .ruff_cache .hypothesis

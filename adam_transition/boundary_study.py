@@ -210,7 +210,7 @@ def _curves(study: BoundaryStudy, results: store.Store) -> None:
             a = float(study.a[0]) if study.a else None
             pieces = boundary_curve(
                 counterexample_table(n, a), scheme, key=key,
-                num_points=(48, 96) if scheme in RANDOM else (160, 240),
+                num_points=(96, 128) if scheme in RANDOM else (160, 240),
             )  # fmt: skip
             gap = np.full((1, 2), np.nan)
             lines[i, j] = np.vstack([part for piece in pieces for part in (piece, gap)] or [gap])

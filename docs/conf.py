@@ -4,6 +4,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from experiments import explorer
+
 _HERE = Path(__file__).parent
 sys.path.insert(0, str(_HERE))  # for the extension beside this file
 
@@ -22,6 +24,8 @@ def _copy_notebooks(source: Path, target: Path) -> None:
 
 
 _copy_notebooks(_HERE.parent / "notebooks", _HERE / "notebooks")
+(_HERE / "extra").mkdir(exist_ok=True)
+(_HERE / "extra" / "explorer.html").write_text(explorer.page(), encoding="utf-8")
 
 project = "adam_transition"
 author = "The adam_transition authors"
@@ -37,10 +41,11 @@ extensions = [
     "sphinx.ext.mathjax",
     "docstrings",
 ]
-exclude_patterns = ["**/.ipynb_checkpoints"]
+exclude_patterns = ["**/.ipynb_checkpoints", "extra"]
 default_role = "py:obj"  # `name` in a docstring is a link if there is such an object, and code
 
 html_theme = "furo"
+html_extra_path = ["extra"]
 html_title = "adam_transition"
 html_show_copyright = False
 html_show_sphinx = False

@@ -1,13 +1,14 @@
 """The whole paper in one command: every experiment, and one page with every claim.
 
 Runs the experiments at a scale, one after the other, each in a folder of `--out`, and writes
-index.html (which needs nothing beside it) and claims.json. A run that was stopped goes on where it
-was. Example:
+index.html (which needs nothing beside it), explorer.html, claims.json and the figures as PDF. A run
+that was stopped goes on where it was. Example:
 
     python -m experiments.paper --scale=laptop
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ flags.DEFINE_enum(
     "scale",
     "laptop",
     SCALES,
-    "smoke: seconds an experiment, to see that all works; laptop: half an hour on two cores; gpu.",
+    "smoke: seconds an experiment, to see that all works; laptop: 20 minutes on two cores; gpu.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list("only", "", "Names of runs; default all of them.", flag_values=FLAGS)
@@ -35,7 +36,7 @@ _ROOT = Path(__file__).parent.parent
 
 def main(values: dict[str, Any]) -> None:
     """Flags → every experiment → page, claims."""
-    from experiments import paper_page
+    from experiments import explorer, paper_page
 
     names = [run.name for run in RUNS]
     if values["only"]:
@@ -50,6 +51,12 @@ def main(values: dict[str, Any]) -> None:
     found = rows(summaries)
     page = paper_page.render(runs, summaries, found, scale=scale, folder=out)
     common.write_text(out / "index.html", page)
+    common.write_text(out / paper_page.EXPLORER, explorer.page())
+    for run in runs:
+        for figure in run.captions:
+            target = out / paper_page.pdf_name(run, figure)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(out / run.name / f"{figure}.pdf", target)
     common.write_text(out / "claims.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     claims = [claim for summary in summaries.values() for claim in summary["claims"]]
     common.write_json(
@@ -59,7 +66,8 @@ def main(values: dict[str, Any]) -> None:
         wall_time_s=round(sum(s.get("wall_time_s") or 0 for s in summaries.values()), 2),
     )
     if values["json"] != "-":
-        print(f"{len(found)} claims\nwrote {out / 'index.html'}\nwrote {out / 'claims.json'}")
+        written = "index.html", paper_page.EXPLORER, "claims.json", "figures"
+        print(f"{len(found)} claims", *(f"wrote {out / name}" for name in written), sep="\n")
 
 
 def compute(run: Run, scale: Scale, out: Path, values: Mapping[str, Any]) -> dict[str, Any]:

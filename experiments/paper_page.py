@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.paper_plan import STATEMENTS, Run, Scale
+from experiments.paper_plan import STATEMENTS, Run, Scale, Statement
+
+EXPLORER = "explorer.html"
+"""The page that lies beside this one (`experiments.explorer`)."""
 
 _STYLE = """
 :root { color-scheme: light }
@@ -23,6 +26,8 @@ td.number { white-space: nowrap; font-variant-numeric: tabular-nums }
 .reproduced { background: #cfe8f7 } .not-reproduced { background: #f9d2b0; font-weight: bold }
 .beyond-the-paper { background: #e4dcf4 } .inconclusive { background: #fff }
 figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444 }
+ul.claims { list-style: none; padding: 0 } ul.claims li { margin: .4rem 0 }
+summary { font-weight: 600 } details { margin: 1rem 0 }
 pre { background: #f4f4f4; padding: .6rem; overflow-x: auto }
 """
 
@@ -44,6 +49,7 @@ def render(
       scale: of the runs.
       folder: where the runs' folders are, with their figures.
     """
+    by_name = {run.name: run for run in runs}
     counts = Counter(row["verdict"] for row in rows)
     shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     version = next(iter(summaries.values()))["version"]
@@ -60,9 +66,14 @@ def render(
             "project measures. Verdicts are computed from measured ± uncertainty.</p>",
             f"<p>adam_transition {_text(version)}, scale {scale}, {seconds / 60:.1f} minutes. "
             f"{note if scale == 'smoke' else ''}</p>",
-            f'<p id="counts">{len(rows)} claims: {_text(shown)}.</p>',
+            f'<p id="counts">{len(rows)} claims: {_text(shown)}. Beside this page lie claims.json, '
+            "the figures as PDF in figures/, and the "
+            f'<a href="{EXPLORER}">explorer</a>, in which n, a and the order can be moved.</p>',
             _table(rows),
-            *(_section(run, summaries[run.name], rows, scale, folder) for run in runs),
+            *(
+                _section(statement, found, by_name, summaries, scale, folder)
+                for statement, found in by_statement(rows)
+            ),
             "</body></html>",
         ]
     )
@@ -71,56 +82,92 @@ def render(
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         '<div id="claims"><table><thead><tr><th>claim</th><th>expected</th><th>measured</th>'
-        "<th>verdict</th><th>how</th></tr></thead><tbody>"
+        "<th>verdict</th><th>run</th></tr></thead><tbody>"
     ]
-    for statement in STATEMENTS:
-        found = [row for row in rows if row["statement_title"] == statement.title]
-        if not found:
-            continue
+    for statement, found in by_statement(rows):
         lines.append(
-            f'<tr><th colspan="5">{_text(statement.title)} <small>· {_text(statement.where)} · '
-            f"{_text(statement.text)}</small></th></tr>"
+            f'<tr><th colspan="5"><a href="#{statement.anchor}">{_text(statement.title)}</a> '
+            f"<small>· {_text(statement.where)}</small></th></tr>"
         )
         lines += [
             f'<tr class="claim" id="{_text(row["run"])}-{_text(row["id"])}">'
             f"<td>{_text(row['statement'])}</td><td>{_text(row['expected'])}</td>"
-            f'<td class="number">{_number(row)}</td>'
-            f'<td><span class="verdict {row["verdict"].replace(" ", "-")}">{row["verdict"]}</span>'
-            f'</td><td><a href="#{_text(row["run"])}">{_text(row["run"])}</a></td></tr>'
+            f'<td class="number">{number(row)}</td>'
+            f"<td>{_verdict(row)}</td><td>{_text(row['run'])}</td></tr>"
             for row in found
         ]
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
-def _section(
-    run: Run,
-    summary: Mapping[str, Any],
+def by_statement(
     rows: Sequence[Mapping[str, Any]],
+) -> list[tuple[Statement, list[Mapping[str, Any]]]]:
+    """The statements that have claims, in the order of the paper."""
+    each = [(s, [row for row in rows if row["statement_title"] == s.title]) for s in STATEMENTS]
+    return [(statement, found) for statement, found in each if found]
+
+
+def _section(
+    statement: Statement,
+    rows: Sequence[Mapping[str, Any]],
+    runs: Mapping[str, Run],
+    summaries: Mapping[str, Mapping[str, Any]],
     scale: Scale,
     folder: Path,
 ) -> str:
-    count = sum(row["run"] == run.name for row in rows)
-    chosen = "".join(f"<li>{_text(line)}</li>" for line in run.chosen)
-    seconds = summary.get("wall_time_s")
-    took = f", {seconds:.0f} s" if seconds else ""
-    figures = [
-        f'<figure><img alt="{_text(caption)}" src="data:image/png;base64,'
-        f'{base64.b64encode((folder / run.name / f"{name}.png").read_bytes()).decode()}">'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
-        for name, caption in run.captions.items()
+    """A statement, what came out with its uncertainty, the figures, and how to get them again."""
+    claims = [
+        f"<li>{_verdict(row)} {_text(row['statement'])}: <b>{number(row)}</b>, expected "
+        f"{_text(row['expected'])}. <small>{_text(row['reference'])}</small></li>"
+        for row in rows
     ]
+    figures = [one.partition("/") for one in statement.figures]
+    drawn = [_figure(runs[run], name, folder) for run, _, name in figures if run in runs]
+    used = dict.fromkeys([*(row["run"] for row in rows), *(run for run, *_ in figures)])
     return "\n".join(
         [
-            f'<h2 id="{run.name}">{_text(run.title)}</h2>',
-            f'<p>{count} claims in <a href="#claims">the table</a>{took}. Again:</p>',
-            f"<pre>python -m {run.module} --flagfile={run.flagfile(scale)}</pre>",
-            *figures,
-            f"<p>What we had to choose:</p><ul>{chosen}</ul>" if chosen else "",
+            f'<h2 id="{statement.anchor}">{_text(statement.title)}</h2>',
+            f"<p>{_text(statement.text)} <small>({_text(statement.where)})</small></p>",
+            f'<ul class="claims">{"".join(claims)}</ul>',
+            *drawn,
+            *(_how(runs[name], summaries[name], scale) for name in used if name in runs),
         ]
     )
 
 
-def _number(row: Mapping[str, Any]) -> str:
+def _figure(run: Run, name: str, folder: Path) -> str:
+    image = base64.b64encode((folder / run.name / f"{name}.png").read_bytes()).decode()
+    caption = _text(run.captions[name])
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{image}">'
+        f"<figcaption>{caption} <small>{pdf_name(run, name)}</small></figcaption></figure>"
+    )
+
+
+def _how(run: Run, summary: Mapping[str, Any], scale: Scale) -> str:
+    seconds = summary.get("wall_time_s")
+    took = f" ({seconds:.0f} s)" if seconds else ""
+    chosen = "".join(f"<li>{_text(line)}</li>" for line in run.chosen)
+    return (
+        f"<details open><summary>{_text(run.title)}{took}</summary>"
+        f"<pre>python -m {run.module} --flagfile={run.flagfile(scale)}</pre>"
+        + (f"<p>What we had to choose:</p><ul>{chosen}</ul>" if chosen else "")
+        + "</details>"
+    )
+
+
+def pdf_name(run: Run, figure: str) -> str:
+    """Where a figure lies as PDF, beside the page."""
+    return f"figures/{run.name}-{figure}.pdf"
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    verdict = row["verdict"]
+    return f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}</span>'
+
+
+def number(row: Mapping[str, Any]) -> str:
+    """Measured ± uncertainty."""
     if row["measured"] is None:
         return "none"
     error = f" ± {row['uncertainty']:.2g}" if row["uncertainty"] else ""

@@ -1,5 +1,6 @@
 """What `experiments.paper` runs and shows: the paper's statements, and the experiments for each."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -30,12 +31,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of the paper, and patterns of the claims that test it, as run:id."""
+    """A statement of the paper, and what shows it."""
 
     title: str
     where: str
     text: str
-    claims: tuple[str, ...]
+    claims: tuple[str, ...]  # patterns, as run:id
+    figures: tuple[str, ...] = ()  # as run/figure
+
+    @property
+    def anchor(self) -> str:
+        """Of its section on the page."""
+        return re.sub("[^a-z0-9]+", "-", self.title.lower())
 
 
 RUNS = (
@@ -149,12 +156,22 @@ STATEMENTS = (
         "If β1 < √β2 and β2 ≥ 1 − O((1 − β1ⁿ)/n⁵), Adam with η0/√k comes to the critical points "
         "like log T/((1 − β2)√T), up to a neighbourhood (1 − β2)√D0.",
         tuple(f"theorem_3_1:{claim}" for claim in (*_THEOREM, "violated_threshold", "schemes")),
+        figures=(
+            "theorem_3_1/theorem_3_1_rate",
+            "theorem_3_1/theorem_3_1_neighbourhood",
+            "theorem_3_1/theorem_3_1_conditions",
+        ),
     ),
     Statement(
         "Convergence, random shuffling",
         "Theorem 3.3",
         "The same kind of bound for the iterate at the start of an epoch.",
         tuple(f"theorem_3_3:{claim}" for claim in (*_THEOREM, "violated_threshold", "schemes")),
+        figures=(
+            "theorem_3_3/theorem_3_3_rate",
+            "theorem_3_3/theorem_3_3_neighbourhood",
+            "theorem_3_3/theorem_3_3_conditions",
+        ),
     ),
     Statement(
         "Divergence",
@@ -169,6 +186,11 @@ STATEMENTS = (
             "divergence:rate_*",
             "divergence:cyclic_*",
         ),
+        figures=(
+            "divergence/divergence_regions",
+            "divergence/divergence_areas",
+            "divergence/divergence_trajectories",
+        ),
     ),
     Statement(
         "Sign-SGD",
@@ -181,7 +203,13 @@ STATEMENTS = (
         "Theorems 3.1 and 3.3 with the divergence theorem; Figure 4",
         "On a fixed problem there is a transition from divergence to convergence in the (β1, β2) "
         "plane; its boundary depends on the problem class and on n.",
-        ("phase:*", "phase_reddi:*", "boundary:*"),
+        ("phase:*", "boundary:*"),
+        figures=(
+            "phase/phase",
+            "phase/trajectories",
+            "boundary/boundary",
+            "boundary/boundary_scaling",
+        ),
     ),
     Statement(
         "Concentration",
@@ -189,12 +217,14 @@ STATEMENTS = (
         "1/√v stays in a band around 1/√E v that closes as β2 → 1, but for an exponentially small "
         "probability.",
         ("concentration:lemma_*", "concentration:spread"),
+        figures=("concentration/concentration",),
     ),
     Statement(
         "Direction of the update",
         "Figure 5",
         "For large β2 the expected update points along the gradient; as β2 falls it turns away.",
         ("concentration:direction*",),
+        figures=("concentration/direction",),
     ),
     Statement(
         "The counterexample",
@@ -206,30 +236,47 @@ STATEMENTS = (
         "Reddi et al.'s example",
         "Figure 2",
         "Cyclic order, random order, diminishing steps: all stuck at +1.",
-        ("theorem_3_?:reddi_*",),
+        ("theorem_3_?:reddi_*", "phase_reddi:*"),
+        figures=(
+            "phase_reddi/phase",
+            "phase_reddi/trajectories",
+            "theorem_3_1/theorem_3_1_reddi",
+            "theorem_3_3/theorem_3_3_reddi",
+        ),
     ),
     Statement(
         "Networks over the plane",
         "Figure 1",
         "Training loss is bad at small β2 and good at the top, for almost any β1 < √β2.",
         ("networks:*",),
+        figures=(
+            "networks/networks",
+            "networks/networks_curves",
+            "networks/networks_spikes",
+        ),
     ),
     Statement(
         "Batch size",
         "Figure 3",
         "The smaller the batch, the larger the β2 needed.",
         ("batch_size:*",),
+        figures=(
+            "batch_size/batch_size",
+            "batch_size/batch_size_threshold",
+        ),
     ),
     Statement(
         "Smaller D1",
         "an open question of the paper",
         "Are there counterexamples with n < D1 < 2n²?",
         ("divergence:*_small_d1*", "divergence:sign_sgd_infimum"),
+        figures=("divergence/divergence_d1",),
     ),
     Statement(
         "Advice",
         "Section 7",
         "When Adam does not work well, raise β2, the more so the smaller the batch.",
         ("advise:*",),
+        figures=("advise/advise",),
     ),
 )

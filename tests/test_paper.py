@@ -1,34 +1,30 @@
 """The page: every statement has claims, and a browser shows them and the figures."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
+from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
-from experiments import paper, paper_page
+from experiments import explorer, paper, paper_page
 from experiments.paper_plan import RUNS, SCALES, STATEMENTS
-from tests import experiment
+from tests import browser, experiment
 
 # the quicker half; the others are run by their own tests
 NAMES = ("phase", "phase_reddi", "divergence", "concentration", "networks")
-CAPTIONS = [caption for run in RUNS if run.name in NAMES for caption in run.captions]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-# what the page is measured by, put into the title of a copy
-_MEASURE = """<script>addEventListener("load", () => {
-  document.title = JSON.stringify({
-    widths: [...document.images].map(image => image.naturalWidth),
-    claims: [...document.querySelectorAll("tr.claim")].map(
-      row => [row.cells[0].innerText, row.cells[3].innerText]),
-    fits: document.documentElement.scrollWidth <= innerWidth,
-    broken: [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1))
-      .filter(id => !document.getElementById(id)),
-  });
-});</script>"""
+FIGURES = [(run, figure) for run in RUNS if run.name in NAMES for figure in run.captions]
+_MEASURE = """({
+  widths: [...document.images].map(image => image.naturalWidth),
+  claims: [...document.querySelectorAll("tr.claim")].map(
+    row => [row.cells[0].innerText, row.cells[3].innerText]),
+  sections: [...document.querySelectorAll("h2")].map(title => [
+    title.innerText, title.nextElementSibling.nextElementSibling.children.length]),
+  fits: document.documentElement.scrollWidth <= innerWidth,
+  broken: [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1))
+    .filter(id => !document.getElementById(id)),
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +59,36 @@ def test_the_page_needs_nothing_beside_it(smoke):
     page = (smoke / "index.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     outside = {source for source in sources if not source.startswith(("data:", "#"))}
-    assert outside == {"https://arxiv.org/abs/2603.02092"}
+    assert outside == {"https://arxiv.org/abs/2603.02092", paper_page.EXPLORER}
     assert "<script" not in page
+    assert (smoke / paper_page.EXPLORER).read_text(encoding="utf-8") == explorer.page()
 
 
-@pytest.mark.skipif(not BROWSER, reason="no headless Chromium")
+def test_figures_are_fit_for_a_paper(smoke):
+    """As wide as a text at most, with fonts embedded as TrueType."""
+    for run, figure in FIGURES:
+        content = (smoke / paper_page.pdf_name(run, figure)).read_bytes()
+        [width] = {float(one) for one in re.findall(rb"/MediaBox \[ 0 0 ([0-9.]+) ", content)}
+        assert width <= 7.05 * 72, (figure, width / 72)
+        assert b"/FontFile2" in content
+        assert b"/Type3" not in content
+
+
+def test_every_figure_is_shown_under_one_statement():
+    shown = [figure for statement in STATEMENTS for figure in statement.figures]
+    assert sorted(shown) == sorted(f"{run.name}/{one}" for run in RUNS for one in run.captions)
+
+
+@browser.needed
 @pytest.mark.parametrize("width", [1100, 700])
 def test_a_browser_shows_the_page(smoke, tmp_path, width):
-    page = (smoke / "index.html").read_text()
-    copy = tmp_path / "index.html"
-    copy.write_text(page.replace("</body>", f"{_MEASURE}</body>"))
-    shown = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-         "--virtual-time-budget=10000", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}",
-         copy.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    ).stdout  # fmt: skip
-    found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", shown, re.DOTALL).group(1)))
+    page = (smoke / "index.html").read_text(encoding="utf-8")
+    found = browser.evaluate(page, _MEASURE, tmp_path, width=width)
     rows = json.loads((smoke / "claims.json").read_text())
     assert found["claims"] == [[row["statement"].strip(), row["verdict"]] for row in rows]
-    assert len(found["widths"]) == len(CAPTIONS)
+    counts = Counter(row["statement_title"] for row in rows)
+    assert found["sections"] == [[s.title, counts[s.title]] for s in STATEMENTS if counts[s.title]]
+    assert len(found["widths"]) == len(FIGURES)
     assert min(found["widths"]) > 300
     assert found["fits"]
     assert found["broken"] == []
@@ -92,6 +98,7 @@ def test_text_is_escaped_and_numbers_that_are_missing_are_said():
     row = {
         "id": "x", "run": "phase", "statement": "a < b & c", "statement_title": "Sign-SGD",
         "expected": ">= 1", "measured": None, "uncertainty": 0.0, "verdict": "inconclusive",
+        "reference": "Theorem 3.1",
     }  # fmt: skip
     page = paper_page.render([], {"phase": {"version": "1"}}, [row], scale="laptop", folder=Path())
     assert "a &lt; b &amp; c" in page

@@ -1,0 +1,104 @@
+"""The claims as Markdown, from a finished `experiments.paper`: nothing in them is typed by hand.
+
+Keeps the rows in docs/results.json; writes docs/results.md and the table of README.md from them.
+
+    python -m experiments.paper_tables out/paper
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from experiments import common
+from experiments.paper_page import by_statement, number
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "results.json"
+PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+_BEGIN, _END = "<!-- claims: written by experiments.paper_tables -->\n", "<!-- end of claims -->"
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """What is kept of a run of `experiments.paper`."""
+    summary = json.loads((folder / "paper.json").read_text(encoding="utf-8"))
+    return {
+        "version": summary["version"],
+        "scale": summary["flags"]["scale"],
+        "minutes": round(summary["wall_time_s"] / 60, 1),
+        "rows": json.loads((folder / "claims.json").read_text(encoding="utf-8")),
+    }
+
+
+def readme_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims of each statement have which verdict."""
+    from adam_transition.claims import Verdict
+
+    verdicts = get_args(Verdict)
+    lines = [
+        f"| statement | where | {' | '.join(verdicts)} |",
+        "| --- " * (2 + len(verdicts)) + "|",
+    ]
+    for statement, found in by_statement(rows):
+        counts = Counter(row["verdict"] for row in found)
+        shown = " | ".join(str(counts[verdict] or "") for verdict in verdicts)
+        lines.append(f"| {statement.title} | {statement.where} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(kept: Mapping[str, Any]) -> str:
+    """Every claim with its number, as a page of the documentation."""
+    lines = [
+        "# What came out",
+        "",
+        f"Every claim of `experiments.paper --scale={kept['scale']}`, version {kept['version']}, "
+        f"{kept['minutes']:.0f} minutes on two cores. Verdicts are computed from measured ± "
+        "uncertainty.",
+    ]
+    for statement, found in by_statement(kept["rows"]):
+        lines += ["", f"## {statement.title}", "", f"*{statement.where}.* {statement.text}", ""]
+        lines += [
+            "| claim | expected | measured | verdict | run |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {_cell(row['statement'])} | {_cell(row['expected'])} | {number(row)} "
+            f"| {row['verdict']} | {row['run']} |"
+            for row in found
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str, table: str) -> str:
+    """The README with the table between its marks.
+
+    Raises:
+      ValueError: a README without the marks.
+    """
+    before, begin, rest = readme.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{README.name}: the marks of the table are missing")
+    return f"{before}{_BEGIN}{table}{_END}{after}"
+
+
+def main(folder: Path) -> None:
+    """Writes all three."""
+    kept = collect(folder)
+    common.write_text(KEPT, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    common.write_text(PAGE, page(kept))
+    readme = README.read_text(encoding="utf-8")
+    common.write_text(README, with_table(readme, readme_table(kept["rows"])))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m experiments.paper_tables out/paper")
+    main(Path(sys.argv[1]))
