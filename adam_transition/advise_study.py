@@ -141,7 +141,7 @@ def _table(study: AdviseStudy, batch: int, seed: int, part: int) -> advise.Gradi
     samples = (jnp.asarray(data.inputs), jnp.asarray(data.targets))
     key = sampling.stream_key(seed)
     params, _ = jax.jit(partial(training.train, model, recipe=recipe))(
-        samples, hyper, rate, key=key
+        samples, hyper, rate, key=key, params=training.initial(model)(key)
     )
     chosen = keys.generator(key).permutation(len(data))[:_SAMPLES]
     batches = ((samples[0][i : i + 1], samples[1][i : i + 1]) for i in chosen)

@@ -164,13 +164,19 @@ def _drift_of_table(
         if key is None:
             raise ValueError(f"sampling={scheme!r} needs a key")
         order = np.asarray(sampling.indices(scheme, key, 0, n, n, max_components=n))
-    exact = jax.jit(lambda table: cyclic_drift(table, n, cell))
-    return lambda table: np.asarray(exact(table[order]))
+    return lambda table: np.asarray(_exact(table[order], p, q))
 
 
 @partial(jax.jit, static_argnames="n")
 def _table(problem: FiniteSum, x: Array, n: int) -> Float[Array, "n d"]:
     return component_gradients(problem, x, n).reshape(n, -1)
+
+
+@jax.jit
+def _exact(
+    table: Float[Array, "n d"], p: Float[Array, "1"], q: Float[Array, "1"]
+) -> Float[Array, "1 d"]:
+    return cyclic_drift(table, len(table), adam.Hyperparameters(p, q))
 
 
 def _scan(field: _Field, starts: np.ndarray) -> list[LimitPoint]:

@@ -3,14 +3,19 @@
 import os
 import tempfile
 
+# Arrays here are small and tests run side by side: threads of OpenBLAS would only wait for each
+# other, on the cores that the other tests need. Read when NumPy and SciPy are imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Experiments are run many times, here and in processes of their own, with the same programs. The
-# cache is of this session only, so that nothing is left by an earlier one. JAX reads these when it
-# is imported.
+# cache is of this session only, so that nothing is left by an earlier one, and without a limit:
+# with one, JAX locks it and looks at every file before it adds one, 0.1 s when there are thousands.
+# JAX reads these when it is imported.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="jax-cache-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _FOLDER.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
 
 from hypothesis import settings
 

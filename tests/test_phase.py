@@ -1,11 +1,14 @@
 """`experiments.phase` end to end: contract, bits, kill and resume, every documented error."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ VARIABLES = ("gap", "late_gap", "speed", "diverged")
 
 
 def _phase(*args, devices=None):
+    """The command, in a process of its own."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     if devices:
         env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
@@ -32,8 +36,18 @@ def _phase(*args, devices=None):
     )
 
 
-def _run(out, *args, **kwargs):
-    done = _phase(f"--out={out}", *args, **kwargs)
+def _here(*args):
+    """The same in this process, which has imported everything already."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        status = experiment.run(phase, *args)
+    return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
+
+
+def _run(out, *args, start=_here):
+    done = start(f"--out={out}", *args)
     assert done.returncode == 0, done.stderr
     return xr.open_zarr(out / "phase.zarr", consolidated=False).load(), done
 
@@ -99,7 +113,8 @@ def test_the_picture_is_the_papers(reference):
     [(["--chunk_cells=7"], None), (["--chunk_cells=54"], None), (["--chunk_cells=31"], 8)],
 )
 def test_bits_do_not_depend_on_chunks_or_devices(reference, tmp_path, args, devices):
-    dataset, _ = _run(tmp_path, *SMALL, "--trajectories=0/0.1,0.5/0.9", *args, devices=devices)
+    start = partial(_phase, devices=devices) if devices else _here
+    dataset, _ = _run(tmp_path, *SMALL, "--trajectories=0/0.1,0.5/0.9", *args, start=start)
     _assert_same_bits(reference[0], dataset)
 
 
@@ -142,9 +157,8 @@ def test_a_killed_run_resumes_with_the_same_bits(tmp_path):
 
 
 def test_random_cells_and_a_list_of_a(tmp_path):
-    dataset, _ = _run(
-        tmp_path, "--n=3,7,60", "--random_cells=20", "--a=1/4,1", "--steps=200", "--dtype=float64"
-    )
+    args = ["--n=3,7,60", "--random_cells=20", "--a=1/4,1", "--steps=200", "--dtype=float64"]
+    dataset, _ = _run(tmp_path, *args, start=_phase)  # float64 is a setting of a whole process
     assert dataset["gap"].dims == ("sampling", "n", "a", "sample")
     assert dataset["gap"].dtype == np.float64
     assert dataset["beta1"].dims == ("n", "sample")
@@ -174,7 +188,7 @@ def test_cells_may_have_streams_of_their_own(tmp_path):
 
 
 def test_seeds_differ_and_repeat(reference, tmp_path):
-    again, _ = _run(tmp_path / "again", *SMALL, "--trajectories=0/0.1,0.5/0.9")
+    again, _ = _run(tmp_path / "again", *SMALL, "--trajectories=0/0.1,0.5/0.9", start=_phase)
     _assert_same_bits(reference[0], again)
     other, _ = _run(tmp_path / "other", *SMALL, "--seed=1")
     gaps = [d["gap"].sel(sampling="with_replacement").values for d in (again, other)]
@@ -226,20 +240,22 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, 
 
 def test_an_unwritable_folder_and_a_foreign_store_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    done = _phase(f"--out={tmp_path}/file/out", "--steps=5", "--beta1=0", "--beta2=0")
+    done = _phase(f"--out={tmp_path}/file/out", "--steps=5", "--n=5", "--beta1=0", "--beta2=0")
     assert done.returncode == 2
     assert "cannot write: Not a directory" in done.stderr
-    _run(tmp_path / "a", "--steps=5", "--beta1=0", "--beta2=0")
-    done = _phase(f"--out={tmp_path}/a", "--steps=6", "--beta1=0", "--beta2=0")
+    _run(tmp_path / "a", "--steps=5", "--n=5", "--beta1=0", "--beta2=0")
+    done = _here(f"--out={tmp_path}/a", "--steps=6", "--n=5", "--beta1=0", "--beta2=0")
     assert done.returncode == 2
     assert "made with --steps=5, not --steps=6" in done.stderr
     assert done.stderr.count("\n") == 1
-    dataset, _ = _run(tmp_path / "a", "--steps=6", "--beta1=0", "--beta2=0", "--noresume")
+    dataset, _ = _run(tmp_path / "a", "--steps=6", "--n=5", "--beta1=0", "--beta2=0", "--noresume")
     assert json.loads(dataset.attrs["flags"])["steps"] == 6
 
 
 def test_json_goes_to_stdout_on_request(tmp_path):
-    _, done = _run(tmp_path, "--steps=5", "--beta1=0", "--beta2=0,0.5", "--json=-")
+    _, done = _run(
+        tmp_path, "--steps=5", "--n=5", "--beta1=0", "--beta2=0,0.5", "--json=-", start=_phase
+    )
     assert json.loads(done.stdout)["experiment"] == "phase"
 
 

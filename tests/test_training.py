@@ -49,25 +49,31 @@ def test_vmapped_training_is_training_each_network_alone_with_optax(scheme):
             logits = model.apply(params, inputs)
             return -jax.nn.log_softmax(logits)[jnp.arange(len(targets)), targets].mean()
 
-        descent = jax.jit(jax.grad(loss))
+        def adam_of(rate, beta1, beta2):
+            def schedule(count):  # jnp.sqrt of an int32 would be a float32
+                return rate / jnp.sqrt(1 + (count // 16).astype(jnp.float64))
+
+            return optax.adam(schedule, beta1, beta2, eps=1e-8)
+
+        @jax.jit
+        def descend(params, state, rows, *hyper):
+            gradient = jax.grad(loss)(params, x[rows], y[rows])
+            updates, state = adam_of(*hyper).update(gradient, state)
+            return optax.apply_updates(params, updates), state
+
+        draw = jax.jit(model.init)
         for (i, rate), (j, seed), (k, beta1), (m, beta2) in itertools.product(
             *map(enumerate, (GRID.learning_rate, GRID.seeds, GRID.beta1, GRID.beta2))
         ):
             key = sampling.stream_key(seed)
-            params = model.init(jax.random.fold_in(key, 0))
+            params = draw(jax.random.fold_in(key, 0))
             order = sampling.indices(
                 scheme, jax.random.fold_in(key, 1), 0, 128, 64, max_components=64
             ).reshape(32, 4)
 
-            def schedule(count, rate=rate):  # jnp.sqrt of an int32 would be a float32
-                return rate / jnp.sqrt(1 + (count // 16).astype(jnp.float64))
-
-            optimiser = optax.adam(schedule, beta1, beta2, eps=1e-8)
-            state = optimiser.init(params)
+            state = adam_of(rate, beta1, beta2).init(params)
             for step in range(32):
-                gradient = descent(params, x[order[step]], y[order[step]])
-                updates, state = optimiser.update(gradient, state)
-                params = optax.apply_updates(params, updates)
+                params, state = descend(params, state, order[step], rate, beta1, beta2)
                 if step % 8 == 7:
                     alone = float(loss(params, x, y))
                     assert found["loss"][i, j, k, m, step // 8] == pytest.approx(alone, rel=1e-8)
