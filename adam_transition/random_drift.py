@@ -27,6 +27,7 @@ decays slowly.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -144,7 +145,8 @@ def _sums(
 ) -> Float[np.ndarray, " K"]:
     """The sum over the nodes of each lane."""
     shape = () if scheme == "with_replacement" else tuple(_padded(int(k) + 1) for k in counts)
-    most = min(_MOST_LANES, max(1, _NUMBERS_PER_TILE // math.prod(shape)))
+    numbers = max(math.prod(shape), lanes.values.shape[1])
+    most = min(_MOST_LANES, max(1, _NUMBERS_PER_TILE // numbers))
     found = np.empty(len(steps))
     for group in (steps > _LONG, steps <= _LONG):
         chosen = np.flatnonzero(group)
@@ -204,46 +206,46 @@ def _integrate(
     """
     counts, num_steps = tiles["counts"][0], tiles["num_steps"][0]
     values, p, q, first, last, step = (one[0] for one in lanes)
-    n = counts.sum()
+    g, n = values.T, counts.sum()  # [r, W]
     probabilities = _probabilities(shape, counts)
 
     def advance(t: Float[Array, " W"], moments: _Moments) -> _Moments:
         """One step of Adam: from F(β2 s), H(β2 s) to F(s), H(s), with t = qs."""
         f, h = moments
+        damping = jnp.exp(-t * g**2)
+        if not shape:
+            weights = probabilities * damping
+            phi, psi = jnp.sum(weights, axis=0), jnp.sum(g * weights, axis=0)
+            return phi * f, p * psi * f + (1 - p) * phi * h
         after, first_after = jnp.zeros_like(f), jnp.zeros_like(h)
         for axis, probability in enumerate(probabilities):
-            g = values[:, axis]
-            weight = probability * jnp.exp(-t * g**2)
-            moved = p * g * f + (1 - p) * h
-            after = after + _drawn(weight * f, axis, shape)
-            first_after = first_after + _drawn(weight * moved, axis, shape)
-        return after, first_after
+            weight = probability * damping[axis]
+            moved = p * g[axis] * f + (1 - p) * h
+            after = after + _drawn(weight * f, axis)
+            first_after = first_after + _drawn(weight * moved, axis)
+        return _next_epoch(after, counts), _next_epoch(first_after, counts)
 
     def add_node(k: Array, carry: tuple[Array, _Moments]) -> tuple[Array, _Moments]:
         total, moments = carry
         u = jnp.minimum(first + k * step, last)  # where others of the tile have longer lanes
-        f, h = (_next_epoch(part, shape, counts) for part in advance(q * jnp.exp(u), moments))
+        f, h = advance(q * jnp.exp(u), moments)
         h_of_states = h.reshape(-1, *p.shape)
         # the state in which none is drawn is counted as the one in which all are
         inner = jnp.sum(h_of_states[1:] if shape else n * h_of_states, axis=0)
         return total + jnp.exp(u / 2) * inner, (f, h)
 
-    start = _at_zero(advance, probabilities, p, counts, values, shape)
+    if shape:
+        start = _start_of_shuffling(advance, p, counts, shape)
+    else:
+        start = jnp.ones_like(p), jnp.sum(probabilities * g, axis=0)
     total, _ = jax.lax.fori_loop(0, num_steps, add_node, (jnp.zeros_like(p), start))
     return {"sum": total[None]}
 
 
-def _at_zero(
-    advance: Any,
-    probabilities: list[Array],
-    p: Array,
-    counts: Array,
-    values: Array,
-    shape: tuple[int, ...],
+def _start_of_shuffling(
+    advance: Callable[[Array, _Moments], _Moments], p: Array, counts: Array, shape: tuple[int, ...]
 ) -> _Moments:
     """F(0) and H(0): the probabilities of the states, and E[m] in each."""
-    if not shape:
-        return jnp.ones_like(p), values @ jnp.stack(probabilities)
     none_drawn, n = (0,) * len(shape), counts.sum()
     zeros = jnp.zeros((*shape, *p.shape))
 
@@ -263,25 +265,20 @@ def _at_zero(
     return epoch(of_one / -jnp.expm1(n * jnp.log1p(-p)))
 
 
-def _probabilities(shape: tuple[int, ...], counts: Int[Array, " r"]) -> list[Array]:
-    """For each value, the probability that it is drawn next, over the states (…, 1)."""
-    if not shape:
-        return list(counts / counts.sum())
-    left = jnp.maximum(counts.reshape(-1, *[1] * len(shape)) - jnp.indices(shape), 0)
-    return list((left / jnp.maximum(left.sum(axis=0), 1))[..., None])
+def _probabilities(shape: tuple[int, ...], counts: Int[Array, " r"]) -> Float[Array, "r *states 1"]:
+    """For each value, the probability that it is drawn next."""
+    drawn = jnp.indices(shape) if shape else 0
+    left = jnp.maximum(counts.reshape(-1, *[1] * len(shape)) - drawn, 0)
+    return (left / jnp.maximum(left.sum(axis=0), 1))[..., None]
 
 
-def _drawn(moments: Array, axis: int, shape: tuple[int, ...]) -> Array:
+def _drawn(moments: Array, axis: int) -> Array:
     """Moves each state to that with one more of a value drawn."""
-    if not shape:
-        return moments
     width = [(0, 0)] * moments.ndim
     width[axis] = (1, 0)
     return jnp.pad(jax.lax.slice_in_dim(moments, 0, -1, axis=axis), width)
 
 
-def _next_epoch(moments: Array, shape: tuple[int, ...], counts: Array) -> Array:
+def _next_epoch(moments: Array, counts: Array) -> Array:
     """Where all are drawn, none is."""
-    if not shape:
-        return moments
-    return moments.at[(0,) * len(shape)].set(moments[tuple(counts)])
+    return moments.at[(0,) * len(counts)].set(moments[tuple(counts)])

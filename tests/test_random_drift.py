@@ -142,6 +142,17 @@ def test_the_law_with_replacement_is_the_first_order_of_the_boundary():
     assert laws[-1] < 6e-3
 
 
+def test_many_different_components_are_drawn_with_replacement():
+    table = np.random.default_rng(1).normal(size=(90, 1)) + 0.3
+    hyper = adam.Hyperparameters(np.array([1.0, 0.3]), np.array([0.3, 0.05]))
+    histories = draw_histories(
+        table, "with_replacement", sampling.stream_key(2), memory=20.0, num_samples=200_000
+    )
+    found = stationary_drift(table, hyper, "with_replacement", histories=histories)
+    exact = stationary_drift(table, hyper, "with_replacement").drift
+    assert (np.abs(found.drift - exact) < 4 * found.stderr).all()
+
+
 def test_more_draws_of_one_value_than_of_the_other():
     """Two values k and n − k times: states are counted, not components."""
     column = np.array([3.0] * 4 + [-1.0] * 6)
