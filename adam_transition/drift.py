@@ -119,7 +119,7 @@ def stationary_drift(
     >>> round(float(stationary_drift(table, hyper).drift[0]), 4)
     -0.4431
     >>> round(float(stationary_drift(table, hyper, "with_replacement").drift[0]), 4)
-    -0.3116
+    -0.3759
     """
     table = np.asarray(gradients, np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
