@@ -6,7 +6,7 @@ points of the scan without crossing it, the scan is refined. Brackets are then b
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import contourpy
 import numpy as np
@@ -72,16 +72,20 @@ def divergence_intervals(
       num_samples: for estimates, steps averaged for each (β1, β2).
       least_one_minus_beta2: how near to 1 to look, beyond which the drift is taken to have no more
         sign changes. Default: 1e-13, and for the random schemes a sixteenth of where the cyclic
-        boundary is, if the drift can be had there (`least_one_minus_beta`).
+        boundary is, or nearer, until the drift is negative there.
 
     Raises:
-      ValueError: a table that is not (n, 1) or whose mean is not positive, or what
-        `stationary_drift` raises.
+      ValueError: a table that is not (n, 1) or whose mean is not positive; a β1 outside [0, 1) or
+        none; a boundary that is nearer to β2 = 1 than the drift can be had
+        (`least_one_minus_beta`); or what `stationary_drift` raises.
     """
+    sampling.check(scheme)
     table = np.asarray(gradients, np.float64)
     if table.ndim != 2 or table.shape[1] != 1 or not table.mean() > 0:
         raise ValueError(f"gradients of shape {table.shape}: need (n, 1) with a positive mean")
     p = 1 - np.asarray(beta1, np.float64)
+    if p.ndim != 1 or not p.size or not ((p > 0) & (p <= 1)).all():
+        raise ValueError(f"beta1={beta1}: must be a list of one or more values in [0, 1)")
     estimated = is_estimated(table, scheme)
     if least_one_minus_beta2 is None:
         random = scheme in RANDOM
@@ -101,6 +105,8 @@ def divergence_intervals(
         return evaluate(p, u).drift
 
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
+    if estimated and (drift(p, np.full(len(p), greatest_u)) > 0).any():
+        _refuse(scheme, least_one_minus_beta2)
     scan = np.linspace(_LEAST_U, greatest_u, _SCAN[estimated])
     rows, low, high = _brackets(drift, p, scan)
     roots = _bisect(drift, p[rows], low, high, _HALVINGS.get(scheme, _RANDOM_HALVINGS))
@@ -136,7 +142,7 @@ def boundary_curve(
     beta1 = np.linspace(0, greatest_beta1, num_points[0])
     if least_one_minus_beta2 is None:
         random = scheme in RANDOM
-        least_one_minus_beta2 = max(1e-3, _least_q(table, scheme, beta1) if random else 0)
+        least_one_minus_beta2 = max(1e-3, _a_sixteenth(table, scheme, beta1) if random else 0)
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
     u = np.linspace(-12, greatest_u, num_points[1])
     histories = None
@@ -175,9 +181,33 @@ def _one_minus_beta2(u: np.ndarray) -> np.ndarray:
 
 
 def _least_q(table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray) -> float:
+    """Where a random scheme's drift is negative at every β1, as it is in the limit β2 → 1.
+
+    Raises:
+      ValueError: it cannot be had so near to 1.
+    """
+    q, least = _a_sixteenth(table, scheme, beta1), least_one_minus_beta(table, scheme)[1]
+    while not is_estimated(table, scheme):
+        if (stationary_drift(table, adam.Hyperparameters(1 - beta1, q), scheme).drift < 0).all():
+            break
+        if q == least:
+            _refuse(scheme, q)
+        q = max(least, q / 16)
+    return q
+
+
+def _a_sixteenth(table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray) -> float:
+    """Of the least 1 − β2 at which the cyclic drift changes its sign, as near as can be had."""
     cyclic = divergence_intervals(table, beta1, "cyclic")
     ends = [interval.high.one_minus_beta2 for row in cyclic for interval in row]
     return max(least_one_minus_beta(table, scheme)[1], min(ends, default=0.16) / 16)
+
+
+def _refuse(scheme: sampling.Sampling, q: float) -> NoReturn:
+    raise ValueError(
+        f"sampling={scheme!r}: the drift is still positive at 1 − β2 = {q:g}, so the boundary is "
+        "nearer to 1 than it can be found"
+    )
 
 
 def _brackets(

@@ -110,9 +110,9 @@ def stationary_drift(
       histories: estimate from these, drawn already for a random scheme.
 
     Raises:
-      ValueError: a table that is not (n, d) or not finite; 1 − β outside (0, 1], or for a random
-        scheme below `least_one_minus_beta`; a key that is needed and not given; histories of
-        another n or too short for the memory of a cell.
+      ValueError: an unknown scheme; a table that is not (n, d) or not finite; 1 − β outside (0, 1],
+        or for a random scheme below `least_one_minus_beta`; a key that is needed and not given;
+        histories of another n or too short for the memory of a cell.
 
     >>> table = np.array([[3.0], [-1.0], [-1.0]])
     >>> hyper = adam.hyperparameters(0.0, 0.9)
@@ -121,6 +121,7 @@ def stationary_drift(
     >>> round(float(stationary_drift(table, hyper, "with_replacement").drift[0]), 4)
     -0.3759
     """
+    sampling.check(scheme)
     table = np.asarray(gradients, np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
         raise ValueError(f"gradients of shape {table.shape}: need a finite table of shape (n, d)")

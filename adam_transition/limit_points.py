@@ -75,13 +75,16 @@ def limit_points(
       num_samples: steps averaged for each estimate.
 
     Raises:
-      ValueError: starts that do not fit, a key that is needed and not given, or what the drift
-        raises.
+      ValueError: an unknown scheme, starts that do not fit, a key that is needed and not given, or
+        what the drift raises.
     """
+    sampling.check(scheme)
     starts = np.asarray(starts, np.float64)
     dimension = int(np.prod(problem.shape))
     if starts.ndim != 2 or starts.shape[1] != dimension or len(starts) < 1:
         raise ValueError(f"starts of shape {starts.shape}: need (S, {dimension})")
+    if dimension == 1 and not np.ptp(starts) > 0:
+        raise ValueError("starts: one dimension needs two that differ; their range is scanned")
     with jax.enable_x64(True):
         field = _field(problem, hyper, scheme, dimension, key, num_samples)
         if dimension == 1:
@@ -211,7 +214,8 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
     for start in starts:
         solution = root(field.mean, start, method="hybr", options={"xtol": 1e-12})
         x = solution.x
-        jacobian = _jacobian(field, x, _STEP * scale)
+        around = max(scale, float(np.abs(x - start).max()), 1e-3 * float(np.abs(x).max()))
+        jacobian = _jacobian(field, x, _STEP * around)
         solved = np.abs(field.mean(x)).max() < 1e-6 * max(1, np.abs(field.mean(start)).max())
         known = any(np.abs(x - other.x).max() < _SAME * scale for other in found)
         if solved and not known:

@@ -53,6 +53,11 @@ _MOST_LANES = 4096
 _NUMBERS_PER_TILE = 1 << 15  # of F, and as many of H: what a second cache holds
 
 
+def num_steps(q: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
+    """About how many steps of F and H the integral of a cell takes."""
+    return 80 / np.minimum(q, _SPACING)
+
+
 def num_states(column: Float[np.ndarray, " n"], scheme: sampling.Sampling) -> int:
     """States of an epoch that F and H carry for one coordinate of a table."""
     if scheme == "with_replacement":

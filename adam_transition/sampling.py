@@ -25,6 +25,12 @@ and uniform (Theorem 3.1)."""
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 
 
+def check(sampling: str) -> None:
+    """Raises ValueError unless it is one of `SAMPLINGS`."""
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling={sampling!r} is not one of {', '.join(SAMPLINGS)}")
+
+
 def stream_key(seed: int) -> Key[Array, ""]:
     """The key of a stream. The generator is named here because streams are defined by it."""
     return jax.random.key(seed, impl="threefry2x32")
@@ -51,6 +57,7 @@ def indices(
     Raises:
       ValueError: `sampling` is not one of `SAMPLINGS`.
     """
+    check(sampling)
     n = jnp.asarray(num_components, jnp.int32)
     steps = jnp.asarray(start, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
     if sampling == "cyclic":
@@ -59,12 +66,10 @@ def indices(
         return (_words(key, steps)[:, 0] % n.astype(jnp.uint32)).astype(jnp.int32)
     if sampling == "shuffle_once":
         return _permutations(key, jnp.int32(0), max_components, n)[steps % n]
-    if sampling == "random_shuffling":
-        epoch_start = jnp.asarray(start, jnp.int32) // n * n
-        # whole epochs that cover the steps: one begun before `start`, one finished after the end
-        shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
-        return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)
-    raise ValueError(f"sampling={sampling!r} is not one of {', '.join(SAMPLINGS)}")
+    epoch_start = jnp.asarray(start, jnp.int32) // n * n
+    # whole epochs that cover the steps: one begun before `start`, one finished after the end
+    shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
+    return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)
 
 
 def _permutations(

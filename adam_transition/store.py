@@ -230,6 +230,11 @@ def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise StoreError(
-                f"{path}: made with {key}={found.get(key)}, not {key}={wanted.get(key)}; choose "
-                f"another --out, or pass --noresume to replace it"
+                f"{path}: made with {key}={_shown(found.get(key))}, not "
+                f"{key}={_shown(wanted.get(key))}; choose another --out, or pass --noresume to "
+                "replace it"
             )
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

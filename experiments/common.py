@@ -100,7 +100,7 @@ def run(
 
 
 def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np.ndarray":
-    """A grid in [low, high) from `lo:hi:count`, `lo:hi:count:logit`, or an explicit list.
+    """An ascending grid in [low, high) from `lo:hi:count`, `lo:hi:count:logit`, or a list.
 
     `logit` spaces evenly in log(β/(1−β)): equal ratios of β near 0 and of 1 − β near 1. An entry
     may be written 1-1e-6.
@@ -134,7 +134,7 @@ def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np
         raise ValueError(f"--{flag}={text}: values must lie in [{low:g}, {high:g})")
     if len(np.unique(grid)) < len(grid):
         raise ValueError(f"--{flag}={text}: values must differ")
-    return grid
+    return np.sort(grid)
 
 
 def parse_point(flag: str, text: str) -> tuple[float, float]:

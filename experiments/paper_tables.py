@@ -99,6 +99,6 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m experiments.paper_tables out/paper")
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "paper.json").is_file():
+        sys.exit("usage: python -m experiments.paper_tables FOLDER, the --out of experiments.paper")
     main(Path(sys.argv[1]))

@@ -167,6 +167,38 @@ def test_curve_lies_on_the_zero_set_and_turns_back():
 
 
 @pytest.mark.parametrize(
+    ("beta1", "end"), [(0.98, 0.0069138), (0.985, 0.0077220), (0.99, 0.0099788)]
+)
+def test_the_boundary_may_be_much_nearer_to_1_than_that_of_cyclic_order(beta1, end):
+    """More than sixteen times; at β1 = 0.99 nothing at all diverges in cyclic order."""
+    table = counterexample_table(20, 1.0)
+    cyclic = [one.high.one_minus_beta2 for one in divergence_intervals(table, [beta1])[0]]
+    assert min(cyclic, default=1.0) > 16 * end
+    [intervals] = divergence_intervals(table, [beta1], "with_replacement")
+    assert intervals[-1].high.one_minus_beta2 == pytest.approx(end, abs=1e-7)
+
+
+def test_a_boundary_that_cannot_be_found_is_refused():
+    """Its 1 − β2* is about 2/n², below what the drift can be had for."""
+    with pytest.raises(ValueError, match="drift is still positive at 1 − β2 = 1e-05"):
+        divergence_intervals(counterexample_table(600, 1.0), [0.0], "with_replacement")
+
+
+@pytest.mark.parametrize(
+    ("beta1", "scheme", "message"),
+    [
+        (0.5, "cyclic", "beta1=0.5: must be a list"),
+        ([], "cyclic", "one or more values"),
+        ([0.0, 1.0], "cyclic", r"values in \[0, 1\)"),
+        ([0.0], "shuffling", "sampling='shuffling' is not one of cyclic, random_shuffling"),
+    ],
+)
+def test_a_bad_beta1_or_scheme_is_named(beta1, scheme, message):
+    with pytest.raises(ValueError, match=message):
+        divergence_intervals(counterexample_table(5), beta1, scheme)
+
+
+@pytest.mark.parametrize(
     ("table", "message"),
     [(np.ones(3), "need .n, 1. with a positive mean"), (-np.ones((3, 1)), "positive mean")],
 )

@@ -214,6 +214,7 @@ def test_float64_whatever_the_caller_uses():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: _drift(np.ones((3, 1)), 0, 0, "Random"), "sampling='Random' is not one of cyclic"),
         (lambda: _drift(np.ones(3), 0, 0), r"gradients of shape \(3,\)"),
         (lambda: _drift(np.full((3, 1), np.nan), 0, 0), "need a finite table"),
         (lambda: _drift(np.eye(3), 0, 0, RANDOM[0]), "needs a key"),

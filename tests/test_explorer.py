@@ -51,6 +51,7 @@ def test_its_drift_is_the_librarys(evaluate):
 def test_its_boundary_is_the_librarys(evaluate):
     asked = [(s, n, a, b) for s in SCHEMES for n, a in ((5, 0.0625), (20, 1 / 361), (10, 1.0))
              for b in (0.0, 0.5, 0.9)]  # fmt: skip
+    asked.append(("with_replacement", 20, 1.0, 0.98))  # where nothing diverges in cyclic order
     found = evaluate(
         f"{json.dumps(asked)}.map(([s, n, a, b]) => divergence(counterexample(n, a), s, 1 - b))"
     )
@@ -127,7 +128,7 @@ _LOOK = """(() => {
 
 
 @browser.needed
-@pytest.mark.parametrize(("axis", "width"), [("linear", 1100), ("log", 700)])
+@pytest.mark.parametrize(("axis", "width"), [("linear", 1100), ("log", 420)])
 def test_a_browser_shows_the_plane(evaluate, axis, width):
     fragment = f"#n=20&sampling=with_replacement&axis={axis}&beta1=0.5&beta2=0.9"
     found = evaluate(_LOOK, fragment=fragment, wait=60_000, width=width)
@@ -153,8 +154,9 @@ def test_a_browser_shows_the_plane(evaluate, axis, width):
 _USE = """(async () => {
   const pause = () => new Promise((done) => setTimeout(done, 300));
   const box = element("plane").getBoundingClientRect();
+  const scale = box.width / element("plane").dataset.width;
   const point = (beta1, q) => {
-    const [x, y] = pixel(xOfBeta(beta1), yOfQ(q));
+    const [x, y] = pixel(xOfBeta(beta1), yOfQ(q)).map((one) => scale * one);
     element("plane").dispatchEvent(
       new PointerEvent("pointermove", { clientX: box.left + x, clientY: box.top + y }));
   };
@@ -179,8 +181,10 @@ _USE = """(async () => {
 
 
 @browser.needed
-def test_pointing_keys_and_sliders_change_what_is_read(evaluate):
-    pointed, up, more, steep = evaluate(_USE.replace("LOOK", _LOOK), fragment="#n=20")
+@pytest.mark.parametrize("width", [1100, 420])
+def test_pointing_keys_and_sliders_change_what_is_read(evaluate, width):
+    use = _USE.replace("LOOK", _LOOK)
+    pointed, up, more, steep = evaluate(use, fragment="#n=20", width=width)
     # a pixel is a 410th of the axis
     assert (pointed["beta1"], pointed["beta2"]) == pytest.approx((0.3, 0.4), abs=4e-3)
     assert pointed["verdict"] == "diverges"

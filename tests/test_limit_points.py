@@ -89,6 +89,21 @@ def test_minimiser_of_the_counterexample_changes_stability_at_the_boundary(beta2
     assert point.attracting is attracting
 
 
+@pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling"])
+def test_stability_does_not_depend_on_where_the_search_began(scheme):
+    """From the origin alone there is no scale but the distance that it went."""
+    wanted = problems.ProblemClass(6, 1.0, 50.0, 30.0)
+    key = sampling.stream_key(2)
+    problem = problems.random_member(wanted, "nonrealizable_quadratics", 3, key).problem
+    found = [
+        limit_points(problem, adam.hyperparameters(0.5, 0.8), scheme, starts=starts)[0]
+        for starts in (np.zeros((1, 3)), np.array([[0.0] * 3, [1.0] * 3]))
+    ]
+    np.testing.assert_allclose(found[0].x, found[1].x, rtol=1e-8)
+    assert found[0].attracting
+    assert found[1].attracting
+
+
 @pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling", "with_replacement"])
 def test_simulations_settle_there(scheme):
     """Many dimensions: the mean over seeds of the late iterates, against its standard error."""
@@ -145,6 +160,8 @@ def test_standard_errors_are_honest():
     ("kwargs", "message"),
     [
         ({"starts": np.zeros(3)}, "starts of shape"),
+        ({"starts": np.zeros((1, 1))}, "one dimension needs two that differ"),
+        ({"starts": RANGE, "scheme": "sorted"}, "sampling='sorted' is not one of"),
         ({"starts": RANGE, "scheme": "random_shuffling"}, "needs a key"),
         ({"starts": RANGE, "scheme": "shuffle_once"}, "needs a key"),
     ],

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from adam_transition import phase_drift
+from adam_transition.drift import counterexample_table
 from experiments import phase
 from tests import experiment
 
@@ -269,3 +271,35 @@ def test_help_needs_no_heavy_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--beta2" in done.stdout
+
+
+def test_drifts_that_noise_hides_are_not_counted():
+    """In random orders, up to three standard deviations of a mean over the steps."""
+    drift = np.array([[[[0.1, 5.0, -5.0]]]] * 2)
+    dims = ("sampling", "n", "beta1", "beta2")
+    dataset = xr.Dataset(
+        {"drift": (dims, drift), "diverged": (dims, drift < 1)},  # all wrong, but for the first
+        {"sampling": ["cyclic", "with_replacement"], "n": [20], "beta1": [0.0],
+         "beta2": [0.1, 0.4, 0.9]},
+    )  # fmt: skip
+    hidden = phase_drift.hidden_by_noise(dataset, 10_000)
+    assert hidden.squeeze().values.tolist() == [0.0, pytest.approx(0.6)]
+    dataset["diverged"] = dataset["drift"] > 1
+    assert phase_drift.agreement(dataset, 0.01).squeeze().values.tolist() == pytest.approx(
+        [2 / 3] * 2
+    )
+    kept = phase_drift.agreement(dataset, 0.01, hidden).squeeze().values.tolist()
+    assert kept == pytest.approx([2 / 3, 1.0])
+
+
+def test_integrals_that_take_too_long_are_left_out():
+    """And none is, on the grids of the flagfiles."""
+    table = counterexample_table(20)
+    usual = np.repeat(1 - np.linspace(0, 0.99609375, 128), 128)
+    for scheme in ("random_shuffling", "with_replacement"):
+        assert phase_drift._too_near(usual, table, scheme) == 0
+        many = np.repeat(np.geomspace(1, 1e-5, 128), 128)
+        least = phase_drift._too_near(many, table, scheme)
+        assert 1e-5 < least < 5e-3
+        assert phase_drift._too_near(many[many > least], table, scheme) == 0
+    assert phase_drift._too_near(many, table, "cyclic") == 0

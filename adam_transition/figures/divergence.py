@@ -41,7 +41,8 @@ def divergence_regions(dataset: xr.Dataset) -> Figure:
         handles.append(
             Line2D([], [], color="k", ls="--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
         )
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as are not cut off
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
         return figure
 
 
@@ -92,7 +93,8 @@ def divergence_trajectories(dataset: xr.Dataset) -> Figure:
             Line2D([], [], color="k", ls=line, label=f"$x_0 = {float(x0):g}$")
             for line, x0 in zip(("-", "--"), dataset["start"].values, strict=True)
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as are not cut off
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
         return figure
 
 

@@ -143,7 +143,10 @@ function divergence(problem, sampling, p) {
   let least = LEAST_Q[sampling];
   if (sampling !== "cyclic") { // near 1 it costs 1/(1 − β2): not farther than is needed
     const cyclic = divergence(problem, "cyclic", p);
-    least = Math.max(least, (cyclic.length ? cyclic[cyclic.length - 1][1] : 0.16) / 16);
+    const wanted = (cyclic.length ? cyclic[cyclic.length - 1][1] : 0.16) / 16;
+    let q = Math.max(least, wanted);
+    while (q > least && drift(q) > 0) q = Math.max(least, q / 16);
+    least = q;
   }
   const points = sampling === "cyclic" ? 160 : 44;
   const low = -12, high = Math.log1p(-least) - Math.log(least);

@@ -134,8 +134,7 @@ function sharp(canvas) {
   const ratio = window.devicePixelRatio || 1;
   if (!canvas.dataset.width) [canvas.dataset.width, canvas.dataset.height] = [canvas.width, canvas.height];
   const [width, height] = [Number(canvas.dataset.width), Number(canvas.dataset.height)];
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
+  canvas.style.width = `${width}px`; // on a narrow page less: see the style of canvas
   canvas.width = width * ratio;
   canvas.height = height * ratio;
   const context = canvas.getContext("2d");
@@ -193,7 +192,7 @@ function boundaryPieces() {
   const close = () => {
     // where two edges have met, the fold is closed
     for (let i = 0; i + 1 < open.length; i += 2) {
-      if (!open[i].outside) pieces.push([open[i].at(-1), open[i + 1].at(-1)]);
+      if (!open[i + 1].outside) pieces.push([open[i].at(-1), open[i + 1].at(-1)]);
     }
     pieces.push(...open);
   };
@@ -319,8 +318,9 @@ function trajectory(run) {
 
 function pointAt(event) {
   const box = element("plane").getBoundingClientRect();
-  const x = (event.clientX - box.left - PLOT.left) / PLOT.width;
-  const y = 1 - (event.clientY - box.top - PLOT.top) / PLOT.height;
+  const scale = Number(element("plane").dataset.width) / box.width;
+  const x = (scale * (event.clientX - box.left) - PLOT.left) / PLOT.width;
+  const y = 1 - (scale * (event.clientY - box.top) - PLOT.top) / PLOT.height;
   if (x >= 0 && x <= 1 && y >= 0 && y <= 1) moveTo(betaOfX(x), qOfY(y));
 }
 
