@@ -187,7 +187,13 @@ def _exact(
 
 
 def counterexample_table(n: int, a: float | None = None) -> Float[np.ndarray, "n 1"]:
-    """The slopes c, −a, …, −a of the counterexample for x ≥ −1; a defaults to 1/(n−1)²."""
+    """The slopes c, −a, …, −a of the counterexample for x ≥ −1; a defaults to 1/(n−1)².
+
+    Raises:
+      ValueError: n < 3, or an a that is not positive.
+    """
+    if n < 3 or not (a is None or a > 0):
+        raise ValueError(f"n={n}, a={a}: the counterexample needs n ≥ 3 and a > 0")
     a = 1 / (n - 1) ** 2 if a is None else float(a)
     table = np.full((n, 1), -a)
     table[0] = 1 + (n - 1) * a

@@ -75,7 +75,7 @@ def simulate(
         at T. Memory is that of the records. The iterates do not depend on it.
       max_components: the largest n of any cell; static.
     """
-    n = jnp.asarray(problem.num_components, jnp.int32)
+    n, x0 = jnp.asarray(problem.num_components, jnp.int32), jnp.asarray(x0)
     hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
     eta0 = jnp.asarray(initial_step_size, x0.dtype)
     correct = method.initialization == "bias_correction"

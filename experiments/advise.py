@@ -48,6 +48,7 @@ def main(values: dict[str, Any]) -> None:
         )
     except ValueError as error:
         raise ValueError(f"--{error}") from None
+    study = parse_results(values) if values["results"] else None
     rows = [
         {
             "rule": one.rule,
@@ -74,13 +75,13 @@ def main(values: dict[str, Any]) -> None:
             )
         for one in found:
             print(f"{one.rule}: {'; '.join(one.steps)}.")
-    if values["results"] is None:
+    if study is None:
         common.write_summary("advise", values, [], [], rows=rows)
         return
 
     from adam_transition import advise_study, figures
 
-    study = parse_results(values)
+    assert study is not None
     common.run_study(
         "advise",
         values,

@@ -122,7 +122,7 @@ def test_errors_name_what_is_wrong_and_the_command_that_mends_it(tmp_path, mnist
         assert "\n" not in str(error.value)
 
     refused("svhn", "data=svhn: allowed are digits, ")
-    refused("mnist", "needs --data_dir")
+    refused("mnist", "data_dir: mnist needs the path")
     empty = tmp_path / "empty"
     refused("mnist", "curl -fL --create-dirs -o .*train-images", data_dir=empty)
     refused("cifar10", "curl -fL https.* tar xz", data_dir=empty)

@@ -215,6 +215,8 @@ def test_float64_whatever_the_caller_uses():
     ("call", "message"),
     [
         (lambda: _drift(np.ones((3, 1)), 0, 0, "Random"), "sampling='Random' is not one of cyclic"),
+        (lambda: counterexample_table(2), "n=2, a=None: the counterexample needs n ≥ 3"),
+        (lambda: counterexample_table(5, 0.0), "n=5, a=0.0: the counterexample needs"),
         (lambda: _drift(np.ones(3), 0, 0), r"gradients of shape \(3,\)"),
         (lambda: _drift(np.full((3, 1), np.nan), 0, 0), "need a finite table"),
         (lambda: _drift(np.eye(3), 0, 0, RANDOM[0]), "needs a key"),

@@ -114,3 +114,8 @@ def test_watched_coordinates_are_the_same_in_every_step():
 def test_errors_name_the_argument(kwargs, message):
     with pytest.raises(ValueError, match=message):
         monitor(optax.adam(1e-3), **kwargs)
+
+
+def test_the_state_of_another_optimiser_is_refused():
+    with pytest.raises(ValueError, match="needs that of an optimiser wrapped in monitor"):
+        diagnostics(optax.adam(1e-3).init(jnp.zeros(3)))

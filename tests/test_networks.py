@@ -139,7 +139,7 @@ def _flags(*arguments):
         (["--tasks=vit/digits"], "model=vit: allowed are mlp, convnet, resnet18, decoder"),
         (["--tasks=mlp/svhn"], "data=svhn: allowed are digits, mnist1d"),
         (["--tasks=decoder/digits"], "--model=decoder: for data=digits allowed are mlp, convnet"),
-        (["--tasks=mlp/mnist"], "--data=mnist: needs --data_dir"),
+        (["--tasks=mlp/mnist"], "--data_dir: mnist needs the path"),
         (["--batch_size=5"], "--batch_size=5: must divide the 1792 samples of mlp/digits"),
         (["--batch_size=0"], "--batch_size=0: must divide"),
         (["--samples=5000"], "--samples=5000: data=digits has 1797"),

@@ -259,3 +259,14 @@ def test_limit_point_beside_the_minimiser():
     with jax.enable_x64(True):
         trace = _simulate(problem, 0, 0.5, [1.0], num_steps=2_000_000, record_every=100_000)
     assert float(trace.x[-1, 0]) == pytest.approx(0.095653, abs=2e-4)
+
+
+def test_a_start_may_be_a_number():
+    runs = [
+        simulate(
+            problems.counterexample(5), adam.hyperparameters(0.5, 0.9), x0, 0.1,
+            sampling.stream_key(0), method=Method(), num_steps=5, record_every=5, max_components=5,
+        )
+        for x0 in (1.0, jnp.float32(1.0))
+    ]  # fmt: skip
+    np.testing.assert_array_equal(runs[0].x, runs[1].x)

@@ -94,7 +94,13 @@ def monitor(
 
 
 def diagnostics(state: MonitorState) -> Diagnostics:
-    """The running diagnostics; NaN before the first step."""
+    """The running diagnostics; NaN before the first step.
+
+    Raises:
+      ValueError: a state that is not that of an optimiser wrapped in `monitor`.
+    """
+    if not isinstance(state, MonitorState):
+        raise ValueError(f"state: needs that of an optimiser wrapped in monitor, not {type(state)}")
     weight = adam.one_minus_power(1 / state.horizon, state.moments.step) * state.horizon
     mean, square, cube, direction = state.sums / weight
     size = jnp.sqrt(square)

@@ -140,8 +140,8 @@ def probe(
       ValueError: values outside their ranges.
     """
     q = np.asarray(one_minus_beta2, np.float64)
-    if not ((q > 0) & (q <= 1)).all() or not q.size:
-        raise ValueError(f"one_minus_beta2={one_minus_beta2}: values must lie in (0, 1]")
+    if q.ndim != 1 or not q.size or not ((q > 0) & (q <= 1)).all():
+        raise ValueError(f"one_minus_beta2={one_minus_beta2}: needs a list of values in (0, 1]")
     if not 0 <= beta1 < 1:
         raise ValueError(f"beta1={beta1} is outside [0, 1)")
     if not batch_factors or min(batch_factors) < 1:
@@ -173,7 +173,20 @@ def needed_beta2(
     Looked for on a grid even in log(1 − β2) from `least` to 1, then by bisection with the same
     histories. `progress=0` is where the update turns: the phase boundary, if there is one. NaN if
     even 1 − β2 = `least` is too much, 1 if nothing is.
+
+    Raises:
+      ValueError: values outside their ranges: `batch_factor` from 1 on, `progress` in [0, 1),
+        `least` in (0, 1).
     """
+    if batch_factor < 1:
+        raise ValueError(f"batch_factor={batch_factor}: needs a whole number from 1 on")
+    for name, value, allowed, holds in (
+        ("beta1", beta1, "[0, 1)", 0 <= beta1 < 1),
+        ("progress", progress, "[0, 1)", 0 <= progress < 1),
+        ("least", least, "(0, 1)", 0 < least < 1),
+    ):
+        if not holds:
+            raise ValueError(f"{name}={value} is outside {allowed}")
     grid = np.geomspace(least, 1, 17)
     rows = _rows_of(table, batch_factor, key)
 

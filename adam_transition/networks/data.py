@@ -193,7 +193,7 @@ def _text(data_dir: Path | None, seed: int) -> DataSet:
 
 def _wanted(name: str, data_dir: Path | None) -> Path:
     if data_dir is None:
-        raise ValueError(f"data={name}: needs --data_dir, the path of its files")
+        raise ValueError(f"data_dir: {name} needs the path of its files")
     return data_dir
 
 
