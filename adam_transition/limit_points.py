@@ -13,8 +13,9 @@ proportional to 1 − β2 for skewed noise. For symmetric noise it vanishes at e
 orders, which cannot tell a component from its mirror image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -25,9 +26,7 @@ from scipy.optimize import brentq, root
 
 from adam_transition import adam, sampling
 from adam_transition.drift import (
-    RANDOM,
     Histories,
-    cyclic_drift,
     draw_histories,
     drift_of_groups,
     is_estimated,
@@ -59,15 +58,21 @@ def limit_points(
     key: Key[Array, ""] | None = None,
     num_samples: int = 200_000,
 ) -> list[LimitPoint]:
-    """The zeros of D found from some starts, and whether they attract; ε = 0, float64.
+    """The zeros of D found from some starts, and whether they attract; in float64.
 
     In one dimension the range of the starts is scanned, and every sign change that the scan sees is
-    solved for, to rounding. In more, Newton's method goes from each start; zeros that no start
-    leads to are not found. A zero attracts if all eigenvalues of dD/dx have negative real parts.
+    solved for, to rounding; with ε also those that lie near to it, down to its last digits, as D
+    has further zeros where the gradients come down to ε. In more dimensions Newton's method goes
+    from each start; zeros that no start leads to are not found. A zero attracts if D points to it
+    from both sides; in more dimensions if all eigenvalues of dD/dx, taken over 1e-5 of the spread
+    of the starts, have negative real parts.
+
+    "Attracts" is said of the flow dx/dt = D(x): of steps that are small against the distances over
+    which the gradients change. Near a minimiser at which all gradients vanish none are.
 
     Args:
       problem: of shape () or (d,); its constraint, if any, is ignored.
-      hyper: scalars 1 − β1 and 1 − β2.
+      hyper: scalars; ε counts, in the units of the gradients.
       scheme: sampling scheme; `shuffle_once` draws its order from the key.
       starts: where to look.
       key: for `shuffle_once`, and where the drift is estimated (`drift.is_estimated`): one key is
@@ -88,7 +93,8 @@ def limit_points(
     with jax.enable_x64(True):
         field = _field(problem, hyper, scheme, dimension, key, num_samples)
         if dimension == 1:
-            return _scan(field, starts)
+            zoom = bool(np.any(hyper.epsilon) or np.any(hyper.epsilon_root))
+            return _scan(field, starts, zoom=zoom)
         return _newton(field, starts)
 
 
@@ -143,31 +149,25 @@ def _drift_of_table(
     num_samples: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """[n, d] → [G, d], by groups of chains where it is estimated, else with G = 1."""
-    p, q = (np.atleast_1d(np.asarray(value, np.float64)) for value in hyper[:2])
-    cell = adam.Hyperparameters(p, q)
+    cell = adam.Hyperparameters(*(np.atleast_1d(np.asarray(one, np.float64)) for one in hyper))
 
     @lru_cache
     def histories() -> Histories:
         if key is None:
             raise ValueError(f"sampling={scheme!r} needs a key for this problem")
         # room for tables whose gradients differ in size by 1e14: the burn-in grows with the log
-        memory = 16 * float(1 / min(p[0], q[0]))
+        memory = 16 * float(1 / min(cell.one_minus_beta1[0], cell.one_minus_beta2[0]))
         alike = np.ones((n, dimension))
         return draw_histories(alike, scheme, key, memory=memory, num_samples=num_samples)
 
-    def random(table: np.ndarray) -> np.ndarray:
+    def drift(table: np.ndarray) -> np.ndarray:
         if is_estimated(table, scheme):
-            return drift_of_groups(table, p, q, histories())[0]
-        return stationary_drift(table, cell, scheme).drift
+            return drift_of_groups(table, cell, histories())[0]
+        return stationary_drift(table, cell, scheme, key=key).drift
 
-    if scheme in RANDOM:
-        return random
-    order = np.arange(n)
-    if scheme == "shuffle_once":
-        if key is None:
-            raise ValueError(f"sampling={scheme!r} needs a key")
-        order = np.asarray(sampling.indices(scheme, key, 0, n, n, max_components=n))
-    return lambda table: np.asarray(_exact(table[order], p, q))
+    if scheme == "shuffle_once" and key is None:
+        raise ValueError(f"sampling={scheme!r} needs a key")
+    return drift
 
 
 @partial(jax.jit, static_argnames="n")
@@ -175,37 +175,55 @@ def _table(problem: FiniteSum, x: Array, n: int) -> Float[Array, "n d"]:
     return component_gradients(problem, x, n).reshape(n, -1)
 
 
-@jax.jit
-def _exact(
-    table: Float[Array, "n d"], p: Float[Array, "1"], q: Float[Array, "1"]
-) -> Float[Array, "1 d"]:
-    return cyclic_drift(table, len(table), adam.Hyperparameters(p, q))
+def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
+    """`zoom`: look for further zeros near each, as there are where ε is beside the gradients."""
 
-
-def _scan(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
     def drift(x: float) -> float:
         return float(field.mean(np.array([x]))[0])
 
     scale = np.ptp(starts)
     aside = _ASIDE * scale
+
+    def solve(left: float, right: float) -> float:
+        return brentq(drift, left, right, xtol=1e-14 * scale, rtol=1e-14)
+
+    def found_between(left: float, right: float) -> LimitPoint:
+        x = left if left == right else solve(left, right)
+        point, step = np.array([x]), _STEP * scale
+        slope = (drift(x + step) - drift(x - step)) / (2 * step)
+        return LimitPoint(
+            point,
+            _stderr(field, point, np.array([[slope]])),
+            float(np.linalg.norm(field.gradient(point))),
+            # the sign on its sides; the slope would be that of a jump, if there is one
+            bool(slope < 0 if left == right else drift(left) > 0),
+        )
+
     grid = np.linspace(starts.min() + aside, starts.max() - 2 * aside, _SCAN)
-    values = field.along(grid)
     found = []
-    for left, right, before, after in zip(grid, grid[1:], values, values[1:], strict=False):
-        if before == 0 or before * after < 0:
-            x = left if before == 0 else brentq(drift, left, right, xtol=1e-14 * scale, rtol=1e-14)
-            point = np.array([x])
-            step = _STEP * scale
-            slope = (drift(x + step) - drift(x - step)) / (2 * step)
-            found.append(
-                LimitPoint(
-                    point,
-                    _stderr(field, point, np.array([[slope]])),
-                    float(np.linalg.norm(field.gradient(point))),
-                    bool(slope < 0),
-                )
-            )
+    for left, right in _sign_changes(grid, field.along(grid)):
+        brackets = [(left, right)]
+        if zoom and left < right:
+            near = np.concatenate([[left], _around(solve(left, right), left, right), [right]])
+            brackets = list(_sign_changes(near, field.along(near)))
+        found += [found_between(*bracket) for bracket in brackets]
     return found
+
+
+def _sign_changes(x: np.ndarray, values: np.ndarray) -> Iterator[tuple[float, float]]:
+    """Neighbours with D of opposite signs between them; a point twice where D is 0."""
+    for (left, before), (right, after) in pairwise(zip(x.tolist(), values.tolist(), strict=True)):
+        if before == 0:
+            yield left, left
+        elif before * after < 0:
+            yield left, right
+
+
+def _around(x: float, left: float, right: float) -> np.ndarray:
+    """Points ever nearer to x from both sides, down to its last digits."""
+    distance = np.geomspace(1e-14, 1, 113) * (right - left)
+    points = np.unique(np.concatenate([x - distance, x + distance]))
+    return points[(points > left) & (points < right) & (points != x)]
 
 
 def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
