@@ -348,25 +348,14 @@ def _all_refusals(
     everywhere = np.ones(len(cells.p), bool)
     size = np.abs(table)
     least_size = np.where(size > 0, size, np.inf).min(axis=0)
-    for i in np.flatnonzero(least_size < size.max(axis=0) * _LEAST_RATIO):
-        yield (
-            everywhere,
-            lambda _, i=i: (
-                f"gradients of coordinate {i}: their sizes differ by more than {1 / _LEAST_RATIO:g}, "
-                "and their squares do not fit in float64"
-            ),
-        )
+    for i in np.flatnonzero(least_size < size.max(axis=0) * _LEAST_RATIO).tolist():
+        yield everywhere, partial(_too_far_apart, i)
     least = least_one_minus_beta(table, scheme, estimated=estimated)
     for name, values, low in zip(("one_minus_beta1", "one_minus_beta2"), cells, least):
-        yield (
-            ~at_least(values, low),
-            lambda k, name=name, values=values, low=low: (
-                f"{name}={values[k]:g}: values must lie in [{low:g}, 1] for {scheme}"
-            ),
-        )
+        yield ~at_least(values, low), partial(_below_least, name, values, low, scheme)
     exponents = _exponents(table)
     zeros = (table == 0).any(axis=0) & (table != 0).any(axis=0)
-    for i in np.flatnonzero(zeros):
+    for i in np.flatnonzero(zeros).tolist():
         yield from _refusals_of_zeros(table[:, i], i, cells, int(exponents[i]), scheme, estimated)
     if estimated and not drawn:
         memory = 1 / np.minimum(cells.p, cells.q)
@@ -385,6 +374,20 @@ def _all_refusals(
                 f"take {work[k]:.0e} operations, more than {random_drift.MOST_WORK:.0e}"
             ),
         )
+
+
+def _too_far_apart(coordinate: int, cell: int) -> str:
+    del cell
+    return (
+        f"gradients of coordinate {coordinate}: their sizes differ by more than "
+        f"{1 / _LEAST_RATIO:g}, and their squares do not fit in float64"
+    )
+
+
+def _below_least(
+    name: str, values: np.ndarray, least: float, scheme: sampling.Sampling, cell: int
+) -> str:
+    return f"{name}={values[cell]:g}: values must lie in [{least:g}, 1] for {scheme}"
 
 
 def _refusals_of_zeros(

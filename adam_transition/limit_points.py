@@ -156,7 +156,7 @@ def _drift_of_table(
         if key is None:
             raise ValueError(f"sampling={scheme!r} needs a key for this problem")
         # room for tables whose gradients differ in size by 1e14: the burn-in grows with the log
-        memory = 16 * float(1 / min(cell.one_minus_beta1[0], cell.one_minus_beta2[0]))
+        memory = 16 / min(float(np.min(one)) for one in cell[:2])
         alike = np.ones((n, dimension))
         return draw_histories(alike, scheme, key, memory=memory, num_samples=num_samples)
 

@@ -40,7 +40,6 @@ shuffling (`MOST_STATES_OF_TWO` for two values).
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -83,7 +82,10 @@ def num_states(column: Float[np.ndarray, " n"], scheme: sampling.Sampling) -> in
     """States of an epoch that F and H carry for one coordinate of a table."""
     if scheme == "with_replacement":
         return 1
-    return math.prod(int(count) + 1 for count in np.unique(column, return_counts=True)[1])
+    counts = np.unique(column, return_counts=True)[1]
+    # by powers, as there may be a million values
+    alike = zip(*np.unique(counts, return_counts=True), strict=True)
+    return math.prod((int(count) + 1) ** int(values) for count, values in alike)
 
 
 def has_exact_drift(gradients: Float[np.ndarray, "n d"], scheme: sampling.Sampling) -> bool:
@@ -252,7 +254,8 @@ def _sums(
         sums = np.empty((2, *tiles.shape))
 
         def write(block: sweep.Block, values: dict[str, np.ndarray], sums: Any = sums) -> None:
-            sums[:, block.rows, block.columns] = values["sum"], values["last"]
+            # here and not in the program: there a sum may depend on the number of cores
+            sums[:, block.rows, block.columns] = values["sums"].sum(axis=-1), values["last"]
 
         rows = {
             "counts": np.broadcast_to(counts.astype(np.int32), (num_tiles, len(counts))),
@@ -293,6 +296,19 @@ def _probabilities_of_states(
     return found.astype(np.float64)
 
 
+def _host() -> list[jax.Device] | None:
+    """One device on the CPU: loops of little work would wait for a GPU at every step."""
+    try:
+        return jax.local_devices(backend="cpu")[:1]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return None
+
+
+def _padded(length: int) -> int:
+    """Lengths of a few sizes, so that tables of other n share a program."""
+    return length if length <= 2 else max(8, 1 << (length - 1).bit_length())
+
+
 @lru_cache
 def _program(shape: tuple[int, ...], with_epsilon: bool) -> sweep.Program:
     integrate = partial(_integrate, shape=shape, with_epsilon=with_epsilon)
@@ -304,13 +320,14 @@ _Moments = tuple[jax.Array, jax.Array]  # F and H, or what they differ by from s
 
 def _integrate(
     tiles: dict[str, Array], lanes: _Lanes, *, shape: tuple[int, ...], with_epsilon: bool
-) -> dict[str, Float[Array, "1 W"]]:
-    """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the lanes of one tile.
+) -> dict[str, Float[Array, "1 W ..."]]:
+    """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the lanes of one tile, state by state,
+    and the last of each lane.
 
     `shape` is that of the states, () with replacement; states past the counts are never reached.
     """
     counts, num_steps = tiles["counts"][0], tiles["num_steps"][0]
-    lane = _Lanes(*(one[0] for one in lanes))
+    lane: Any = _Lanes(*(one[0] for one in lanes))
     g, p, n = lane.values.T, lane.p, counts.sum()  # g: [r, W]
     probabilities = _probabilities(shape, counts)
     f_at_0 = tiles["probabilities"][0][..., None]  # [*states, 1]: F(0), of each state
@@ -344,7 +361,7 @@ def _integrate(
         return half * _share_beside(lane.epsilon * half) * jnp.exp(-lane.root * jnp.exp(u))
 
     def add_node(k: Array, carry: tuple) -> tuple:
-        total, rest, last, base, moments, rests = carry
+        totals, rest, last, base, moments, rests = carry
         # where others of the tile have more nodes, those past the last do not count
         u = lane.first + jnp.minimum(k, lane.num_nodes) * lane.step
         small = jnp.where(u < lane.large, 1.0, 0.0)
@@ -352,25 +369,23 @@ def _integrate(
         lost = jnp.expm1(-(lane.q * jnp.exp(jnp.minimum(u, _LARGEST_U))) * g**2)  # e^{−t g²} − 1
         if shape:
             moments = shuffled(lost, small, moments)
-            # the state in which none is drawn is counted as the one in which all are
-            h_of_states = (moments[1] + small * h_at_0).reshape(-1, *p.shape)
-            inner = jnp.sum(h_of_states[1:], axis=0)
         else:
             change = with_replacement(lost, small, moments)
             (f, f_rest), (h, h_rest) = map(_add, moments, rests, change)
             moments, rests = (f, h), (f_rest, h_rest)
-            inner = n * (h + small * h_at_0)
-        node = jnp.where(k < lane.num_nodes, weight(u) * inner, 0)
-        last = jnp.where(k == lane.num_nodes - 1, node, last)
-        total, rest = _add(total, rest, node)
-        return total, rest, last, small, moments, rests
+        node = jnp.where(k < lane.num_nodes, weight(u), 0) * (moments[1] + small * h_at_0)
+        last = jnp.where(k == lane.num_nodes - 1, node, last) if not shape else last
+        totals, rest = _add(totals, rest, node)
+        return totals, rest, last, small, moments, rests
 
     zero = jnp.zeros_like(p)
-    start = jnp.zeros((*shape, *p.shape)), jnp.zeros((*shape, *p.shape))
+    zeros = jnp.zeros((*shape, *p.shape))
     rests = (zero, zero) if not shape else ()
-    carry = zero, zero, zero, jnp.ones_like(p), start, rests
-    total, _, last, *_ = jax.lax.fori_loop(0, num_steps, add_node, carry)
-    return {"sum": total[None], "last": last[None]}
+    carry = zeros, zeros, zero, jnp.ones_like(p), (zeros, zeros), rests
+    totals, _, last, *_ = jax.lax.fori_loop(0, num_steps, add_node, carry)
+    # the state in which none is drawn is counted as the one in which all are
+    sums = totals.reshape(-1, *p.shape)[1:] if shape else n * totals[None]
+    return {"sums": sums.T[None], "last": n * last[None]}
 
 
 def _add(total: Array, rest: Array, term: Array) -> tuple[Array, Array]:
