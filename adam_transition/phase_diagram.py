@@ -236,6 +236,7 @@ def run_cell(
     method: simulate.Method,
     num_steps: int,
     max_components: int,
+    watch_underflow: bool = False,
 ) -> dict[str, Array]:
     """Simulates and judges one cell; `cell` holds 1 − β1, 1 − β2 and perhaps a stream number."""
     key = jax.random.fold_in(row.key, cell["stream"]) if "stream" in cell else row.key
@@ -250,8 +251,10 @@ def run_cell(
         num_steps=num_steps,
         record_every=-(-num_steps // RECORDS),
         max_components=max_components,
+        controls=_controls(row, method, max_components),
+        watch_underflow=watch_underflow,
     )
-    return _verdict(row, trace, method)
+    return _verdict(row, cell["one_minus_beta1"], trace, method)
 
 
 def run_table(
@@ -262,8 +265,12 @@ def run_table(
     num_steps: int,
     max_components: int,
     kernel: kernels.Kernel,
+    watch_underflow: bool = False,
 ) -> dict[str, Array]:
     """`run_cell` for a table, leading axes R and (R, W), in a kernel; streams are a row's."""
+    controls = None
+    if method.sampling == "with_replacement":
+        controls = jax.vmap(partial(_controls, method=method, max_components=max_components))(rows)
     trace = kernels.simulate_table(
         rows.problem,
         adam.Hyperparameters(cells["one_minus_beta1"], cells["one_minus_beta2"], rows.epsilon),
@@ -275,12 +282,27 @@ def run_table(
         record_every=-(-num_steps // RECORDS),
         max_components=max_components,
         kernel=kernel,
+        controls=controls,
+        watch_underflow=watch_underflow,
     )
-    of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0))
-    return jax.vmap(of_row)(rows, trace)
+    of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0, 0))
+    return jax.vmap(of_row)(rows, cells["one_minus_beta1"], trace)
 
 
-def _verdict(row: Row, trace: simulate.Trace, method: simulate.Method) -> dict[str, Array]:
+def _controls(row: Row, method: simulate.Method, max_components: int) -> Array | None:
+    """∇f_i(x0) − ∇f(x0) along x0 − x*, for the noise of the draws; None where there is none."""
+    if method.sampling != "with_replacement":
+        return None
+    away = row.x0 - jnp.asarray(row.problem.minimiser, row.x0.dtype)
+    table = problems.component_gradients(row.problem, row.x0, max_components)
+    along = jnp.sum((table * away).reshape(max_components, -1), axis=1)
+    exists = jnp.arange(max_components) < row.problem.num_components
+    return jnp.where(exists, along - jnp.mean(along, where=exists), 0)
+
+
+def _verdict(
+    row: Row, one_minus_beta1: Array, trace: simulate.Trace, method: simulate.Method
+) -> dict[str, Array]:
     start = problems.gap(row.problem, row.x0)
     verdict = simulate.judge(
         trace,
@@ -290,8 +312,9 @@ def _verdict(row: Row, trace: simulate.Trace, method: simulate.Method) -> dict[s
         ),
         arrival=jnp.where(row.has_neighbourhood, 0, start / 10),
         neighbourhood=jnp.where(row.has_neighbourhood, start, 0),
+        memory=1 / one_minus_beta1,
     )
-    return verdict._asdict()
+    return {**verdict._asdict(), "underflowed": trace.underflowed[-1]}
 
 
 def rows(spec: PhaseDiagram, a: Fraction | float | None) -> Row:
@@ -349,8 +372,11 @@ def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
     return {
         "gap": variable(spec.dtype, "distance |x_T − x*| at the end"),
         "late_gap": variable(spec.dtype, "mean distance over the steps [9T/10, T]"),
-        "speed": variable(spec.dtype, "growth of the distance per step and step size"),
-        "diverged": variable(bool, "diverging: the distance keeps growing"),
+        "speed": variable(spec.dtype, "push away from x* per step and step size"),
+        "speed_error": variable(spec.dtype, "half-width of the speed's 95 % interval"),
+        "diverged": variable(bool, "diverging: pushed away from x*"),
+        "undecided": variable(bool, "neither diverging nor converging within its error"),
+        "underflowed": variable(bool, "v was 0 in this precision after a gradient was seen"),
     }
 
 
