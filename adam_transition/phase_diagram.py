@@ -6,7 +6,7 @@ The table of the sweep has a row for each n (rows share an index stream) and a c
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ RECORDS = 64
 
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
 _LEAST_TILE = 256
+_HARDLY_HELD = 1e6  # times the least number of a dtype
 _BLOCK_TILES = 16  # of a table: the same work for 2, 4, 8 and 16 cores
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
@@ -64,6 +65,7 @@ class PhaseDiagram:
     seed: int = 0
     common_random_numbers: bool = True
     backend: Backend = "xla"
+    parameters: Mapping[str, problems.Number] = field(default_factory=dict)  # of the problem
 
     @property
     def paired(self) -> bool:
@@ -86,7 +88,7 @@ class PhaseDiagram:
         return len(self.num_components), columns
 
     def problem_at(self, n: int, a: Fraction | float | None) -> problems.BuiltIn:
-        return problems.built_in(self.problem, n, a)
+        return problems.built_in(self.problem, n, a, **self.parameters)
 
 
 class Panel(NamedTuple):
@@ -195,9 +197,11 @@ def run(
     total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
     hidden = None if progress and processes.is_first() else True
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=hidden)
+    tables = [rows(spec, a) for a in spec.a or (None,)]
+    watch = any(may_underflow(table, cells(spec), spec) for table in tables)
     with bar:
         for scheme in spec.samplings:
-            compiled = program(spec, scheme)
+            compiled = program(spec, scheme, watch_underflow=watch)
             for panel in panels(spec):
                 if panel.sampling == scheme:
                     bar.set_description(scheme)
@@ -205,9 +209,12 @@ def run(
     return results
 
 
-def program(spec: PhaseDiagram, scheme: sampling.Sampling) -> sweep.Program:
+def program(
+    spec: PhaseDiagram, scheme: sampling.Sampling, *, watch_underflow: bool = False
+) -> sweep.Program:
     """The program of one sampling scheme, for the spec's backend."""
     static: dict[str, Any] = {
+        "watch_underflow": watch_underflow,
         "method": simulate.Method(scheme, spec.schedule, spec.initialization),
         "num_steps": spec.num_steps,
         "max_components": max(spec.num_components),
@@ -227,6 +234,19 @@ class Row(NamedTuple):
     step_size: Array  # [] η0
     epsilon: Array  # []
     has_neighbourhood: Array  # [] bool: D0 > 0
+
+
+def may_underflow(rows: Row, cells: Mapping[str, np.ndarray], spec: PhaseDiagram) -> bool:
+    """Whether v may round to 0: a gradient at x0 has a square that the dtype hardly holds.
+
+    Then every step is watched; elsewhere the recorded ones tell (`simulate.simulate`).
+    """
+    gradients = jax.vmap(
+        partial(problems.component_gradients, num_components=max(spec.num_components))
+    )(rows.problem, rows.x0)
+    sizes = np.abs(np.asarray(gradients, np.float64))
+    least = sizes[sizes > 0].min(initial=np.inf) ** 2 * float(cells["one_minus_beta2"].min())
+    return bool(least < _HARDLY_HELD * np.finfo(spec.dtype).tiny)
 
 
 def run_cell(
@@ -462,5 +482,9 @@ def add_trajectories(
 
 def diverged_fraction(dataset: xr.Dataset) -> xr.DataArray:
     """The share of cells that diverge, for each sampling scheme and n (and a)."""
-    over = [dim for dim in dataset["diverged"].dims if dim not in ("sampling", "n", "a")]
-    return dataset["diverged"].mean(over)
+    return share_of_cells(dataset["diverged"])
+
+
+def share_of_cells(truths: xr.DataArray) -> xr.DataArray:
+    """The share of cells of which something is true, for each sampling scheme and n (and a)."""
+    return truths.mean([dim for dim in truths.dims if dim not in ("sampling", "n", "a")])
