@@ -6,7 +6,7 @@ The table of the sweep has a row for each n (rows share an index stream) and a c
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ RECORDS = 64
 
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
 _LEAST_TILE = 256
+_HARDLY_HELD = 1e6  # times the least number of a dtype
 _BLOCK_TILES = 16  # of a table: the same work for 2, 4, 8 and 16 cores
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
@@ -64,6 +65,7 @@ class PhaseDiagram:
     seed: int = 0
     common_random_numbers: bool = True
     backend: Backend = "xla"
+    parameters: Mapping[str, problems.Number] = field(default_factory=dict)  # of the problem
 
     @property
     def paired(self) -> bool:
@@ -86,7 +88,7 @@ class PhaseDiagram:
         return len(self.num_components), columns
 
     def problem_at(self, n: int, a: Fraction | float | None) -> problems.BuiltIn:
-        return problems.built_in(self.problem, n, a)
+        return problems.built_in(self.problem, n, a, **self.parameters)
 
 
 class Panel(NamedTuple):
@@ -195,9 +197,11 @@ def run(
     total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
     hidden = None if progress and processes.is_first() else True
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=hidden)
+    tables = [rows(spec, a) for a in spec.a or (None,)]
+    watch = any(may_underflow(table, cells(spec), spec) for table in tables)
     with bar:
         for scheme in spec.samplings:
-            compiled = program(spec, scheme)
+            compiled = program(spec, scheme, watch_underflow=watch)
             for panel in panels(spec):
                 if panel.sampling == scheme:
                     bar.set_description(scheme)
@@ -205,9 +209,12 @@ def run(
     return results
 
 
-def program(spec: PhaseDiagram, scheme: sampling.Sampling) -> sweep.Program:
+def program(
+    spec: PhaseDiagram, scheme: sampling.Sampling, *, watch_underflow: bool = False
+) -> sweep.Program:
     """The program of one sampling scheme, for the spec's backend."""
     static: dict[str, Any] = {
+        "watch_underflow": watch_underflow,
         "method": simulate.Method(scheme, spec.schedule, spec.initialization),
         "num_steps": spec.num_steps,
         "max_components": max(spec.num_components),
@@ -229,6 +236,19 @@ class Row(NamedTuple):
     has_neighbourhood: Array  # [] bool: D0 > 0
 
 
+def may_underflow(rows: Row, cells: Mapping[str, np.ndarray], spec: PhaseDiagram) -> bool:
+    """Whether v may round to 0: a gradient at x0 has a square that the dtype hardly holds.
+
+    Then every step is watched; elsewhere the recorded ones tell (`simulate.simulate`).
+    """
+    gradients = jax.vmap(
+        partial(problems.component_gradients, num_components=max(spec.num_components))
+    )(rows.problem, rows.x0)
+    sizes = np.abs(np.asarray(gradients, np.float64))
+    least = sizes[sizes > 0].min(initial=np.inf) ** 2 * float(cells["one_minus_beta2"].min())
+    return bool(least < _HARDLY_HELD * np.finfo(spec.dtype).tiny)
+
+
 def run_cell(
     row: Row,
     cell: Mapping[str, Array],
@@ -236,6 +256,7 @@ def run_cell(
     method: simulate.Method,
     num_steps: int,
     max_components: int,
+    watch_underflow: bool = False,
 ) -> dict[str, Array]:
     """Simulates and judges one cell; `cell` holds 1 − β1, 1 − β2 and perhaps a stream number."""
     key = jax.random.fold_in(row.key, cell["stream"]) if "stream" in cell else row.key
@@ -250,8 +271,10 @@ def run_cell(
         num_steps=num_steps,
         record_every=-(-num_steps // RECORDS),
         max_components=max_components,
+        controls=_controls(row, method, max_components),
+        watch_underflow=watch_underflow,
     )
-    return _verdict(row, trace, method)
+    return _verdict(row, cell["one_minus_beta1"], trace, method)
 
 
 def run_table(
@@ -262,8 +285,12 @@ def run_table(
     num_steps: int,
     max_components: int,
     kernel: kernels.Kernel,
+    watch_underflow: bool = False,
 ) -> dict[str, Array]:
     """`run_cell` for a table, leading axes R and (R, W), in a kernel; streams are a row's."""
+    controls = None
+    if method.sampling == "with_replacement":
+        controls = jax.vmap(partial(_controls, method=method, max_components=max_components))(rows)
     trace = kernels.simulate_table(
         rows.problem,
         adam.Hyperparameters(cells["one_minus_beta1"], cells["one_minus_beta2"], rows.epsilon),
@@ -275,12 +302,27 @@ def run_table(
         record_every=-(-num_steps // RECORDS),
         max_components=max_components,
         kernel=kernel,
+        controls=controls,
+        watch_underflow=watch_underflow,
     )
-    of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0))
-    return jax.vmap(of_row)(rows, trace)
+    of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0, 0))
+    return jax.vmap(of_row)(rows, cells["one_minus_beta1"], trace)
 
 
-def _verdict(row: Row, trace: simulate.Trace, method: simulate.Method) -> dict[str, Array]:
+def _controls(row: Row, method: simulate.Method, max_components: int) -> Array | None:
+    """∇f_i(x0) − ∇f(x0) along x0 − x*, for the noise of the draws; None where there is none."""
+    if method.sampling != "with_replacement":
+        return None
+    away = row.x0 - jnp.asarray(row.problem.minimiser, row.x0.dtype)
+    table = problems.component_gradients(row.problem, row.x0, max_components)
+    along = jnp.sum((table * away).reshape(max_components, -1), axis=1)
+    exists = jnp.arange(max_components) < row.problem.num_components
+    return jnp.where(exists, along - jnp.mean(along, where=exists), 0)
+
+
+def _verdict(
+    row: Row, one_minus_beta1: Array, trace: simulate.Trace, method: simulate.Method
+) -> dict[str, Array]:
     start = problems.gap(row.problem, row.x0)
     verdict = simulate.judge(
         trace,
@@ -290,8 +332,9 @@ def _verdict(row: Row, trace: simulate.Trace, method: simulate.Method) -> dict[s
         ),
         arrival=jnp.where(row.has_neighbourhood, 0, start / 10),
         neighbourhood=jnp.where(row.has_neighbourhood, start, 0),
+        memory=1 / one_minus_beta1,
     )
-    return verdict._asdict()
+    return {**verdict._asdict(), "underflowed": trace.underflowed[-1]}
 
 
 def rows(spec: PhaseDiagram, a: Fraction | float | None) -> Row:
@@ -349,8 +392,11 @@ def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
     return {
         "gap": variable(spec.dtype, "distance |x_T − x*| at the end"),
         "late_gap": variable(spec.dtype, "mean distance over the steps [9T/10, T]"),
-        "speed": variable(spec.dtype, "growth of the distance per step and step size"),
-        "diverged": variable(bool, "diverging: the distance keeps growing"),
+        "speed": variable(spec.dtype, "push away from x* per step and step size"),
+        "speed_error": variable(spec.dtype, "half-width of the speed's 95 % interval"),
+        "diverged": variable(bool, "diverging: pushed away from x*"),
+        "undecided": variable(bool, "neither diverging nor converging within its error"),
+        "underflowed": variable(bool, "v was 0 in this precision after a gradient was seen"),
     }
 
 
@@ -436,5 +482,9 @@ def add_trajectories(
 
 def diverged_fraction(dataset: xr.Dataset) -> xr.DataArray:
     """The share of cells that diverge, for each sampling scheme and n (and a)."""
-    over = [dim for dim in dataset["diverged"].dims if dim not in ("sampling", "n", "a")]
-    return dataset["diverged"].mean(over)
+    return share_of_cells(dataset["diverged"])
+
+
+def share_of_cells(truths: xr.DataArray) -> xr.DataArray:
+    """The share of cells of which something is true, for each sampling scheme and n (and a)."""
+    return truths.mean([dim for dim in truths.dims if dim not in ("sampling", "n", "a")])

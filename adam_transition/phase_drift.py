@@ -18,7 +18,8 @@ from adam_transition import (
 
 _POINTS_OF_RANDOM_DRIFT = 128  # of an axis
 _MOST_WORK = 5e9  # states × steps of the integrals of one n and scheme: some 20 s on two cores
-_NOISE = 3.0  # standard deviations
+_MOST_HISTORY = 5e7  # draws of an estimate that are held at once
+_AS_TYPED = 1 - 1e-9  # 1 − 0.9999 is 1e-4 to whoever typed it, but a rounding below it
 
 
 def add_drift(spec: phase_diagram.PhaseDiagram, results: store.Store) -> None:
@@ -26,14 +27,15 @@ def add_drift(spec: phase_diagram.PhaseDiagram, results: store.Store) -> None:
 
     That is on the constructions with constant slopes; elsewhere the drift depends on x, and it is
     NaN. It is exact, but on a large grid the random orders have it at every few β, and between them
-    it is interpolated linearly. Where β2 is so near to 1 that it would take long, it is NaN.
+    it is interpolated linearly. Where β2 is so near to 1 that it would take long, or an estimate
+    too much memory, it is NaN, there and nowhere else.
     """
     sizes = dict(phase_diagram.coordinates(spec).sizes)
     values = np.full((2, *(sizes[dim] for dim in spec.dims)), np.nan)
     for i, scheme in enumerate(spec.samplings):
         for j, n in enumerate(spec.num_components):
             for k, a in enumerate(spec.a or (None,)):
-                table = _slopes(spec.problem_at(n, a))
+                table = frozen_table(spec.problem_at(n, a))
                 if table is not None:
                     where = (slice(None), i, j, *((k,) if spec.a else ()))
                     values[where] = np.stack(drift_of_cells(spec, scheme, j, table))
@@ -52,41 +54,80 @@ def _too_near(q: np.ndarray, table: np.ndarray, scheme: sampling.Sampling) -> fl
     return float(max(descending[work > _MOST_WORK], default=0.0))
 
 
-def hidden_by_noise(dataset: xr.Dataset, num_steps: int) -> xr.DataArray:
-    """How far from 0 a drift must be for a run of T steps to show its sign; by (sampling, n).
+def why_no_drift(problem: problems.BuiltIn) -> str | None:
+    """Why a problem has no drift to set beside its verdicts; None if it has one."""
+    if frozen_table(problem) is not None:
+        return None
+    return "its gradients depend on x everywhere, and so does the drift"
 
-    In a random order the mean of m/√v over T steps has a standard deviation of about 1/√T, as
-    E[g²/v] is about 1; and all cells of one n see the same stream.
+
+def boundary_distance(dataset: xr.Dataset) -> xr.DataArray:
+    """How far in β2 each cell is from the sign change of the drift that is nearest at its β1.
+
+    Between two β2 the drift is taken to be linear; if it is not known there, both ends are at the
+    boundary. inf where it does not change sign. Linear in the number of cells.
     """
-    random = dataset["sampling"].isin(drift.RANDOM)
-    return random * (_NOISE * dataset["n"] / np.sqrt(num_steps))
+    drift = dataset["drift"].transpose(..., "beta2")
+    values, beta2 = drift.values, dataset["beta2"].values
+    known, column = ~np.isnan(values), np.arange(len(beta2))
+    last_known = np.maximum.accumulate(np.where(known, column, -1), axis=-1)
+    before = np.concatenate([np.full_like(last_known[..., :1], -1), last_known[..., :-1]], axis=-1)
+    value_before = np.take_along_axis(values, np.maximum(before, 0), axis=-1)
+    changes = known & (before >= 0) & ((values > 0) != (value_before > 0))
+    beta2_before = beta2[np.maximum(before, 0)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = value_before / (value_before - values)
+    crossing = beta2_before + (beta2 - beta2_before) * share
+    is_neighbour = before == column - 1
+    from_below = np.where(is_neighbour, crossing, beta2_before)
+    from_above = np.where(is_neighbour, crossing, beta2)
+    left = np.maximum.accumulate(np.where(changes, from_above, -np.inf), axis=-1)
+    right = np.where(changes, from_below, np.inf)[..., ::-1]
+    right = np.minimum.accumulate(right, axis=-1)[..., ::-1]
+    right = np.concatenate([right[..., 1:], np.full_like(right[..., :1], np.inf)], axis=-1)
+    return drift.copy(data=np.minimum(beta2 - left, right - beta2))
 
 
 def agreement(
-    dataset: xr.Dataset, beyond: float, least_drift: xr.DataArray | float = 0.0
+    dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Share of the cells whose verdict has the sign of the drift, by (sampling, n).
+    """The share of cells whose verdict is decided and has the sign of the drift; see `compare`."""
+    return compare(dataset, beyond, distance)["agree"]
 
-    Counted are cells farther than `beyond` in β2 from every sign change of the drift at their β1,
-    whose drift is greater than `least_drift`.
+
+def compare(
+    dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
+) -> xr.Dataset:
+    """How often the verdict has the sign of the drift, by (sampling, n, …).
+
+    Counted are cells whose drift is known and not 0 and which are farther than `beyond` in β2 from
+    every sign change of the drift at their β1. Pass their `boundary_distance` where this is asked
+    more than once.
+
+    Returns:
+      `agree`, `disagree` and `undecided`: shares of the counted cells, which sum to 1; and
+      `counted`, their number.
     """
-    drift, diverged, beta2 = dataset["drift"], dataset["diverged"], dataset["beta2"]
-    before, after = drift.isel(beta2=slice(None, -1)), drift.isel(beta2=slice(1, None))
-    before, after = before.drop_vars("beta2"), after.drop_vars("beta2")
-    spacing = beta2.diff("beta2").drop_vars("beta2")
-    left = beta2.isel(beta2=slice(None, -1)).drop_vars("beta2")
-    crossing = (left + spacing * before / (before - after)).where((before > 0) != (after > 0))
-    crossing = crossing.rename(beta2="gap_of_beta2")
-    distance = xr.concat(
-        [np.abs(value - crossing).min("gap_of_beta2") for value in beta2], dim=beta2
-    ).fillna(np.inf)
-    counted = (distance > beyond) & drift.notnull() & (np.abs(drift) > least_drift)
-    same = ((drift > 0) == diverged).where(counted)
-    return same.mean(("beta1", "beta2"))
+    drift, diverged, undecided = (dataset[name] for name in ("drift", "diverged", "undecided"))
+    counted = drift.notnull() & (drift != 0)
+    if beyond > 0:
+        distance = boundary_distance(dataset) if distance is None else distance
+        counted &= distance > beyond
+    same = (drift > 0) == diverged
+    over = [dim for dim in drift.dims if dim not in ("sampling", "n", "a")]
+    found = {
+        "agree": (same & ~undecided).where(counted).mean(over),
+        "disagree": (~same & ~undecided).where(counted).mean(over),
+        "undecided": undecided.where(counted).mean(over),
+        "counted": counted.sum(over),
+    }
+    return xr.Dataset(found)
 
 
-def _slopes(problem: problems.BuiltIn) -> np.ndarray | None:
-    if isinstance(problem, problems.Quadratics):
+def frozen_table(problem: problems.FiniteSum) -> np.ndarray | None:
+    """The gradients of a construction where they are constant, of shape (n, 1); None elsewhere."""
+    frozen = problems.BoundedLinear | problems.Counterexample | problems.SlopeTable
+    if not isinstance(problem, frozen):
         return None
     with jax.enable_x64(True):
         n = int(np.asarray(problem.num_components))
@@ -96,29 +137,75 @@ def _slopes(problem: problems.BuiltIn) -> np.ndarray | None:
 def drift_of_cells(
     spec: phase_diagram.PhaseDiagram, scheme: sampling.Sampling, row: int, table: np.ndarray
 ) -> drift.Drift:
-    """Drift and standard error, of the shape of the row's cells."""
+    """Drift and standard error, of the shape of the row's cells; NaN where it is not computed.
+
+    The gradients are those that Adam sees: where ε > 0 their scale counts.
+    """
     key = sampling.stream_key(spec.seed)
     least = drift.least_one_minus_beta(table, scheme)
 
-    def at(beta1: np.ndarray, beta2: np.ndarray) -> np.ndarray:
-        p, q = np.broadcast_arrays(1 - beta1, 1 - beta2)
-        usable = (p >= least[0]) & (q >= least[1]) & (q > _too_near(q, table, scheme))
-        found = np.full((2, *p.shape), np.nan)
-        hyper = adam.Hyperparameters(p[usable], q[usable])
-        one = drift.stationary_drift(table, hyper, scheme, key=key, num_samples=100_000)
-        found[:, usable] = one.drift[:, 0], one.stderr[:, 0]
-        return found
+    def at(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        p, q = np.broadcast_arrays(p, q)
+        one = drift.stationary_drift(
+            table,
+            adam.Hyperparameters(p.ravel(), q.ravel(), spec.epsilon),
+            scheme,
+            key=key,
+            num_samples=100_000,
+        )
+        return np.stack([one.drift[:, 0], one.stderr[:, 0]]).reshape(2, *p.shape)
+
+    def usable(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        too_near = _too_near(np.broadcast_arrays(p, q)[1], table, scheme)
+        memory = _least_for_estimate(table, scheme)
+        return (
+            (p >= least[0] * _AS_TYPED) & (p >= memory),
+            (q >= least[1] * _AS_TYPED) & (q > too_near) & (q >= memory),
+        )
 
     if spec.paired:
-        return drift.Drift(*at(spec.beta1[row], spec.beta2[row]))
-    if scheme not in drift.RANDOM:
-        return drift.Drift(*at(spec.beta1[:, None], spec.beta2))
-    axes = [beta[_every_few(beta)] for beta in (spec.beta1, spec.beta2)]
-    grid = tuple(np.meshgrid(spec.beta1, spec.beta2, indexing="ij"))
-    found = (
-        RegularGridInterpolator(axes, values)(grid) for values in at(axes[0][:, None], axes[1])
-    )
+        p, q = 1 - spec.beta1[row], 1 - spec.beta2[row]
+        inside = np.logical_and(*usable(p, q))
+        found = np.full((2, *p.shape), np.nan)
+        if inside.any():
+            found[:, inside] = at(np.maximum(p[inside], least[0]), np.maximum(q[inside], least[1]))
+        return drift.Drift(*found)
+    found = np.full((2, spec.beta1.size, spec.beta2.size), np.nan)
+    inside = usable(1 - spec.beta1[:, None], 1 - spec.beta2)
+    rows, columns = (np.flatnonzero(one) for one in inside)
+    if not rows.size or not columns.size:
+        return drift.Drift(*found)
+    beta1, beta2 = spec.beta1[rows], spec.beta2[columns]
+    p, q = np.maximum(1 - beta1[:, None], least[0]), np.maximum(1 - beta2, least[1])
+    if scheme in drift.RANDOM:
+        some = _every_few(beta1), _every_few(beta2)
+        nodes = at(p[some[0]], q[some[1]])
+        axes = beta1[some[0]], beta2[some[1]]
+        whole = np.stack([_interpolated(axes, values, beta1, beta2) for values in nodes])
+    else:
+        whole = at(p, q)
+    found[np.ix_([0, 1], rows, columns)] = whole
     return drift.Drift(*found)
+
+
+def _interpolated(
+    axes: tuple[np.ndarray, np.ndarray], values: np.ndarray, beta1: np.ndarray, beta2: np.ndarray
+) -> np.ndarray:
+    if values.shape == (len(beta1), len(beta2)):
+        return values
+    return RegularGridInterpolator(axes, values)(tuple(np.meshgrid(beta1, beta2, indexing="ij")))
+
+
+def _least_for_estimate(table: np.ndarray, scheme: sampling.Sampling) -> float:
+    """The least 1 − β whose histories fit in memory where the drift is estimated; 0 elsewhere."""
+    if not drift.is_estimated(table, scheme):
+        return 0.0
+    n = len(table)
+    sizes = np.abs(table[table != 0])
+    spread = 2 * np.log(sizes.max() / sizes.min()) if sizes.size else 0.0
+    chains = n * max(1, 640 // n)
+    most_steps = _MOST_HISTORY / chains - 2 * n
+    return float((6 + spread) / most_steps) if most_steps > 0 else np.inf
 
 
 def _every_few(beta: np.ndarray) -> np.ndarray:

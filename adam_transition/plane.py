@@ -14,7 +14,16 @@ import xarray as xr
 from jaxtyping import ArrayLike, Float
 from tqdm import tqdm
 
-from adam_transition import adam, phase_diagram, phase_drift, problems, sampling, store, sweep
+from adam_transition import (
+    adam,
+    checks,
+    phase_diagram,
+    phase_drift,
+    problems,
+    sampling,
+    store,
+    sweep,
+)
 
 _VANISHES = 1e-5  # of gradients at x*, relative to those at x0
 
@@ -32,18 +41,20 @@ def simulate_plane(
     schedule: adam.Schedule = "inverse_sqrt",
     initialization: adam.Initialization = "zero",
     seed: int = 0,
+    dtype: str = "float32",
     drift_at: Float[ArrayLike, "..."] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Runs Adam from x0 at every (β1, β2) of a grid, in float32, and judges every run.
+    """Runs Adam from x0 at every (β1, β2) of a grid and judges every run.
 
     Built-in problems of one dimension run in blocks on CPUs (`kernels`), all others in XLA. Cells
     of one sampling scheme share their index stream.
 
-    A run is judged by its distance to the minimiser (`simulate.judge`). Where all ∇f_i vanish at x*
-    (D0 = 0), it has not diverged once it came ten times as near as it began. Elsewhere Adam settles
-    beside x*, and a run that ends nearer to x* than it began has not diverged: start farther out
-    than the limit points that are to count as converged.
+    A run is judged by where it ends and by the push of its steps before they are projected
+    (`simulate.judge`): it has diverged, it has converged, or it is undecided. Where all ∇f_i vanish
+    at x* or are the same table up to scale as at x0, x* attracts or repels. Elsewhere Adam settles
+    beside x*, and a run that ends nearer to x* than it began has converged: start farther out than
+    the limit points that are to count as converged.
 
     Args:
       problem: a finite sum that knows its minimiser; `problems.from_loss` makes one.
@@ -57,8 +68,9 @@ def simulate_plane(
       schedule: of the step sizes.
       initialization: of the moments.
       seed: of the index streams, and of the histories of the random drifts.
+      dtype: float32 or float64, of the simulation; JAX need not have been told.
       drift_at: a point, of shape `problem.shape`. The component gradients there are frozen, and the
-        stationary drift of their table is added as `drift`. It is exact for the verdict where a run
+        stationary drift of their table, with this ε, is added as `drift`. It is exact for the verdict where a run
         that diverges sees this table from some point on: any point of the region where gradients
         are constant, or a far one if they tend to a limit.
       progress: whether to show a bar on stderr, if that is a terminal.
@@ -68,8 +80,11 @@ def simulate_plane(
       `figures.phase_diagram`; those of several problems go through `xr.concat(…, "n")`.
 
       - `gap`: ‖x_T − x*‖; `late_gap`: its mean over the steps [9T/10, T].
-      - `speed`: growth of the gap per step and step size.
-      - `diverged`: bool; a run that is not finite has diverged too.
+      - `speed`: push away from x* per step and step size; `speed_error`: how far from 0 it must be.
+      - `diverged`: bool; a run that is not finite has diverged too. `undecided`: bool; neither
+        diverging nor converging within the error. A run that is neither has converged.
+      - `underflowed`: bool; v was 0 in this precision though a gradient was seen, so Adam stood
+        still: scale the loss up, or use float64.
       - `drift`, if asked for: the stationary drift per epoch away from x*, of the coordinate in
         which it is greatest; where it is positive Adam leaves. For the random orders it is that of
         `phase_drift.add_drift`.
@@ -93,20 +108,23 @@ def simulate_plane(
         schedule=schedule,
         initialization=initialization,
         seed=seed,
+        dtype=_dtype(dtype),
         backend=_backend(problem),
     )
     _check_settings(spec)
     _check_points(problem, start, frozen)
     found = phase_diagram.coordinates(spec)
     variables = phase_diagram.variables(spec)
-    for name, values in _simulate(problem, spec, start, progress).items():
+    with jax.enable_x64(spec.dtype == "float64" or jax.config.jax_enable_x64):
+        simulated = _simulate(problem, spec, start, progress)
+    for name, values in simulated.items():
         found[name] = spec.dims, values, variables[name].attrs
     if frozen is not None:
         variable = store.Variable(
             spec.dims, np.float64, "stationary drift D away from x*", "1 / epoch"
         )
         found["drift"] = spec.dims, _drift_away(problem, spec, frozen), variable.attrs
-    kept = ("num_steps", "step_size", "epsilon", "schedule", "initialization", "seed")
+    kept = ("num_steps", "step_size", "epsilon", "schedule", "initialization", "seed", "dtype")
     return found.assign_attrs(
         {name: getattr(spec, name) for name in kept},
         x0=start.tolist(),
@@ -123,7 +141,7 @@ def _backend(problem: problems.FiniteSum) -> phase_diagram.Backend:
 def _simulate(
     problem: problems.FiniteSum, spec: phase_diagram.PhaseDiagram, x0: np.ndarray, progress: bool
 ) -> dict[str, Float[np.ndarray, "S 1 B1 B2"]]:
-    row = phase_diagram.Row(
+    rows = phase_diagram.Row(
         problem=problems.stack([problem], np.dtype(spec.dtype)),
         key=sampling.stream_key(spec.seed)[None],
         x0=jnp.asarray(x0, spec.dtype)[None],
@@ -131,6 +149,8 @@ def _simulate(
         epsilon=jnp.full(1, spec.epsilon, spec.dtype),
         has_neighbourhood=jnp.array([_has_neighbourhood(problem, x0)]),
     )
+    cells = phase_diagram.cells(spec)
+    watch = phase_diagram.may_underflow(rows, cells, spec)
     total = len(spec.samplings) * math.prod(spec.table)
     hidden = None if progress else True
     planes: dict[str, list[np.ndarray]] = {}
@@ -144,9 +164,9 @@ def _simulate(
         for scheme in spec.samplings:
             bar.set_description(scheme)
             sweep.run(
-                phase_diagram.program(spec, scheme),
-                row,
-                phase_diagram.cells(spec),
+                phase_diagram.program(spec, scheme, watch_underflow=watch),
+                rows,
+                cells,
                 tile=phase_diagram.tile_shape(spec),
                 chunk=spec.table,
                 write=write,
@@ -157,11 +177,17 @@ def _simulate(
 
 
 def _has_neighbourhood(problem: problems.FiniteSum, x0: np.ndarray) -> bool:
-    """Whether Adam settles beside x* and not at it: D0 > 0, or a component not stationary at x*."""
+    """Whether Adam settles beside x* and not at it.
+
+    It does where D0 > 0, or where a component is not stationary at x*; but not where the gradients
+    at x* are those at x0 up to a common factor, as the drift is then the same at both.
+    """
     if hasattr(problem, "problem_class"):
         return bool(problem.problem_class().d0 > 0)
-    at_minimiser = np.abs(_gradients_at(problem, np.asarray(problem.minimiser))).max()
-    return bool(at_minimiser > _VANISHES * np.abs(_gradients_at(problem, x0)).max())
+    there, here = (_gradients_at(problem, x) for x in (np.asarray(problem.minimiser), x0))
+    factor = np.sum(there * here) / max(np.sum(here**2), np.finfo(np.float64).tiny)
+    differs = np.abs(there - factor * here).max() > _VANISHES * np.abs(there).max()
+    return bool(differs and np.abs(there).max() > _VANISHES * np.abs(here).max())
 
 
 def _gradients_at(problem: problems.FiniteSum, x: np.ndarray) -> Float[np.ndarray, "n d"]:
@@ -183,6 +209,16 @@ def _drift_away(
         for scheme in spec.samplings
     ]
     return np.max(each, axis=1)[:, None]
+
+
+def _dtype(dtype: str) -> str:
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = ""
+    if name not in ("float32", "float64"):
+        raise ValueError(f"dtype={dtype!r}: must be float32 or float64")
+    return name
 
 
 def _grid(name: str, values: ArrayLike) -> Float[np.ndarray, " B"]:
@@ -211,6 +247,8 @@ def _check_settings(spec: phase_diagram.PhaseDiagram) -> None:
         raise ValueError(f"step_size={spec.step_size}: must be a finite number above 0")
     if not 0 <= spec.epsilon < math.inf:
         raise ValueError(f"epsilon={spec.epsilon}: must be a finite number, 0 or more")
+    for name in ("step_size", "epsilon"):
+        checks.check_representable(name, getattr(spec, name), spec.dtype)
     if not 1 <= spec.num_steps < 2**31:
         raise ValueError(f"num_steps={spec.num_steps}: must lie in [1, 2³¹)")
 
@@ -232,6 +270,11 @@ def _check_points(problem: problems.FiniteSum, x0: np.ndarray, drift_at: np.ndar
             )
         if name != "problem: its minimiser" and np.array_equal(point, minimiser):
             raise ValueError(f"{name}={point.tolist()}: must not be the minimiser")
-    feasible = np.asarray(problem.project(jnp.asarray(x0, jnp.float32)))
-    if not np.array_equal(feasible, x0.astype(np.float32)):
+    single = x0.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"x0={x0.tolist()}: must be a point that float32 holds")
+    if np.array_equal(single, minimiser.astype(np.float32)):
+        raise ValueError(f"x0={x0.tolist()}: must not be the minimiser, but it rounds to it")
+    feasible = np.asarray(problem.project(jnp.asarray(single)))
+    if not np.array_equal(feasible, single):
         raise ValueError(f"x0={x0.tolist()}: must be feasible; the nearest is {feasible.tolist()}")

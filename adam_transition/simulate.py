@@ -7,13 +7,16 @@ once; map over n and the seed outside that. No cell can reach another.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.special import stdtrit
 
-from adam_transition import adam
+from adam_transition import adam, checks, sampling
 from adam_transition.problems import FiniteSum, component_gradients, gap
 from adam_transition.sampling import Sampling, indices
 
@@ -30,23 +33,33 @@ class Method(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Iterates of one cell at R recorded steps; the last is the end of the run."""
+    """What one cell leaves at R recorded steps; the last is the end of the run."""
 
     step: Int[Array, " R"]  # number of updates made
     x: Float[Array, "R ..."]  # iterates
+    reaction: Float[Array, "R ..."] | None = None  # see `Carry`; None where nothing is projected
+    control: Float[Array, " R"] | None = None  # mean of `controls` over the steps since the last
+    underflowed: Bool[Array, " R"] | None = None  # v is 0 though m is not; see `simulate`
 
 
 class Verdict(NamedTuple):
-    """Whether a run converges, from its trace."""
+    """Whether a run converges, from its trace: diverged, undecided, or neither: converged."""
 
     gap: Float[Array, ""]  # ‖x_T − x*‖
     late_gap: Float[Array, ""]  # mean gap over the steps in [9T/10, T]
-    speed: Float[Array, ""]  # growth of the gap per step and step size, after T/10
+    speed: Float[Array, ""]  # push away from x* per step and step size, after T/10
+    speed_error: Float[Array, ""]  # of the speed, at 95 %; inf where the run is too short to tell
     diverged: Bool[Array, ""]
+    undecided: Bool[Array, ""]  # the run shows neither; never together with diverged
 
 
-Carry = tuple[jax.Array, adam.AdamState]
-"""x and the moments."""
+class Carry(NamedTuple):
+    """The state of a cell between two steps."""
+
+    x: Float[Array, "..."]
+    moments: adam.AdamState
+    reaction: Float[Array, "..."] | None  # Σ y − project(y) since the last record
+    underflowed: Float[Array, ""] | None  # 1 if v was ever 0 though m was not; None: not watched
 
 
 def simulate(
@@ -60,6 +73,8 @@ def simulate(
     num_steps: int,
     record_every: int,
     max_components: int,
+    controls: Float[Array, " N"] | None = None,
+    watch_underflow: bool = False,
 ) -> Trace:
     """Runs Adam for `num_steps` updates x ← project(x − η_k m/(√v + ε)) from x0.
 
@@ -74,8 +89,18 @@ def simulate(
       record_every: steps between records, static: R = ⌈T/record_every⌉ records are kept, the last
         at T. Memory is that of the records. The iterates do not depend on it.
       max_components: the largest n of any cell; static.
+      controls: a number for each component, whose mean over the steps since the last record,
+        weighted by the step sizes, is recorded as `control`; see `judge`.
+      watch_underflow: whether `Trace.underflowed` tells of every step made, which costs time, or
+        of the recorded ones alone; static.
+
+    Raises:
+      ValueError: naming the argument, its value and what is allowed, for values that are not
+        traced.
     """
-    n, x0 = jnp.asarray(problem.num_components, jnp.int32), jnp.asarray(x0)
+    x0 = checked_start(problem, x0)
+    check_run(problem, hyper, initial_step_size, method, num_steps, record_every, max_components)
+    n = jnp.asarray(problem.num_components, jnp.int32)
     hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
     eta0 = jnp.asarray(initial_step_size, x0.dtype)
     correct = method.initialization == "bias_correction"
@@ -93,12 +118,76 @@ def simulate(
             )
 
         stop = jnp.minimum(start + record_every, num_steps)
-        carry = jax.lax.fori_loop(0, stop - start, step, carry)
-        return carry, Trace(stop, carry[0])
+        carry = jax.lax.fori_loop(0, stop - start, step, begin_block(carry))
+        return carry, Trace(
+            stop,
+            carry.x,
+            carry.reaction,
+            mean_control(controls, stream, step_sizes, steps < stop),
+            has_underflowed(carry),
+        )
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
-    state = initial_state(problem, x0, method.initialization, max_components)
-    return jax.lax.scan(run_block, (x0, state), starts)[1]
+    start = Carry(
+        x0,
+        initial_state(problem, x0, method.initialization, max_components),
+        jnp.zeros_like(x0) if is_constrained(problem, x0) else None,
+        jnp.zeros((), x0.dtype) if watch_underflow else None,
+    )
+    return jax.lax.scan(run_block, start, starts)[1]
+
+
+def checked_start(problem: FiniteSum, x0: ArrayLike) -> Array:
+    """x0 as an array of floats.
+
+    Raises:
+      ValueError: it has not the problem's shape, or is not finite, where that can be seen.
+    """
+    given, start = x0, jnp.asarray(x0)
+    if not jnp.issubdtype(start.dtype, jnp.floating):
+        start = start.astype(float)
+    if start.shape != problem.shape:
+        raise ValueError(f"x0 of shape {start.shape}: must be a point of shape {problem.shape}")
+    if checks.is_concrete(start) and not bool(jnp.isfinite(start).all()):
+        raise ValueError(f"x0={given}: must be finite in {start.dtype}")
+    return start
+
+
+def check_run(
+    problem: FiniteSum,
+    hyper: adam.Hyperparameters,
+    initial_step_size: ArrayLike,
+    method: Method,
+    num_steps: int,
+    record_every: int,
+    max_components: int,
+) -> None:
+    """Raises ValueError for arguments of `simulate` that mean nothing; traced ones are not seen."""
+    sampling.check(method.sampling)
+    for name, chosen, allowed in (
+        ("schedule", method.schedule, adam.SCHEDULES),
+        ("initialization", method.initialization, adam.INITIALIZATIONS),
+    ):
+        if chosen not in allowed:
+            raise ValueError(f"{name}={chosen!r} is not one of {', '.join(allowed)}")
+    for name, count in (("num_steps", num_steps), ("record_every", record_every)):
+        if not 1 <= count < 2**31:
+            raise ValueError(f"{name}={count}: must lie in [1, 2³¹)")
+    n = problem.num_components
+    if checks.is_concrete(n) and not np.all(np.asarray(n) <= max_components):
+        raise ValueError(f"max_components={max_components}: must be at least n={np.max(n)}")
+    numbers = {
+        "one_minus_beta1": (hyper.one_minus_beta1, lambda v: (v > 0) & (v <= 1), "in (0, 1]"),
+        "one_minus_beta2": (hyper.one_minus_beta2, lambda v: (v > 0) & (v <= 1), "in (0, 1]"),
+        "epsilon": (hyper.epsilon, lambda v: (v >= 0) & (v < np.inf), "finite, 0 or more"),
+        "epsilon_root": (hyper.epsilon_root, lambda v: (v >= 0) & (v < np.inf), "finite, 0 or more"),
+        "initial_step_size": (initial_step_size, lambda v: (v > 0) & (v < np.inf), "finite, above 0"),
+    }
+    for name, (values, holds, allowed) in numbers.items():
+        if checks.is_concrete(values):
+            wrong = np.asarray(values)[~holds(np.asarray(values))]
+            if wrong.size:
+                raise ValueError(f"{name}={wrong.flat[0]:g}: must be {allowed}")
 
 
 def take_step(
@@ -111,10 +200,46 @@ def take_step(
     bias_correction: bool,
 ) -> Carry:
     """One update of Algorithm 1 on component `index`: x ← project(x − η m/(√v + ε))."""
-    x, state = carry
-    gradient = problem.gradient(index, x)
-    direction, state = adam.update(gradient, state, hyper, bias_correction=bias_correction)
-    return problem.project(x - step_size * direction), state
+    gradient = problem.gradient(index, carry.x)
+    direction, moments = adam.update(
+        gradient, carry.moments, hyper, bias_correction=bias_correction
+    )
+    unprojected = carry.x - step_size * direction
+    x = problem.project(unprojected)
+    reaction = None if carry.reaction is None else carry.reaction + (unprojected - x)
+    found = Carry(x, moments, reaction, carry.underflowed)
+    if carry.underflowed is None:
+        return found
+    return found._replace(underflowed=jnp.where(has_underflowed(found), 1, carry.underflowed))
+
+
+def has_underflowed(carry: Carry) -> Bool[Array, ""]:
+    """Whether v is 0 in some coordinate though a gradient was seen, now or at a watched step."""
+    first, second, _ = carry.moments
+    now = jnp.any((second == 0) & (first != 0))
+    return now if carry.underflowed is None else now | (carry.underflowed > 0)
+
+
+def begin_block(carry: Carry) -> Carry:
+    """The state after a record: the reaction is summed anew."""
+    reaction = None if carry.reaction is None else jnp.zeros_like(carry.reaction)
+    return carry._replace(reaction=reaction)
+
+
+def is_constrained(problem: FiniteSum, x: Array) -> bool:
+    """Whether `project` does anything but hand back its argument."""
+    jaxpr = jax.make_jaxpr(problem.project)(x).jaxpr
+    return jaxpr.outvars[0] is not jaxpr.invars[0]
+
+
+def mean_control(
+    controls: Array | None, stream: Array, step_sizes: Array, made: Array
+) -> Array | None:
+    """The mean of the controls over the steps made, weighted by the step sizes."""
+    if controls is None:
+        return None
+    weights = jnp.where(made, step_sizes, 0)
+    return jnp.sum(controls[stream] * weights) / jnp.sum(weights)
 
 
 def judge(
@@ -124,44 +249,142 @@ def judge(
     step_sizes: Float[Array, " R"],
     arrival: ArrayLike = 0.0,
     neighbourhood: ArrayLike = 0.0,
+    memory: ArrayLike = 1.0,
 ) -> Verdict:
-    """Judges a run: it diverges if its gap grows, and it neither arrived at x* nor settled near it.
+    """Judges a run by where it ends and by the push of its steps before they are projected.
 
-    With η_k = η0/√k a cell of stationary drift D (per epoch) moves by η_k·D/n a step, away from x*
-    or towards it. The growth of the gap between records over the step sizes spent, averaged from
-    T/10 on, estimates D/n with the efficiency of a mean over all those steps. A cell is
+    With η_k = η0/√k a cell of stationary drift D (per epoch) is pushed by η_k·D/n a step, away from
+    x* or towards it. The *speed* is the push per step and step size, averaged over the blocks
+    between records after T/10: the growth of the gap and, where steps are projected, what the
+    projection took back (`Trace.reaction`). So a run that sits on the wall farthest from x* has the
+    speed of one that is free. It estimates D/n while the table of gradients stays the same. If the
+    trace has a `control` of mean 0, a linear function of it is subtracted, which takes out the main
+    effects of the single draws.
 
-        diverged ⇔ speed ≥ 0, least gap > arrival and late gap > max(η_T, neighbourhood),
+    `speed_error` is the half-width of a 95 % interval: from the means of eight batches of blocks
+    (Student's t with 7 degrees of freedom), and, as what no run resolves, one step and the rounding
+    of x. It is inf where a batch is shorter than an epoch or than `memory`. The speed is *outward*
+    or *inward* if it is above or below 0 by more than that: at D = 0 one run in twenty is, and
+    the farther D is from 0 the fewer have the wrong sign.
 
-    or its gap is not finite. Within one last step η_T no run differs from one that has arrived.
+    Where D0 = 0, x* attracts or repels. A run
 
-    Where D0 = 0, x* repels if D > 0, so a run that was ever much nearer to x* than it began has
-    not diverged: pass a tenth of the gap of x0 as `arrival`. That settles two cases that the speed
-    alone does not: runs that hop about x* at the scale of their steps, and, where β1 > √β2 and
-    steps are unbounded, runs that are thrown far away now and then and come back. Where D0 > 0 a
-    run settles at a gap that neither grows nor vanishes: pass the gap of x0 as `neighbourhood`, and
-    a run that ends nearer to x* than it began has not diverged.
+    - has *settled* if its late gap is at most `arrival` or one step η_T: converged;
+    - has *diverged* if it has not settled and its speed is outward, or if it is not finite;
+    - has *converged* if its speed is inward, or if it came within `arrival` of x* and was thrown
+      away (where β1 > √β2 near x* steps are unbounded) and its speed since then is not outward;
+    - is *undecided* otherwise. A run whose drift is 0 stays so for every T.
 
-    Near the boundary, |D| → 0, no finite run decides: drifts D/n below about σ/√T are hidden by
-    the noise, σ² being the long-run variance of m/√v. Under cyclic order there is no noise, and
-    what remains is the transient of the initial moments.
+    Where D0 > 0 Adam settles beside x*: pass `neighbourhood`. A run that ends nearer to x* than
+    that has converged, unless its speed is outward: then it has diverged if it presses against a
+    wall, and is undecided if not. Farther out the speed decides as above.
+
+    A start within a few steps of x* may be trapped there although D > 0; such a run has converged.
 
     Args:
       trace: the run.
       problem: the problem, with a known minimiser.
       step_sizes: η_k of the step that led to each record.
-      arrival: see above.
-      neighbourhood: see above.
+      arrival: a gap that only runs which stay near x* are to reach; a tenth of that of x0, say.
+      neighbourhood: 0 where D0 = 0, otherwise the gap of x0.
+      memory: of m in steps, 1/(1 − β1): batches must be longer.
     """
     end = trace.step[-1]
     gaps = jax.vmap(partial(gap, problem))(trace.x)
     late = jnp.mean(gaps, where=trace.step >= jnp.floor(0.9 * end))
-    spent = jnp.diff(trace.step) * (step_sizes[:-1] + step_sizes[1:]) / 2
-    counted = trace.step[:-1] >= jnp.floor(0.1 * end)
-    growth = jnp.sum(jnp.diff(gaps) / spent, where=counted)
-    speed = growth / jnp.maximum(jnp.sum(counted), 1)
-    settled = (late <= jnp.maximum(step_sizes[-1], neighbourhood)) | (jnp.min(gaps) <= arrival)
-    return Verdict(gaps[-1], late, speed, ((speed >= 0) & ~settled) | ~jnp.isfinite(late))
+    reaction = _outward_reaction(trace, problem, gaps)
+    num_steps = jnp.diff(trace.step).astype(gaps.dtype)
+    spent = num_steps * (step_sizes[:-1] + step_sizes[1:]) / 2
+    near = gaps <= arrival
+    if trace.reaction is not None:
+        near = jnp.zeros_like(near)  # walls throw no run away
+    last_visit = jnp.max(jnp.where(near, jnp.arange(len(gaps)), -1))
+    counted = (jnp.arange(len(gaps) - 1) > last_visit) & (jnp.arange(len(gaps) - 1) >= _first(gaps))
+    speed, error = _mean_push(
+        (jnp.diff(gaps) + reaction) / spent,
+        jnp.where(counted, num_steps, 0),
+        None if trace.control is None else trace.control[1:],
+        jnp.maximum(jnp.asarray(problem.num_components), memory),
+    )
+    # what no run resolves: one step, and that each step may round x by half a unit
+    rounding = jnp.finfo(gaps.dtype).eps / 2 * jnp.max(jnp.abs(trace.x))
+    unresolved = jnp.max(step_sizes) + rounding * jnp.sum(num_steps, where=counted)
+    error = error + unresolved / jnp.sum(spent, where=counted)
+
+    outward, inward = speed > error, speed < -error
+    has_neighbourhood = jnp.asarray(neighbourhood) > 0
+    settled = late <= jnp.maximum(step_sizes[-1], jnp.where(has_neighbourhood, 0, arrival))
+    beside = has_neighbourhood & (late < neighbourhood)
+    presses = jnp.sum(reaction, where=counted) > step_sizes[-1]
+    diverged = outward & ~settled & (~beside | presses)
+    converged = ~outward & (inward | settled | beside | jnp.any(near))
+    is_finite = jnp.isfinite(late)
+    return Verdict(
+        gaps[-1], late, speed, error, diverged | ~is_finite, is_finite & ~diverged & ~converged
+    )
+
+
+_BATCHES = 14  # at least, where there are so many blocks
+_LEAST_BATCHES = 8
+
+
+def _first(gaps: Array) -> int:
+    """The first block that counts for the speed: it begins after a tenth of the records."""
+    return len(gaps) // 10
+
+
+def _mean_push(
+    pushes: Float[Array, " B"],
+    weights: Float[Array, " B"],
+    control: Float[Array, " B"] | None,
+    least_batch: ArrayLike,
+) -> tuple[Array, Array]:
+    """The weighted mean of the pushes, and how far from 0 it must be: by batch means.
+
+    Blocks of weight 0 do not count. Batches and not blocks, as a block need not be whole epochs
+    and as neighbours are correlated.
+    """
+    counted = weights > 0
+    pushes = jnp.where(counted, pushes, 0)
+    total = jnp.sum(weights)
+    mean = jnp.sum(weights * pushes) / total
+    if control is not None:
+        centred = control - jnp.sum(control * weights) / total
+        squares = jnp.sum(weights * centred**2)
+        slope = jnp.sum(weights * centred * pushes) / squares
+        pushes = pushes - jnp.where(squares > 0, slope, 0) * control
+        mean = jnp.sum(weights * pushes) / total
+    inside = len(pushes) - _first(pushes)
+    size = max(1, inside // _BATCHES)
+    count = inside // size
+    if count < _LEAST_BATCHES:
+        return jnp.where(total > 0, mean, 0), jnp.full_like(mean, jnp.inf)
+    # batches are the same for all cells, so that they cost little; the oldest blocks are left over
+    grouped = weights[-count * size :].reshape(count, size)
+    sums = jnp.sum(grouped * pushes[-count * size :].reshape(count, size), axis=1)
+    sizes = jnp.sum(grouped, axis=1)
+    full = sizes >= jnp.maximum(least_batch, 1)
+    num_full = jnp.sum(full)
+    squares = jnp.sum((sums / sizes - mean) ** 2, where=full)
+    spread = jnp.sqrt(squares / jnp.maximum(num_full * (num_full - 1), 1))
+    quantiles = [math.inf] * (_LEAST_BATCHES - 1)
+    quantiles += [float(stdtrit(dof, 0.95)) for dof in range(_LEAST_BATCHES - 1, count)]
+    error = jnp.asarray([math.inf, *quantiles], mean.dtype)[num_full] * spread
+    enough = num_full >= _LEAST_BATCHES
+    return jnp.where(total > 0, mean, 0), jnp.where(enough, error, jnp.inf)
+
+
+def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
+    """What the projection took back of the way from x*, in the blocks that follow a record."""
+    if trace.reaction is None:
+        return jnp.zeros_like(gaps[1:])
+    # x* itself has no direction away from it: the farther end of the block tells
+    column = (-1,) + (1,) * (trace.x.ndim - 1)
+    far = jnp.where((gaps[1:] >= gaps[:-1]).reshape(column), trace.x[1:], trace.x[:-1])
+    away = far - jnp.asarray(problem.minimiser, far.dtype)
+    along = jnp.sum((away * trace.reaction[1:]).reshape(len(gaps) - 1, -1), axis=1)
+    distance = jnp.maximum(gaps[1:], gaps[:-1])
+    return jnp.where(distance > 0, along / distance, 0)
 
 
 def initial_state(

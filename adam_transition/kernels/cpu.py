@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CELLS_WANTED = 128  # x, m, v, p and q of them fill a tenth of a first cache
 _VECTOR = 16  # numbers in the widest vector
 
-State = tuple[jax.Array, jax.Array, jax.Array]  # x, m, v of [R, W]
+State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:
@@ -42,7 +42,7 @@ def launch(
 ) -> State:
     """As `gpu.launch`."""
     # shared values have no axis, a cell's have that of the block
-    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, 0, 0, 0))
+    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, *[0] * len(state)))
 
     @jax.jit
     def run_steps(
@@ -63,8 +63,6 @@ def launch(
                 return run_steps(of_row, of_step, count, cells[0], cells[1], cells[2:])
 
         found = jax.lax.map(run_block, tuple(values.reshape(-1, block) for values in cells))
-        x, m, v = (values.reshape(-1) for values in found)
-        return x, m, v
+        return tuple(values.reshape(-1) for values in found)
 
-    x, m, v = jax.lax.map(run_row, (of_rows, of_steps, p, q, *state))
-    return x, m, v
+    return jax.lax.map(run_row, (of_rows, of_steps, p, q, *state))

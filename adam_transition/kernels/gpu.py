@@ -22,7 +22,7 @@ _LEAST_BLOCK, _MOST_BLOCK = 32, 512
 _BLOCKS_WANTED = 512  # to fill a large GPU
 _CELLS_PER_WARP = 128  # four for each lane, whose roots and divisions overlap
 
-State = tuple[jax.Array, jax.Array, jax.Array]  # x, m, v of [R, W]
+State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:
@@ -51,7 +51,7 @@ def launch(
       count: of steps; may be traced.
       p: 1 − β1 of each cell, of shape (R, W); W is a multiple of `block`.
       q: 1 − β2.
-      state: x, m and v.
+      state: what a step of a cell changes.
       block: cells of a program.
       interpret: run on any backend, slowly.
     """
@@ -64,27 +64,28 @@ def launch(
     found = pl.pallas_call(
         partial(_kernel, parts, len(of_rows), len(of_steps)),
         grid=(p.shape[0], p.shape[1] // block),
-        in_specs=[once, *[alone] * len(of_rows), *stream, *[cells] * 5],
-        out_specs=[cells] * 3,
-        out_shape=[shape] * 3,
+        in_specs=[once, *[alone] * len(of_rows), *stream, *[cells] * (2 + len(state))],
+        out_specs=[cells] * len(state),
+        out_shape=[shape] * len(state),
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
     )(count[None], *[values[:, None] for values in of_rows], *of_steps, p, q, *state)
-    x, m, v = found
-    return x, m, v
+    return tuple(found)
 
 
 def _kernel(parts: Split, num_rows: int, num_steps: int, count: Any, *refs: Any) -> None:
-    """References: the count, values of the row and of each step, p, q, x, m, v; out x, m, v."""
+    """References: the count, values of the row and of each step, p, q, the state; the state out."""
     of_row = [ref[0] for ref in refs[:num_rows]]
     step_refs = refs[num_rows : num_rows + num_steps]
-    p, q, x, m, v, x_out, m_out, v_out = refs[num_rows + num_steps :]
+    p, q, *state_refs = refs[num_rows + num_steps :]
+    size = len(state_refs) // 2
     p, q = p[...], q[...]
     # shared values have no axis, a cell's have that of the block
-    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, 0, 0, 0))
+    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, *[0] * size))
 
     def body(k: Array, state: State) -> State:
         return of_cells(of_row, [ref[k] for ref in step_refs], p, q, *state)
 
-    state = jax.lax.fori_loop(0, count[0], body, (x[...], m[...], v[...]))
-    x_out[...], m_out[...], v_out[...] = state
+    state = jax.lax.fori_loop(0, count[0], body, tuple(ref[...] for ref in state_refs[:size]))
+    for ref, values in zip(state_refs[size:], state, strict=True):
+        ref[...] = values

@@ -24,14 +24,14 @@ from adam_transition.problems.finite_sum import (
     stack,
 )
 from adam_transition.problems.members import FAMILIES, Family, Member, least_d0, random_member
-from adam_transition.problems.problem_class import ProblemClass
+from adam_transition.problems.problem_class import Number, ProblemClass
 from adam_transition.problems.quadratics import (
     Quadratics,
     nonrealizable_quadratics,
     quadratics,
     realizable_quadratics,
 )
-from adam_transition.problems.registry import PROBLEMS, BuiltIn, built_in, default_n
+from adam_transition.problems.registry import PROBLEMS, BuiltIn, built_in, default_n, parameters
 from adam_transition.problems.regressions import Regression
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Family",
     "FiniteSum",
     "Member",
+    "Number",
     "ProblemClass",
     "Quadratics",
     "Regression",
@@ -59,6 +60,7 @@ __all__ = [
     "mean_over_components",
     "nonrealizable_quadratics",
     "objective",
+    "parameters",
     "quadratics",
     "random_member",
     "realizable_quadratics",

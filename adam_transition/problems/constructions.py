@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adam_transition.problems.problem_class import Number, ProblemClass
+from adam_transition.problems.problem_class import Number, ProblemClass, is_integer
 
 if TYPE_CHECKING:
     from jaxtyping import Array, ArrayLike, Float
@@ -68,7 +68,7 @@ def counterexample(n: int, a: Number | None = None) -> Counterexample:
     >>> counterexample(3).problem_class().d1  # the paper states 2n² = 18
     Fraction(171, 8)
     """
-    if n < 3:
+    if not is_integer(n) or n < 3:
         raise ValueError(f"n={n}: the counterexample needs n ≥ 3")
     a = Fraction(1, (n - 1) ** 2) if a is None else a
     if not 0 < a < float("inf"):
@@ -121,6 +121,8 @@ def slope_table(slopes: Sequence[Number] | Float[np.ndarray, " n"]) -> SlopeTabl
       ValueError: no slopes, or a sum that is not positive.
     """
     kept = tuple(_concrete(slope) for slope in slopes)
+    if not all(abs(slope) < float("inf") for slope in kept):
+        raise ValueError(f"slopes={[float(slope) for slope in kept]}: must be finite")
     if not kept or not sum(kept) > 0:
         raise ValueError(f"slopes={[float(slope) for slope in kept]}: their sum must be positive")
     return SlopeTable(kept)
@@ -138,7 +140,7 @@ def sign_counterexample(n: int, a: Number) -> SlopeTable:
     >>> float(sign_counterexample(100, Fraction(1, 10**6)).problem_class().d1)  # 2n² = 20 000
     204.1...
     """
-    if n < 3:
+    if not is_integer(n) or n < 3:
         raise ValueError(f"n={n}: needs n ≥ 3, or no slope is positive")
     if not 0 < a < float("inf"):
         raise ValueError(f"a={a}: needs a finite a > 0")
@@ -177,9 +179,16 @@ class BoundedLinear:
         return ProblemClass(n, 0, 0, Fraction(n**2) * squares / total**2)
 
 
-def reddi(n: int) -> BoundedLinear:
-    """Reddi et al.'s deterministic example: n·x once, −x otherwise. D1 = n⁴ + n³ − n²."""
-    return _bounded_linear(n, n, 1)
+def reddi(n: int, large: Number | None = None) -> BoundedLinear:
+    """Reddi et al.'s deterministic example: large·x once, −x otherwise; large defaults to n.
+
+    With large = n, D1 = n⁴ + n³ − n². Drawn with replacement it is ADOPT's toy problem (Taniguchi
+    et al., 2024), whose slopes k² and −k are n times these.
+
+    Raises:
+      ValueError: n < 2, or slopes whose sum is not positive.
+    """
+    return _bounded_linear(n, n if large is None else large, 1)
 
 
 def reddi_mod3(large: Number = 3) -> BoundedLinear:
@@ -189,19 +198,26 @@ def reddi_mod3(large: Number = 3) -> BoundedLinear:
     return _bounded_linear(3, large, 1)
 
 
-def reddi_online() -> BoundedLinear:
+def reddi_online(large: Number = 1010, small: Number = 10) -> BoundedLinear:
     """Their synthetic online experiment: 1010·x every 101st step, −10·x otherwise; cyclic order."""
-    return _bounded_linear(101, 1010, 10)
+    return _bounded_linear(101, large, small)
 
 
-def reddi_stochastic() -> BoundedLinear:
+def reddi_stochastic(large: Number = 1010, small: Number = 10) -> BoundedLinear:
     """Their synthetic stochastic experiment: 1010·x with probability 0.01, −10·x otherwise."""
-    return _bounded_linear(100, 1010, 10)
+    return _bounded_linear(100, large, small)
 
 
 def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
-    if n < 2:
+    if not is_integer(n) or n < 2:
         raise ValueError(f"n={n}: the example needs n ≥ 2")
+    for name, slope in (("large", large), ("small", small)):
+        if not 0 < slope < float("inf"):
+            raise ValueError(f"{name}={slope}: must be a finite number above 0")
+    if not large > (n - 1) * small:
+        raise ValueError(
+            f"large={large}: must be above (n − 1)·small = {(n - 1) * small}, or −1 is no minimiser"
+        )
     return BoundedLinear(n, large, small)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from adam_transition import checks
 
 if TYPE_CHECKING:
     from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -85,14 +88,20 @@ def gap(problem: FiniteSum, x: Array) -> Float[Array, ""]:
 
 
 def as_arrays(problem: P, dtype: jnp.dtype | type) -> P:
-    """The problem with array leaves: integers as int32, everything else as dtype."""
+    """The problem with array leaves: floats as dtype, signed integers as int32.
 
-    def convert(leaf: object) -> Array:
-        if isinstance(leaf, int) or np.issubdtype(getattr(leaf, "dtype", np.float64), np.integer):
-            return jnp.asarray(leaf, jnp.int32)
-        if hasattr(leaf, "dtype"):
+    Booleans, unsigned integers and PRNG keys stay what they are.
+    """
+
+    def convert(leaf: Any) -> Array:
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float64), jax.dtypes.extended):
+            return leaf  # PRNG keys
+        if isinstance(leaf, Fraction):
+            leaf = float(leaf)
+        kind = jnp.result_type(leaf)
+        if jnp.issubdtype(kind, jnp.floating):
             return jnp.asarray(leaf, dtype)
-        return jnp.asarray(float(leaf), dtype)  # type: ignore[arg-type]
+        return jnp.asarray(leaf, jnp.int32 if jnp.issubdtype(kind, jnp.signedinteger) else kind)
 
     return jax.tree.map(convert, problem)
 
@@ -111,6 +120,9 @@ def stack(problems: list[P], dtype: jnp.dtype | type) -> P:
         raise ValueError("only problems of one family can be stacked")
 
     def pad_and_stack(*leaves: Array) -> Array:
+        if jax.dtypes.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+            data = pad_and_stack(*(jax.random.key_data(leaf) for leaf in leaves))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
         shape = np.max([leaf.shape for leaf in leaves], axis=0, initial=0).astype(int)
         stacked = np.zeros((len(leaves), *shape), leaves[0].dtype)
         for i, leaf in enumerate(leaves):
@@ -129,8 +141,10 @@ class Custom:
     data: PyTree  # leaves of shape (n, …)
     minimiser: ArrayLike | None
     num_components: ArrayLike
+    bounds: tuple[ArrayLike, ArrayLike] | None  # of x, each of its shape
     loss: Callable[[Array, PyTree], Array] = field(metadata={"static": True})
     shape: tuple[int, ...] = field(metadata={"static": True})
+    nearest_feasible: Callable[[Array], Array] | None = field(metadata={"static": True})
 
     def value(self, index: ArrayLike, x: Array) -> Array:
         return self.loss(x, self._component(index))
@@ -139,7 +153,12 @@ class Custom:
         return jax.grad(self.loss)(x, self._component(index))
 
     def project(self, x: Array) -> Array:
-        return x
+        if self.nearest_feasible is not None:
+            return self.nearest_feasible(x)
+        if self.bounds is None:
+            return x
+        low, high = (jnp.asarray(bound, x.dtype) for bound in self.bounds)
+        return jnp.clip(x, low, high)
 
     def _component(self, index: ArrayLike) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.data)
@@ -149,29 +168,128 @@ def from_loss(
     loss: Callable[[Array, PyTree], Array],
     data: PyTree,
     *,
-    shape: tuple[int, ...] = (),
+    shape: tuple[int, ...] | int = (),
     minimiser: ArrayLike | None = None,
+    project: Callable[[Array], Array] | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Custom:
     """A user's finite sum: component i is `loss(x, data[i])`, gradients come from autodiff.
 
     Args:
       loss: a differentiable function of (x, example) that returns a scalar.
-      data: a pytree of arrays with a common leading axis of length n.
-      shape: the shape of x, () or (d,).
-      minimiser: x*, where it is known.
+      data: a pytree of arrays with a common leading axis of length n. Booleans, integers and PRNG
+        keys reach the loss as they are, floats in the precision of a simulation.
+      shape: the shape of x, () or (d,); a number d stands for (d,).
+      minimiser: x*, where it is known; of x that are feasible, where there is a constraint.
+      project: a constraint: the function x ↦ nearest feasible point, which JAX can trace.
+      bounds: a constraint low ≤ x ≤ high, numbers or arrays of the shape of x; ±inf for none.
 
     Raises:
-      ValueError: leaves of different lengths, or a loss that does not return a scalar.
+      ValueError: naming the argument or the leaf of the data, and what is allowed.
 
     >>> problem = from_loss(lambda x, b: 0.5 * (x - b) ** 2, jnp.array([0.0, 3.0]), minimiser=1.5)
     >>> component_gradients(problem, jnp.float32(1.0), 2)
     Array([ 1., -2.], dtype=float32)
+    >>> from_loss(lambda x, s: s * x, jnp.array([3.0, -1.0]), bounds=(-1, 1)).project(2.0)
+    Array(1., dtype=float32)
     """
-    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(data)}
+    shape = _shape_of_point(shape)
+    n = _common_length(data)
+    problem = Custom(data, minimiser, n, _checked_bounds(bounds, shape), loss, shape, project)
+    if project is not None and bounds is not None:
+        raise ValueError("project and bounds: give one of them")
+    example = jax.tree.map(_example, data)
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    for name, function, arguments, wanted in (
+        ("loss", loss, (x, example), ()),
+        ("project", problem.project, (x,), shape),
+    ):
+        try:
+            result = jax.eval_shape(function, *arguments)
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+            raise ValueError(
+                f"{name}: JAX cannot trace it; write jnp.where or jax.lax.cond for an if on x or "
+                "data, and jax.numpy for NumPy"
+            ) from error
+        if getattr(result, "shape", None) != wanted:
+            must = "a scalar" if name == "loss" else f"a point of shape {wanted}"
+            raise ValueError(f"{name} must return {must}, not {result}")
+    if minimiser is not None and checks.is_concrete(minimiser):
+        problem = replace(problem, minimiser=_checked_minimiser(problem))
+    return problem
+
+
+def _shape_of_point(shape: Any) -> tuple[int, ...]:
+    sizes = shape if isinstance(shape, tuple | list) else (shape,)
+    if not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
+        raise ValueError(
+            f"shape={shape!r}: x is one array, of shape () or (d,); flatten a pytree with "
+            "jax.flatten_util.ravel_pytree"
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _common_length(data: PyTree) -> int:
+    lengths: dict[int, str] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        name = f"data{jax.tree_util.keystr(path)}"
+        is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        if not is_array and not isinstance(leaf, bool | int | float | complex):
+            raise ValueError(
+                f"{name} is a {type(leaf).__name__}, not an array; let the loss close over it (of "
+                "an Equinox module keep eqx.filter(module, eqx.is_array))"
+            )
+        if not np.ndim(leaf):
+            raise ValueError(
+                f"{name} is a single number, but data need one common leading axis, of length n; "
+                "a list is a pytree here: pass np.asarray(list)"
+            )
+        if getattr(leaf, "dtype", None) == object:
+            raise ValueError(f"{name} holds Python objects; it must be an array of numbers")
+        is_wide = jnp.issubdtype(leaf.dtype, jnp.integer) and checks.is_concrete(leaf)
+        if is_wide and leaf.size and not -(2**31) <= int(leaf.min()) <= int(leaf.max()) < 2**32:
+            raise ValueError(f"{name}: {leaf.dtype} values must fit into 32 bits; renumber them")
+        lengths.setdefault(leaf.shape[0], name)
     if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"data must have one common leading axis; found lengths {sorted(lengths)}")
-    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
-    result = jax.eval_shape(loss, jax.ShapeDtypeStruct(shape, jnp.float32), example)
-    if getattr(result, "shape", None) != ():
-        raise ValueError(f"loss must return a scalar, not {result}")
-    return Custom(data, minimiser, lengths.pop(), loss, shape)
+        found = ", ".join(f"{length} ({name})" for length, name in sorted(lengths.items()))
+        raise ValueError(f"data must have one common leading axis; found lengths {found or 'none'}")
+    return next(iter(lengths))
+
+
+def _example(leaf: Any) -> jax.ShapeDtypeStruct:
+    dtype = leaf.dtype
+    if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jax.ShapeDtypeStruct(leaf.shape[1:], dtype)
+
+
+def _checked_bounds(
+    bounds: tuple[ArrayLike, ArrayLike] | None, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    if bounds is None:
+        return None
+    try:
+        low, high = (np.broadcast_to(np.asarray(b, np.float64), shape) for b in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds={bounds!r}: must be (low, high), numbers or arrays of shape {shape}"
+        ) from None
+    if not (low < high).all():
+        raise ValueError(f"bounds={bounds!r}: low must be below high")
+    return low, high
+
+
+def _checked_minimiser(problem: Custom) -> np.ndarray:
+    try:
+        best = np.asarray(problem.minimiser, np.float64)
+    except (TypeError, ValueError):
+        best = np.asarray(np.nan)
+    if best.shape != problem.shape or not np.isfinite(best).all():
+        raise ValueError(
+            f"minimiser={problem.minimiser}: must be a finite point of shape {problem.shape}"
+        )
+    single = best.astype(np.float32)
+    nearest = np.asarray(problem.project(jnp.asarray(single)))
+    if not np.allclose(nearest, single, rtol=1e-6, atol=1e-6):
+        raise ValueError(f"minimiser={best.tolist()}: not feasible; nearest is {nearest.tolist()}")
+    return best

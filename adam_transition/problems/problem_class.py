@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Number = int | float | Fraction
 
 
+def is_integer(value: object) -> bool:
+    """Whether it is an integer by its type: 5.0 and True are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class ProblemClass:
     """All f = (1/n) Σ f_i with (A1) L-Lipschitz ∇f_i and (A2) Σ‖∇f_i‖² ≤ D1‖∇f‖² + D0.
@@ -37,6 +42,8 @@ class ProblemClass:
     d1: Number
 
     def __post_init__(self) -> None:
+        if not is_integer(self.n):
+            raise ValueError(f"n={self.n!r} is not an integer")
         if self.n < 1:
             raise ValueError(f"n={self.n} is below 1")
         for name in ("smoothness", "d0", "d1"):

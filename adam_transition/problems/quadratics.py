@@ -75,7 +75,7 @@ def quadratics(
     """Quadratics from their Hessians and centres. In one dimension pass lists of n numbers each.
 
     Raises:
-      ValueError: shapes that do not fit, an asymmetric Hessian, or a Σ H_i that is not positive
+      ValueError: shapes that do not fit, values that are not finite, an asymmetric Hessian, or a Σ H_i that is not positive
         definite (f would have no unique minimiser).
     """
     h, b = np.asarray(hessians, np.float64), np.asarray(centres, np.float64)
@@ -83,6 +83,8 @@ def quadratics(
         h, b = h[:, None, None], b[:, None]
     if h.ndim != 3 or b.ndim != 2 or h.shape != (*b.shape, b.shape[1]):
         raise ValueError(f"hessians {h.shape} and centres {b.shape} are not (n, d, d) and (n, d)")
+    if not (np.isfinite(h).all() and np.isfinite(b).all()):
+        raise ValueError("hessians and centres must be finite")
     if not np.allclose(h, h.transpose(0, 2, 1)):
         raise ValueError("a Hessian is not symmetric")
     total = h.sum(axis=0)

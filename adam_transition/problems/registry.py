@@ -1,5 +1,6 @@
 """The built-in problems by name, for flags and sweeps."""
 
+import inspect
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ from adam_transition.problems.constructions import (
     reddi_online,
     reddi_stochastic,
 )
+from adam_transition.problems.problem_class import Number
 from adam_transition.problems.quadratics import (
     Quadratics,
     nonrealizable_quadratics,
@@ -22,53 +24,77 @@ from adam_transition.problems.quadratics import (
 
 BuiltIn = Counterexample | BoundedLinear | Quadratics
 
-_OF_N: dict[str, Callable[[int], BuiltIn]] = {
+_MAKERS: dict[str, Callable[..., BuiltIn]] = {
     "counterexample": counterexample,
     "reddi": reddi,
     "realizable_quadratics": realizable_quadratics,
     "nonrealizable_quadratics": nonrealizable_quadratics,
-}
-_OF_FIXED_N: dict[str, Callable[[], BoundedLinear]] = {
     "reddi_mod3": reddi_mod3,
     "reddi_online": reddi_online,
     "reddi_stochastic": reddi_stochastic,
 }
 
-PROBLEMS = (*_OF_N, *_OF_FIXED_N)
+PROBLEMS = tuple(_MAKERS)
 """Names that `built_in` knows."""
+
+
+def parameters(name: str) -> tuple[str, ...]:
+    """The names of the parameters of a built-in problem, n aside.
+
+    >>> parameters("reddi_online")
+    ('large', 'small')
+    """
+    return tuple(key for key in inspect.signature(_MAKERS[name]).parameters if key != "n")
 
 
 def default_n(name: str) -> tuple[int, ...]:
     """The numbers of components that a diagram of this problem shows by default."""
-    if name in _OF_FIXED_N:
-        return (int(np.asarray(_OF_FIXED_N[name]().num_components)),)
+    if _fixes_n(name):
+        return (int(np.asarray(_MAKERS[name]().num_components)),)
     return (5, 10, 20, 50)
 
 
-def built_in(name: str, n: int | None = None, a: Fraction | float | None = None) -> BuiltIn:
+def built_in(
+    name: str, n: int | None = None, a: Fraction | float | None = None, **others: Number
+) -> BuiltIn:
     """The built-in problem of that name.
 
     Args:
       name: one of `PROBLEMS`.
       n: number of components; default 20, or what the problem fixes.
       a: the counterexample's parameter; default 1/(n−1)².
+      others: further `parameters` of the problem; their defaults are those of its function.
 
     Raises:
-      ValueError: an unknown name, an n or a that the problem does not allow.
+      ValueError: an unknown name, a parameter that the problem has not or does not allow.
 
     >>> built_in("reddi_online").num_components
     101
+    >>> built_in("reddi_mod3", large=15).large
+    15
     """
-    if a is not None and name != "counterexample":
-        raise ValueError(f"a={a}: only the counterexample has a parameter a, not {name}")
-    if name in _OF_FIXED_N:
-        problem = _OF_FIXED_N[name]()
+    if name not in _MAKERS:
+        raise ValueError(f"problem={name!r} is not one of {', '.join(PROBLEMS)}")
+    given = {key: value for key, value in {"a": a, **others}.items() if value is not None}
+    for key, value in given.items():
+        if key not in parameters(name):
+            has = [one for one in PROBLEMS if key in parameters(one)]
+            raise ValueError(f"{key}={value}: {name} has none; only {_listed(has)}")
+    if _fixes_n(name):
+        problem = _MAKERS[name](**given)
         if n not in (None, problem.num_components):
             raise ValueError(f"n={n}: {name} has n={problem.num_components}")
         return problem
-    if name not in _OF_N:
-        raise ValueError(f"problem={name!r} is not one of {', '.join(PROBLEMS)}")
     n = 20 if n is None else n
-    if n < 1:
-        raise ValueError(f"n={n} is below 1")
-    return counterexample(n, a) if name == "counterexample" else _OF_N[name](n)
+    if not 1 <= n < 2**31:
+        raise ValueError(f"n={n}: must lie in [1, 2³¹)")
+    return _MAKERS[name](n, **given)
+
+
+def _fixes_n(name: str) -> bool:
+    return "n" not in inspect.signature(_MAKERS[name]).parameters
+
+
+def _listed(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last} have it" if others else f"{last} has it"

@@ -1,0 +1,44 @@
+"""Whether numbers are such that a run in some precision means what was asked for."""
+
+from fractions import Fraction
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether none of the values is traced, so that they can be looked at."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def is_representable(value: float | Fraction, dtype: np.dtype | type | str) -> bool:
+    """Whether a dtype holds the number to its own precision: neither inf nor denormal nor 0 for it.
+
+    >>> [is_representable(value, np.float32) for value in (0.0, 0.1, 1e39, 1e-40, float("nan"))]
+    [True, True, False, False, False]
+    """
+    if value == 0:
+        return True
+    try:
+        size = abs(float(value))
+    except OverflowError:  # a Fraction
+        return False
+    limits = np.finfo(dtype)
+    return float(limits.tiny) <= size <= float(limits.max)
+
+
+def check_representable(name: str, value: float | Fraction, dtype: np.dtype | type | str) -> None:
+    """Raises ValueError naming the argument unless `is_representable`."""
+    if not is_representable(value, dtype):
+        limits = np.finfo(dtype)
+        shown = value if isinstance(value, int | float) else _short(value)
+        raise ValueError(
+            f"{name}={shown}: {np.dtype(dtype).name} holds 0 and sizes from {limits.tiny:.2g} to "
+            f"{limits.max:.2g}"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:20]}…{text[-10:]}"
