@@ -243,7 +243,7 @@ def run_study(
         resume=values["resume"],
     )
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
-    store.update_attrs({"wall_time_s": round(spent, 2)})
+    store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
     paths = [store.path]
     for figure, draw in figures.items():
