@@ -187,7 +187,8 @@ def run(
         chunks={"sampling": 1, "n": chunk[0], "a": 1, spec.cell_dims[0]: chunk[1] // inner},
         identity=identity,
         attrs=attrs,
-        resume=resume or not processes.is_first(),
+        resume=resume,
+        shared=not processes.is_first(),
     )
     if processes.is_first():
         processes.gather(0)

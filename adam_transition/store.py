@@ -1,24 +1,37 @@
 """Labelled results on disk: a zarr group that xarray reads. Knows nothing of Adam.
 
-A store is created whole (written beside its place, then renamed) and filled region by region; each
-zarr chunk is written beside its place and renamed as well, and carries a checksum. So a chunk is
-there and right, or it is missing or found corrupt and can be computed again.
+A store is created whole (written beside its place, then renamed) and filled region by region; every
+file is written beside its place and renamed as well. Whoever opens one to fill it holds its lock, so
+two runs never mix.
+
+What the store holds stands in its *ledger*: the identity, the attributes, the metadata of every
+array, a checksum of every file that is finished, and which parts are complete. The ledger is kept
+twice, in two groups of the store in which xarray sees nothing, each with a checksum of its own. So
+no damage passes unseen: metadata and attributes are written again from the ledger, coordinates from
+the plan, chunks and parts are computed again.
 """
 
+import contextlib
 import json
 import os
+import platform
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-_IDENTITY = "identity"
+_METADATA = "zarr.json"
+_LEDGERS = (f"ledger/{_METADATA}", f"ledger/copy/{_METADATA}")
+_IDENTITY_BEFORE = "identity"  # the attribute in which version 0.2.0 kept it
+_ANEW = "pass --noresume to begin anew"
 
 
 class StoreError(Exception):
@@ -39,11 +52,30 @@ class Variable:
         return {"long_name": self.long_name, "units": self.units}
 
 
+@dataclass
+class _Ledger:
+    """What a store holds; a file is named by its path in the store."""
+
+    identity: dict[str, Any]
+    attrs: dict[str, Any]  # of the root group
+    coords: dict[str, str]  # by name, a digest of the values
+    metadata: dict[str, str] = field(default_factory=dict)  # by array, the text of its zarr.json
+    checksums: dict[str, int] = field(default_factory=dict)  # of files that are finished
+    parts: dict[str, list[str]] = field(default_factory=dict)  # by name, the arrays they fill
+    revision: int = 0  # the newer of the two copies holds
+
+
 @dataclass(frozen=True)
 class Store:
-    """A labelled data set on disk; made by `open_or_create`."""
+    """A labelled data set on disk; made by `open_or_create`, or by its path to be read.
+
+    One that is made by `open_or_create` holds the lock as long as it lives.
+    """
 
     path: Path
+    _ledger_read: list[_Ledger] = field(default_factory=list, repr=False, compare=False)
+    _lock: FileLock | None = field(default=None, repr=False, compare=False)
+    _part: set[str] | None = field(default=None, repr=False, compare=False)  # what it fills so far
 
     def chunk_sizes(self, name: str) -> dict[str, int]:
         """Length of a chunk along each dimension of a variable."""
@@ -56,55 +88,161 @@ class Store:
         Raises:
           StoreError: the disk is full or not writable.
         """
-        try:
+        self._note(values)
+        with _writing(self.path):
             for name, block in values.items():
                 array = self._array(name)
-                array[_index(array, region)] = block
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot write: {error.strerror or error}") from error
+                index = _index(array, region)
+                self._forget([f"{name}/{key}" for key in _chunk_keys(array, index)])
+                array[index] = block
 
-    def is_complete(self, region: Mapping[str, slice], names: list[str]) -> bool:
+    def is_complete(self, region: Mapping[str, slice], names: Sequence[str]) -> bool:
         """Whether a region of these variables is there, with checksums that agree."""
+        self._note(names)
         return all(self._is_complete(name, region) for name in names)
 
+    def complete(self, part: str, compute: Callable[["Store"], None]) -> None:
+        """Computes a part of the data set, unless it is there, whole and right.
+
+        `compute` is given the store to fill. What it adds and writes counts when all of it is
+        there: a part that was stopped in the middle is not taken for a finished one.
+
+        Args:
+          part: its name.
+          compute: adds variables, or fills some that the store was created with.
+
+        Raises:
+          StoreError: see `add` and `write`.
+        """
+        ledger = self._ledger()
+        if part in ledger.parts and all(self._is_complete(name, {}) for name in ledger.parts[part]):
+            return
+        filled: set[str] = set()
+        compute(replace(self, _part=filled))
+        self._commit(part, filled)
+
     def add(self, name: str, variable: Variable, values: np.ndarray) -> None:
-        """Writes a small variable at once, replacing one of that name."""
-        try:
-            _create_array(self._group(), name, variable, values.shape, values.shape)
-            self._array(name)[...] = values
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot write: {error.strerror or error}") from error
+        """Writes a small variable at once, replacing one of that name.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        array_values = np.asarray(values)
+        with _writing(self.path):
+            self._forget([f for f in self._ledger().checksums if f.startswith(f"{name}/")])
+            shape = array_values.shape
+            _create_array(self._group(), name, variable, shape, tuple(max(1, n) for n in shape))
+            self._array(name)[...] = array_values
+        if self._part is None:
+            self._commit(name, {name})
+        else:
+            self._part.add(name)
 
     def has(self, name: str) -> bool:
         """Whether a variable is there, whole and right."""
-        return name in self._group() and self._is_complete(name, {})
+        return name in self._ledger().metadata and self._is_complete(name, {})
 
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes of the data set."""
-        return dict(self._group().attrs)
+        return dict(self._ledger().attrs)
 
     def update_attrs(self, attrs: Mapping[str, Any]) -> None:
-        """Sets attributes of the data set."""
-        try:
-            self._group().attrs.update(dict(attrs))
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot write: {error.strerror or error}") from error
+        """Sets attributes of the data set.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        ledger = self._ledger()
+        ledger.attrs.update(dict(attrs))
+        with _writing(self.path):
+            _write_ledger(self.path, ledger)
+            _write_text(self.path / _METADATA, _group_text(ledger.attrs))
+
+    def finish(self, **attrs: Any) -> None:
+        """Sets attributes, and keeps a checksum of every chunk of what is complete.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        ledger = self._ledger()
+        for name in ledger.metadata:
+            for file in self._chunk_files(name):
+                content = _read(self.path / file)
+                if content is not None and zlib.crc32(content) != ledger.checksums.get(file):
+                    ledger.checksums.pop(file, None)
+                    if self._decodes(name, file):
+                        ledger.checksums[file] = zlib.crc32(content)
+        self.update_attrs(attrs)
 
     def load(self) -> xr.Dataset:
         """The whole data set in memory.
 
         Raises:
-          StoreError: a chunk is missing or does not match its checksum.
+          StoreError: a chunk is missing, or a file does not match its checksum.
         """
-        for name, array in self._group().arrays():
-            if array.nchunks_initialized < array.nchunks:
-                missing = array.nchunks - array.nchunks_initialized
-                raise StoreError(f"{self.path}: {missing} chunks of {name} are missing; run again")
+        ledger = self._ledger()
+        for name in ledger.metadata:
+            self._check(name)
+        if _read_text(self.path / _METADATA) != _group_text(ledger.attrs):
+            raise StoreError(f"{self.path / _METADATA}: missing or damaged; run again")
+        others = [p.name for p in self.path.iterdir() if p.name not in ledger.metadata]
         try:
-            return xr.open_zarr(self.path, consolidated=False).load()
-        except (ValueError, RuntimeError) as error:
-            raise StoreError(f"{self.path}: a chunk is corrupt ({error}); run again") from error
+            return xr.open_zarr(self.path, consolidated=False, drop_variables=others).load()
+        except Exception as error:  # what a decoder raises on damaged data may be anything
+            for name in ledger.metadata:
+                for file in self._chunk_files(name):
+                    if not self._decodes(name, file):
+                        raise StoreError(f"{self.path / file}: damaged; run again") from error
+            raise StoreError(f"{self.path}: cannot be read ({_one_line(error)})") from error
+
+    def _check(self, name: str) -> None:
+        ledger = self._ledger()
+        if _read_text(self.path / name / _METADATA) != ledger.metadata[name]:
+            raise StoreError(f"{self.path / name / _METADATA}: missing or damaged; run again")
+        files = self._chunk_files(name)
+        missing = [file for file in files if not (self.path / file).is_file()]
+        if missing:
+            raise StoreError(f"{self.path}: {len(missing)} chunks of {name} are missing; run again")
+        for file in files:
+            if file in ledger.checksums and not self._is_whole(name, file):
+                raise StoreError(f"{self.path / file}: damaged; run again")
+
+    def _note(self, names: Sequence[str] | Mapping[str, Any]) -> None:
+        if self._part is not None:
+            self._part.update(names)
+
+    def _ledger(self) -> _Ledger:
+        if not self._ledger_read:
+            found = _read_ledger(self.path)
+            if found is None:
+                raise StoreError(f"{self.path}: {_no_store(self.path)}")
+            self._ledger_read.append(found)
+        return self._ledger_read[0]
+
+    def _commit(self, part: str, names: set[str]) -> None:
+        """Enters a part in the ledger: all at once, by one file that is renamed."""
+        ledger = self._ledger()
+        with _writing(self.path):
+            for name in sorted(names):
+                if name not in ledger.coords:
+                    ledger.metadata[name] = (self.path / name / _METADATA).read_text("utf-8")
+                for file in self._chunk_files(name):
+                    if file not in ledger.checksums and (content := _read(self.path / file)):
+                        ledger.checksums[file] = zlib.crc32(content)
+            ledger.parts[part] = sorted(names)
+            _write_ledger(self.path, ledger)
+
+    def _forget(self, files: Sequence[str]) -> None:
+        """Before files are written again: a part in the middle of that is not complete."""
+        ledger = self._ledger()
+        known = [file for file in files if file in ledger.checksums]
+        if known and self._lock is not None:
+            for file in known:
+                del ledger.checksums[file]
+            names = {file.partition("/")[0] for file in known}
+            ledger.parts = {k: v for k, v in ledger.parts.items() if not names & set(v)}
+            _write_ledger(self.path, ledger)
 
     def _group(self) -> zarr.Group:
         # a chunk of fill values must be written too, or it would look missing
@@ -113,24 +251,38 @@ class Store:
 
     def _array(self, name: str) -> zarr.Array:
         with zarr.config.set({"array.write_empty_chunks": True}):
-            array = self._group()[name]
-        assert isinstance(array, zarr.Array)
-        return array
+            return zarr.open_array(self.path / name, mode="r+")
+
+    def _chunk_files(self, name: str) -> list[str]:
+        array = self._array(name)
+        whole = tuple(slice(0, size) for size in array.shape)
+        return [f"{name}/{key}" for key in _chunk_keys(array, whole)]
 
     def _is_complete(self, name: str, region: Mapping[str, slice]) -> bool:
+        try:
+            array = self._array(name)
+        except Exception:  # metadata that is missing or damaged
+            return False
+        keys = _chunk_keys(array, _index(array, region))
+        return all(self._is_whole(name, f"{name}/{key}") for key in keys)
+
+    def _is_whole(self, name: str, file: str) -> bool:
+        """Whether a chunk is there and right: by the ledger, or by its own checksum."""
+        content = _read(self.path / file)
+        if content is None:
+            return False
+        known = self._ledger().checksums.get(file)
+        return zlib.crc32(content) == known if known is not None else self._decodes(name, file)
+
+    def _decodes(self, name: str, file: str) -> bool:
         array = self._array(name)
-        index = _index(array, region)
-        first = [part.start // size for part, size in zip(index, array.chunks, strict=True)]
-        last = [(part.stop - 1) // size for part, size in zip(index, array.chunks, strict=True)]
-        for chunk in np.ndindex(*(b - a + 1 for a, b in zip(first, last, strict=True))):
-            key = array.metadata.encode_chunk_key(tuple(np.add(first, chunk)))
-            if not (self.path / name / key).is_file():
-                return False
+        place = [int(part) for part in file.removeprefix(f"{name}/c").split("/") if part]
+        index = tuple(slice(i * size, (i + 1) * size) for i, size in zip(place, array.chunks))
         try:
             array[index]
-        except (ValueError, RuntimeError):  # the checksum or the decompression failed
+        except Exception:  # what a decoder raises on damaged data may be anything
             return False
-        return True
+        return (self.path / file).is_file()
 
 
 def open_or_create(
@@ -142,8 +294,12 @@ def open_or_create(
     identity: Mapping[str, Any],
     attrs: Mapping[str, Any],
     resume: bool = True,
+    shared: bool = False,
 ) -> Store:
     """A store to fill: the one begun with the same identity if there is one, else a new one.
+
+    Nobody else can open it so until the store that is returned is dropped, or the process ends. Of
+    one that exists, damaged metadata, attributes and coordinates are written again.
 
     Args:
       path: where it lives; its folder is made.
@@ -153,37 +309,138 @@ def open_or_create(
       identity: everything that the numbers depend on, JSON-able; compared on reopening.
       attrs: further attributes of the data set.
       resume: continue a store that exists; otherwise it is replaced.
+      shared: another process of this job has opened it and holds the lock; this one only writes
+        chunks.
 
     Raises:
-      StoreError: the folder cannot be written, or what is at `path` is no store, or it was begun
-        with another identity.
+      StoreError: the folder cannot be written, or another run uses it, or what is at `path` is no
+        store, or it was begun with another identity.
     """
     wanted = json.loads(json.dumps(identity))
-    try:
-        if path.exists():
-            found = _read_identity(path)
-            if resume:
-                _compare(path, found, wanted)
-                return Store(path)
+    if shared:
+        found = _read_ledger(path)
+        if found is None:
+            raise StoreError(f"{path}: not there; the processes of a job need a folder they share")
+        _compare(path, found.identity, wanted)
+        return Store(path, [found])
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        labelled = coords.assign_attrs({**attrs, _IDENTITY: json.dumps(wanted)})
-        with zarr.config.set({"array.write_empty_chunks": True}):  # a coordinate may be all zeros
-            labelled.to_zarr(draft, zarr_format=3, consolidated=False, mode="w")
-        group = zarr.open_group(draft, mode="r+")
-        for name, variable in variables.items():
-            shape = tuple(coords.sizes[dim] for dim in variable.dims)
-            chunk = tuple(
-                min(chunks.get(dim, size), size)
-                for dim, size in zip(variable.dims, shape, strict=True)
-            )
-            _create_array(group, name, variable, shape, chunk)
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
+        lock = hold(path)
+        draft = path.with_name(f".{path.name}.draft")
+        try:
+            if path.exists():
+                found = _read_ledger(path)
+                if resume:
+                    _compare(path, _known_identity(path, found), wanted)
+                    if found is None:
+                        raise StoreError(f"{path / 'ledger'}: missing or damaged; {_ANEW}")
+                    store = Store(path, [found], lock)
+                    _heal(store, found, coords, draft)
+                    return store
+                if not _is_ours(path, found):
+                    raise StoreError(f"{path}: {_no_store(path)}")
+            ledger = _create(draft, coords, variables, chunks, wanted, attrs)
+            if path.exists():
+                shutil.rmtree(path)
+            draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return Store(path, [ledger], lock)
+
+
+def hold(path: Path) -> FileLock:
+    """Takes the lock of a file or folder, which the kernel drops when this process ends.
+
+    The lock is another file beside it, which stays. It is held until what is returned is released
+    or dropped.
+
+    Raises:
+      StoreError: another run has it, or the file system knows no locks.
+    """
+    place = path.with_name(f".{path.name}.lock")
+    # only a lock of the kernel's: one that a dead process leaves would have to be found stale
+    lock = FileLock(place, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = (_read_text(place) or "").strip()
+        raise StoreError(
+            f"{path}: another run is using it{f' ({holder})' if holder else ''}; wait until it has "
+            "ended, or choose another --out"
+        ) from None
     except OSError as error:
-        raise StoreError(f"{path}: cannot write: {error.strerror or error}") from error
-    return Store(path)
+        raise StoreError(f"{place}: cannot lock: {error.strerror or error}") from error
+    with contextlib.suppress(OSError):  # a help for people only
+        place.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+    return lock
+
+
+def _create(
+    draft: Path,
+    coords: xr.Dataset,
+    variables: Mapping[str, Variable],
+    chunks: Mapping[str, int],
+    identity: dict[str, Any],
+    attrs: Mapping[str, Any],
+) -> _Ledger:
+    """Writes a new store at a place where it is not in use yet."""
+    shutil.rmtree(draft, ignore_errors=True)
+    _write_coordinates(draft, coords.assign_attrs(attrs))
+    group = zarr.open_group(draft, mode="r+")
+    for name, variable in variables.items():
+        shape = tuple(coords.sizes[dim] for dim in variable.dims)
+        chunk = tuple(
+            min(chunks.get(dim, size), size) for dim, size in zip(variable.dims, shape, strict=True)
+        )
+        _create_array(group, name, variable, shape, chunk)
+    names = [*map(str, coords.coords), *variables]
+    ledger = _Ledger(
+        identity=identity,
+        attrs=json.loads((draft / _METADATA).read_text("utf-8"))["attributes"],
+        coords=_digests(coords),
+        metadata={name: (draft / name / _METADATA).read_text("utf-8") for name in names},
+        checksums={
+            str(file.relative_to(draft)): zlib.crc32(file.read_bytes())
+            for name in coords.coords
+            for file in (draft / str(name) / "c").rglob("*")
+            if file.is_file()
+        },
+    )
+    _write_text(draft / _METADATA, _group_text(ledger.attrs))
+    _write_ledger(draft, ledger)
+    return ledger
+
+
+def _write_coordinates(path: Path, coords: xr.Dataset) -> None:
+    with zarr.config.set({"array.write_empty_chunks": True}):  # a coordinate may be all zeros
+        coords.to_zarr(path, zarr_format=3, consolidated=False, mode="w")
+
+
+def _heal(store: Store, ledger: _Ledger, coords: xr.Dataset, draft: Path) -> None:
+    """Writes again what follows from the ledger and the plan, where the disk has something else."""
+    path = store.path
+    for name, text in {"": _group_text(ledger.attrs), **ledger.metadata}.items():
+        if _read_text(path / name / _METADATA) != text:
+            _write_text(path / name / _METADATA, text)
+    if any(_read_text(path / place) != _ledger_text(ledger) for place in _LEDGERS):
+        _write_ledger(path, ledger)
+    for left in path.rglob("*.partial"):  # of a process that was killed
+        left.unlink(missing_ok=True)
+    damaged = [name for name in ledger.coords if not store._is_complete(name, {})]
+    if not damaged:
+        return
+    planned = _digests(coords)
+    _write_coordinates(draft, coords)
+    for name in damaged:
+        if planned.get(name) != ledger.coords[name]:
+            file = next(f for f in store._chunk_files(name) if not store._is_whole(name, f))
+            raise StoreError(f"{path / file}: missing or damaged; {_ANEW}")
+        for file in store._chunk_files(name):
+            target = path / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (draft / file).replace(target)
+            ledger.checksums[file] = zlib.crc32(target.read_bytes())
+    _write_ledger(path, ledger)
 
 
 def _create_array(
@@ -213,17 +470,95 @@ def _index(array: zarr.Array, region: Mapping[str, slice]) -> tuple[slice, ...]:
     )
 
 
+def _chunk_keys(array: zarr.Array, index: tuple[slice, ...]) -> list[str]:
+    """The files of the chunks that a region touches, in the array's folder."""
+    first = [part.start // size for part, size in zip(index, array.chunks, strict=True)]
+    last = [-(-part.stop // size) for part, size in zip(index, array.chunks, strict=True)]
+    places = np.ndindex(*(max(0, b - a) for a, b in zip(first, last, strict=True)))
+    return [array.metadata.encode_chunk_key(tuple(np.add(first, place))) for place in places]
+
+
 def _dims(array: zarr.Array) -> tuple[str, ...]:
     return tuple(str(name) for name in array.metadata.dimension_names or ())  # type: ignore[union-attr]
 
 
-def _read_identity(path: Path) -> dict[str, Any]:
+def _digests(coords: xr.Dataset) -> dict[str, str]:
+    """Of the values of every coordinate, whatever their place in memory or on disk."""
+    found = {}
+    for name, one in coords.coords.items():
+        values = one.values
+        content = (
+            json.dumps(values.tolist()).encode()
+            if values.dtype.kind in "OUT"
+            else np.ascontiguousarray(values).tobytes()
+        )
+        found[str(name)] = f"{zlib.crc32(content):08x} {zlib.adler32(content):08x} {one.shape}"
+    return found
+
+
+def _group_text(attrs: Mapping[str, Any]) -> str:
+    return json.dumps({"attributes": attrs, "zarr_format": 3, "node_type": "group"}, indent=2)
+
+
+def _ledger_text(ledger: _Ledger) -> str:
+    """The ledger as the metadata of a group, so that it belongs where it lies."""
+    text = json.dumps(vars(ledger))
+    return _group_text({"checksum": zlib.crc32(text.encode()), "ledger": text})
+
+
+def _write_ledger(path: Path, ledger: _Ledger) -> None:
+    ledger.revision += 1
+    for place in _LEDGERS:
+        _write_text(path / place, _ledger_text(ledger))
+
+
+def _read_ledger(path: Path) -> _Ledger | None:
+    """The newest copy that is whole, or None."""
+    found = []
+    for place in _LEDGERS:
+        text = _read_text(path / place)
+        try:
+            ledger = _Ledger(**json.loads(json.loads(text or "")["attributes"]["ledger"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+        if _ledger_text(ledger) == text:
+            found.append(ledger)
+    return max(found, key=lambda ledger: ledger.revision, default=None)
+
+
+def _known_identity(path: Path, ledger: _Ledger | None) -> dict[str, Any]:
+    """What the store was begun with; that of version 0.2.0 stood in an attribute."""
+    if ledger is not None:
+        return ledger.identity
+    if (before := _identity_before(path)) is not None:
+        return before
+    raise StoreError(f"{path}: {_no_store(path)}")
+
+
+def _identity_before(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(zarr.open_group(path, mode="r").attrs[_IDENTITY])  # type: ignore
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path}: not a store of this program; remove it or choose another folder"
-        ) from error
+        text = json.loads(_read_text(path / _METADATA) or "")["attributes"][_IDENTITY_BEFORE]
+        found = json.loads(text)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_ours(path: Path, ledger: _Ledger | None) -> bool:
+    """Whether a store may be replaced: one of this program's, however damaged."""
+    return (
+        ledger is not None or _identity_before(path) is not None or _ledger_folder(path).is_dir()
+    )
+
+
+def _ledger_folder(path: Path) -> Path:
+    return path / Path(_LEDGERS[0]).parent
+
+
+def _no_store(path: Path) -> str:
+    if _ledger_folder(path).is_dir():
+        return f"both copies of its ledger ({' and '.join(_LEDGERS)}) are damaged; {_ANEW}"
+    return "not a store of this program; remove it or choose another folder"
 
 
 def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -238,3 +573,39 @@ def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Failures of the file system as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Writes a file whole, or leaves the one that is there; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.partial")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _read_text(path: Path) -> str | None:
+    content = _read(path)
+    try:
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -13,10 +13,10 @@ from adam_transition import store
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study computes: its axes, and the parts by the last variable that each one adds.
+    """What a study computes: its axes, and its parts by name.
 
-    A part that takes long may fill one of `variables` chunk by chunk instead, and so be resumed
-    within.
+    A part counts when all that it adds is there (`Store.complete`). One that takes long may fill
+    some of `variables` chunk by chunk instead, and so be resumed within.
     """
 
     coords: xr.Dataset
@@ -50,6 +50,5 @@ def run(
     bar = tqdm(plan.parts.items(), unit="part", disable=None)
     for name, compute in bar:
         bar.set_description(name)
-        if not results.has(name):
-            compute(results)
+        results.complete(name, compute)
     return results

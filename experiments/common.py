@@ -1,21 +1,24 @@
 """What all experiments share: flags, grids, one-line errors, provenance, the summary."""
 
+import io
 import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import distributed
+from experiments import distributed, terminal
 
 if TYPE_CHECKING:  # heavy imports wait until an experiment runs, so that --help is quick
     import numpy as np
@@ -36,6 +39,10 @@ NOT_IDENTITY = (
     "resume",
 )
 """Flags on which the numbers do not depend."""
+
+_GREATEST_INTEGER = 2**31 - 1
+_GREATEST_EXPONENT = 400
+_MOST_VALUES = 10**6  # of one axis
 
 
 def common_flags(name: str) -> flags.FlagValues:
@@ -68,35 +75,87 @@ def run(
 
     With `shares_work`, `main` may be run by all processes of a job.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if any(argument in ("--help", "-h", "-help") for argument in argv):
-        print(f"{description}\n{values.get_help()}")
-        return 0
-    try:
-        rest = values([name, *argv])[1:]
-        if rest:
-            raise ValueError(f"unexpected argument {rest[0]!r}: every flag starts with --")
-    except (flags.Error, OSError, ValueError) as error:
-        return _fail(name, error)
-    from adam_transition.processes import ProcessError
-    from adam_transition.store import StoreError
-    from experiments import compilation_cache
+    if argv is None:  # a program, and not called from one
+        terminal.make_streams_usable()
+        with terminal.stoppable(name):
+            status = _run(name, description, values, main, sys.argv[1:], shares_work)
+            if status in terminal.STOPPED:
+                terminal.leave_now(status)
+    else:
+        status = _run(name, description, values, main, argv, shares_work)
+    return distributed.leave(terminal.flush(status))
 
-    compilation_cache.enable()
-    status = 0
+
+def _run(
+    name: str,
+    description: str,
+    values: flags.FlagValues,
+    main: Callable[[dict[str, Any]], None],
+    argv: Sequence[str],
+    shares_work: bool,
+) -> int:
     try:
+        if any(argument in ("--help", "-h", "-help") for argument in argv):
+            print(f"{description}\n{values.get_help()}")
+            return 0
+        try:
+            _check_flagfiles(argv)
+            rest = values([name, *argv])[1:]
+            if rest:
+                raise ValueError(f"unexpected argument {rest[0]!r}: every flag starts with --")
+        except (flags.Error, OSError, ValueError) as error:
+            return _fail(name, error)
+        from experiments import compilation_cache
+
+        if not compilation_cache.enable():
+            print(f"{name}: {compilation_cache.IN_USE}", file=sys.stderr)
+        compilation_cache.give_up_when_locked(name)
         distributed.initialize(values.flag_values_dict(), shares_work=shares_work)
+        terminal.catch_again()
         main(values.flag_values_dict())
-    except (OSError, ProcessError, StoreError, ValueError) as error:
-        status = _fail(name, error)
-    except KeyboardInterrupt:
-        status = _fail(name, "interrupted; finished chunks are kept, run again to continue", 130)
-    except Exception:
+    except BrokenPipeError:
+        return terminal.BROKEN_PIPE
+    except KeyboardInterrupt as error:
+        return _fail(name, terminal.message(error), terminal.status(error))
+    except MemoryError as error:
+        return _fail(name, f"not enough memory: {error}")
+    except Exception as error:
+        if _is_expected(error):
+            return _fail(name, error)
         if not distributed.is_joined():
             raise
         traceback.print_exc()
-        status = 1
-    return distributed.leave(status)
+        return 1
+    return 0
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error is the user's or the machine's, and says so in one line."""
+    from adam_transition.processes import ProcessError
+    from adam_transition.store import StoreError
+
+    return isinstance(error, (OSError, ProcessError, StoreError, ValueError))
+
+
+def _check_flagfiles(argv: Sequence[str], within: tuple[Path, ...] = ()) -> None:
+    """Raises ValueError for a --flagfile without a name, or one that includes itself."""
+    for i, argument in enumerate(argv):
+        flag, equals, name = argument.strip().partition("=")
+        if flag not in ("--flagfile", "-flagfile"):
+            continue
+        name = name if equals else next(iter(argv[i + 1 : i + 2]), "")
+        if not name.strip():
+            raise ValueError("--flagfile=: must name a file")
+        path = Path(name.strip()).expanduser()
+        if path.resolve() in within:
+            raise ValueError(f"--flagfile={name}: includes itself")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ValueError(f"--flagfile={name}: cannot read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"--flagfile={name}: not a text of flags in UTF-8") from None
+        _check_flagfiles(lines, (*within, path.resolve()))
 
 
 def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np.ndarray":
@@ -116,6 +175,7 @@ def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np
             first, last = _number(lo), _number(hi)
             if int(count) < 1 or spacing not in ([], ["logit"]):
                 raise ValueError
+            _check_count(flag, text, int(count))
             if spacing:
                 if not (0 < first < 1 and 0 < last < 1):
                     raise ValueError
@@ -125,6 +185,8 @@ def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np
                 grid = np.linspace(first, last, int(count))
         else:
             grid = np.array([_number(entry) for entry in text.split(",")])
+    except _TooManyError:
+        raise
     except ValueError:
         raise ValueError(
             f"--{flag}={text}: not a grid; write lo:hi:count, lo:hi:count:logit (with 0 < lo, hi < "
@@ -160,9 +222,11 @@ def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) ->
     """
     parsed = []
     for entry in entries:
+        if kind is Fraction:
+            _check_exponent(flag, entry)
         try:
             parsed.append(kind(entry))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise ValueError(f"--{flag}: {entry!r} is not a number") from None
     if not parsed or len(set(parsed)) < len(parsed):
         raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
@@ -177,11 +241,91 @@ def parse_integers(flag: str, entries: Iterable[str]) -> list[int]:
     for entry in entries:
         try:
             lo, hi, count = (int(part) for part in entry.split(":"))
-            grid = np.unique(np.rint(np.linspace(lo, hi, count)).astype(int))
-            expanded.extend(str(value) for value in grid)
+            if not max(abs(lo), abs(hi)) <= _GREATEST_INTEGER or count < 1:
+                raise ValueError
         except ValueError:
             expanded.append(entry)
-    return parse_list(flag, expanded, int)
+            continue
+        _check_count(flag, entry, count)
+        grid = np.unique(np.rint(np.linspace(lo, hi, count)).astype(int))
+        expanded.extend(str(value) for value in grid)
+    parsed = parse_list(flag, expanded, int)
+    for value in parsed:
+        if abs(value) > _GREATEST_INTEGER:
+            raise ValueError(f"--{flag}={value}: must be below 2^31 in size")
+    return parsed
+
+
+def check_number(
+    flag: str,
+    value: float,
+    *,
+    dtype: str = "float64",
+    above: float | None = None,
+    least: float | None = None,
+) -> None:
+    """Checks a number that is computed with in some precision.
+
+    Args:
+      flag: its flag.
+      value: what was given.
+      dtype: the precision, which must hold it: neither infinity nor 0 (or subnormal) in its place.
+      above: what it must exceed.
+      least: the least that is allowed.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    import numpy as np
+
+    info = np.finfo(dtype)
+    if not math.isfinite(value):
+        raise ValueError(f"--{flag}={value}: must be a finite number")
+    if above is not None and not value > above:
+        raise ValueError(f"--{flag}={value:g}: must be above {above:g}")
+    if least is not None and not value >= least:
+        raise ValueError(f"--{flag}={value:g}: must be {least:g} or more")
+    if value and not float(info.tiny) <= abs(value) <= float(info.max):
+        raise ValueError(
+            f"--{flag}={value:g}: {dtype} cannot hold it, from {info.tiny:.3g} to {info.max:.3g} "
+            "in size"
+        )
+
+
+def check_memory(what: str, num_bytes: float) -> None:
+    """Refuses what does not fit in the memory of this machine, before anything is written.
+
+    Args:
+      what: the flags that ask for it, and how much of what.
+      num_bytes: an estimate of what it takes.
+
+    Raises:
+      ValueError: with what it would take.
+    """
+    from adam_transition import memory
+
+    available = memory.available()
+    if num_bytes > available:
+        raise ValueError(
+            f"{what}: needs about {memory.text(num_bytes)} of memory, and "
+            f"{memory.text(available)} are available"
+        )
+
+
+class _TooManyError(ValueError):
+    """More values than any grid here can have."""
+
+
+def _check_count(flag: str, text: str, count: int) -> None:
+    if count > _MOST_VALUES:
+        raise _TooManyError(f"--{flag}={text}: {count} values; at most {_MOST_VALUES} are allowed")
+
+
+def _check_exponent(flag: str, text: str) -> None:
+    """Before a number is made exact: 1e99999999 has a hundred million digits."""
+    for exponent in re.findall(r"[eE]([-+]?\d+)", text):
+        if len(exponent) > 6 or abs(int(exponent)) > _GREATEST_EXPONENT:
+            raise ValueError(f"--{flag}={text}: exponents reach from -400 to 400")
 
 
 def check_choices(flag: str, entries: Sequence[str], allowed: Sequence[str]) -> None:
@@ -243,7 +387,7 @@ def run_study(
         resume=values["resume"],
     )
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
-    store.update_attrs({"wall_time_s": round(spent, 2)})
+    store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
     paths = [store.path]
     for figure, draw in figures.items():
@@ -300,10 +444,25 @@ def write_json(
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole, or leaves the one that is there; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole, or leaves the one that is there; its folder is made.
+
+    Raises:
+      ValueError: it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot write: {error.strerror or error}") from error
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
@@ -313,7 +472,9 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
     with style():  # resolution and fonts are read when a figure is saved
         for path in paths:
-            figure.savefig(path)
+            content = io.BytesIO()  # a disk that is full must not leave half a file
+            figure.savefig(content, format=path.suffix[1:])
+            write_bytes(path, content.getvalue())
     return paths
 
 
@@ -337,5 +498,8 @@ def _git_revision() -> str:
 
 
 def _fail(name: str, error: object, status: int = 2) -> int:
-    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+    try:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it
+        terminal.discard(sys.stderr)
     return status

@@ -7,11 +7,16 @@ here; `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
 import hashlib
 import os
 import platform
+import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
+import filelock
 import jax
 import jaxlib
 import platformdirs
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 MAX_BYTES = 1 << 30
 """Size of the cache; beyond it, what was not used for longest goes. With a limit, JAX locks it too,
@@ -20,24 +25,65 @@ so that experiments may run side by side."""
 MIN_COMPILE_S = 0.1
 """What compiles faster is not kept."""
 
+IN_USE = "another process holds the lock of the compilation cache: going on without the cache"
+
+_LOCK_S = 2.0
 _NAMES = ("jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_time_secs")
 
 
-def enable() -> None:
-    """Turns the cache on in the user's cache folder; does nothing where it cannot be written."""
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    folder = Path(platformdirs.user_cache_dir("adam_transition")) / f"jax-{_machine()}"
+def enable() -> bool:
+    """Turns the cache on in the user's cache folder; does nothing where it cannot be written.
+
+    Returns:
+      False if another process holds the cache's lock and does not let it go, as one that was
+      stopped does: the cache is off then. Nothing is waited for longer than two seconds.
+    """
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None:
+        folder = str(Path(platformdirs.user_cache_dir("adam_transition")) / f"jax-{_machine()}")
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                return True
+        except OSError:
+            return True
+        jax.config.update("jax_compilation_cache_dir", folder)
+        for name, value in zip(_NAMES, (MAX_BYTES, MIN_COMPILE_S), strict=True):
+            if name.upper() not in os.environ:
+                jax.config.update(name, value)
+    if not jax.config.values["jax_enable_compilation_cache"] or _can_lock(folder):
+        return True
+    jax.config.update("jax_enable_compilation_cache", False)
+    return False
+
+
+def give_up_when_locked(name: str) -> None:
+    """Turns the cache off, with a line on stderr, once JAX has waited for its lock in vain.
+
+    For a lock that is taken and kept while this process runs: JAX waits ten seconds for it, then
+    warns, and would wait again at every program.
+    """
+    show = warnings.showwarning
+
+    def showwarning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if not ("persistent compilation cache" in str(message) and "Timeout" in str(message)):
+            show(message, category, *where)
+        elif jax.config.values["jax_enable_compilation_cache"]:
+            jax.config.update("jax_enable_compilation_cache", False)
+            jax_cache.reset_cache()  # or JAX remembers that it was on
+            print(f"{name}: {IN_USE}", file=sys.stderr)
+
+    warnings.showwarning = showwarning
+
+
+def _can_lock(folder: str) -> bool:
+    if "://" in folder or jax.config.values[_NAMES[0]] == -1:  # JAX takes no lock on local files
+        return True
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            return
-    except OSError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    for name, value in zip(_NAMES, (MAX_BYTES, MIN_COMPILE_S), strict=True):
-        if name.upper() not in os.environ:
-            jax.config.update(name, value)
+        with filelock.FileLock(Path(folder) / ".lockfile", timeout=_LOCK_S):
+            return True
+    except (OSError, filelock.Timeout):
+        return False
 
 
 def _machine() -> str:

@@ -8,6 +8,7 @@ that was stopped goes on where it was. Example:
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import common
+from experiments import common, terminal
 from experiments.paper_plan import RUNS, SCALES, STATEMENTS, Run, Scale
 
 FLAGS = common.common_flags("paper")
@@ -31,11 +32,14 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_list("only", "", "Names of runs; default all of them.", flag_values=FLAGS)
 
+_GRACE_S = 0.3
 _ROOT = Path(__file__).parent.parent
 
 
 def main(values: dict[str, Any]) -> None:
     """Flags → every experiment → page, claims."""
+    from adam_transition import store
+    from adam_transition import store
     from experiments import explorer, paper_page
 
     names = [run.name for run in RUNS]
@@ -44,6 +48,8 @@ def main(values: dict[str, Any]) -> None:
     runs = [run for run in RUNS if run.name in (values["only"] or names)]
     out, scale = Path(values["out"]).absolute(), values["scale"]
     _check_needs(runs, out)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = store.hold(out / "paper.json")
     summaries = {}
     for i, run in enumerate(runs):
         print(f"{i + 1}/{len(runs)}  {run.title}", flush=True)
@@ -65,6 +71,7 @@ def main(values: dict[str, Any]) -> None:
         claims,
         wall_time_s=round(sum(s.get("wall_time_s") or 0 for s in summaries.values()), 2),
     )
+    lock.release()
     if values["json"] != "-":
         written = "index.html", paper_page.EXPLORER, "claims.json", "figures"
         print(f"{len(found)} claims", *(f"wrote {out / name}" for name in written), sep="\n")
@@ -82,13 +89,30 @@ def compute(run: Run, scale: Scale, out: Path, values: Mapping[str, Any]) -> dic
     command += [] if values["resume"] else ["--noresume"]
     if run.name == "advise":
         command += [f"--results={out / 'batch_size'}"]
-    status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL, check=False).returncode
+    status = _run_to_its_end(command)
     if status in (130, -2):
         raise KeyboardInterrupt
     if status:
         raise ValueError(f"{run.name} ended with status {status}; run again to continue")
     summary = folder / f"{run.module.rpartition('.')[2]}.json"
     return json.loads(summary.read_text(encoding="utf-8"))
+
+
+def _run_to_its_end(command: Sequence[str]) -> int:
+    """Exit status of a process that ends with this one: told to, or when its input ends."""
+    env = {**os.environ, terminal.STOP_WITH_STDIN: "1"}
+    with subprocess.Popen(
+        command, cwd=_ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
 
 
 def rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -64,8 +64,8 @@ def render(
             "<p>Every statement of <em>Adam Converges Without Any Modification On Update Rules</em>"
             ' (<a href="https://arxiv.org/abs/2603.02092">arXiv:2603.02092</a>) beside what this '
             "project measures. Verdicts are computed from measured ± uncertainty.</p>",
-            f"<p>adam_transition {_text(version)}, scale {scale}, {seconds / 60:.1f} minutes. "
-            f"{note if scale == 'smoke' else ''}</p>",
+            f"<p>adam_transition {_text(version)}, scale {_text(scale)}, "
+            f"{seconds / 60:.1f} minutes. {note if scale == 'smoke' else ''}</p>",
             f'<p id="counts">{len(rows)} claims: {_text(shown)}. Beside this page lie claims.json, '
             "the figures as PDF in figures/, and the "
             f'<a href="{EXPLORER}">explorer</a>, in which n, a and the order can be moved.</p>',
@@ -92,7 +92,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += [
             f'<tr class="claim" id="{_text(row["run"])}-{_text(row["id"])}">'
             f"<td>{_text(row['statement'])}</td><td>{_text(row['expected'])}</td>"
-            f'<td class="number">{number(row)}</td>'
+            f'<td class="number">{_text(number(row))}</td>'
             f"<td>{_verdict(row)}</td><td>{_text(row['run'])}</td></tr>"
             for row in found
         ]
@@ -117,7 +117,7 @@ def _section(
 ) -> str:
     """A statement, what came out with its uncertainty, the figures, and how to get them again."""
     claims = [
-        f"<li>{_verdict(row)} {_text(row['statement'])}: <b>{number(row)}</b>, expected "
+        f"<li>{_verdict(row)} {_text(row['statement'])}: <b>{_text(number(row))}</b>, expected "
         f"{_text(row['expected'])}. <small>{_text(row['reference'])}</small></li>"
         for row in rows
     ]
@@ -150,7 +150,7 @@ def _how(run: Run, summary: Mapping[str, Any], scale: Scale) -> str:
     chosen = "".join(f"<li>{_text(line)}</li>" for line in run.chosen)
     return (
         f"<details open><summary>{_text(run.title)}{took}</summary>"
-        f"<pre>python -m {run.module} --flagfile={run.flagfile(scale)}</pre>"
+        f"<pre>python -m {run.module} --flagfile={_text(run.flagfile(scale))}</pre>"
         + (f"<p>What we had to choose:</p><ul>{chosen}</ul>" if chosen else "")
         + "</details>"
     )
@@ -162,7 +162,7 @@ def pdf_name(run: Run, figure: str) -> str:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    verdict = row["verdict"]
+    verdict = _text(row["verdict"])
     return f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}</span>'
 
 

@@ -5,6 +5,7 @@ Keeps the rows in docs/results.json; writes docs/results.md and the table of REA
     python -m experiments.paper_tables out/paper
 """
 
+import html
 import json
 import sys
 from collections import Counter
@@ -54,7 +55,8 @@ def page(kept: Mapping[str, Any]) -> str:
     lines = [
         "# What came out",
         "",
-        f"Every claim of `experiments.paper --scale={kept['scale']}`, version {kept['version']}, "
+        f"Every claim of `experiments.paper --scale={_cell(kept['scale'])}`, version "
+        f"{_cell(kept['version'])}, "
         f"{kept['minutes']:.0f} minutes on two cores. Verdicts are computed from measured ± "
         "uncertainty.",
     ]
@@ -65,8 +67,8 @@ def page(kept: Mapping[str, Any]) -> str:
             "| --- | --- | --- | --- | --- |",
         ]
         lines += [
-            f"| {_cell(row['statement'])} | {_cell(row['expected'])} | {number(row)} "
-            f"| {row['verdict']} | {row['run']} |"
+            f"| {_cell(row['statement'])} | {_cell(row['expected'])} | {_cell(number(row))} "
+            f"| {_cell(row['verdict'])} | {_cell(row['run'])} |"
             for row in found
         ]
     return "\n".join(lines) + "\n"
@@ -94,8 +96,10 @@ def main(folder: Path) -> None:
     common.write_text(README, with_table(readme, readme_table(kept["rows"])))
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _cell(text: object) -> str:
+    """A cell of a table: on one line, and nothing in it is HTML, a link, code or another cell."""
+    plain = html.escape(" ".join(str(text).split()), quote=False)
+    return plain.replace("[", "&#91;").replace("`", "&#96;").replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -80,12 +80,14 @@ def main(values: dict[str, Any]) -> None:
     )
     if not processes.is_first():
         return
-    if not store.has("drift_stderr"):
-        phase_drift.add_drift(spec, store)
-    if points and not store.has("trajectory"):
-        phase_diagram.add_trajectories(spec, points, store, num_records=400)
+    store.complete("drift", partial(phase_drift.add_drift, spec))
+    if points:
+        add = phase_diagram.add_trajectories
+        store.complete(
+            "trajectories", lambda results: add(spec, points, results, num_records=400)
+        )
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
-    store.update_attrs({"wall_time_s": round(spent, 2)})
+    store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
 
     paths = [store.path, *common.save_figure(figures.phase_diagram(dataset), out, "phase")]

@@ -1,0 +1,192 @@
+"""The streams and signals of a program: any encoding, closed pipes, being told to stop."""
+
+import codecs
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+from typing import TextIO
+
+BROKEN_PIPE = 128 + 13
+"""Exit status where nobody reads the output: that of a program which SIGPIPE ends."""
+
+_GRACE_S = 0.5
+_KEPT = "finished chunks are kept, run again to continue"
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):
+    _WORDS[signal.SIGHUP] = "its terminal hung up"
+
+STOP_WITH_STDIN = "ADAM_TRANSITION_STOP_WITH_STDIN"
+"""Environment variable: where it is set, the program ends with its standard input, a pipe of the
+program that started it. A parent that is killed cannot tell its children."""
+
+STOPPED = frozenset(128 + one for one in _WORDS)
+"""Exit statuses after a signal: 130, 143 and 129."""
+
+_PLAIN = {
+    "α": "alpha", "β": "beta", "δ": "delta", "ε": "epsilon", "η": "eta", "τ": "tau", "ρ": "rho",
+    "σ": "sigma", "Σ": "sum", "κ": "kappa", "∇": "grad ", "√": "sqrt ", "∞": "inf", "∝": "~",
+    "±": "+-", "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "≈": "~",
+    "≠": "!=", "→": "->", "‖": "||", "…": "...", "∈": "in", "½": "1/2", "¼": "1/4", "°": " deg",
+}  # fmt: skip
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the program to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def message(stopped: KeyboardInterrupt) -> str:
+    """What is said of it."""
+    word = _WORDS.get(signal.Signals(getattr(stopped, "signum", signal.SIGINT)), "stopped")
+    return f"{word}; {_KEPT}"
+
+
+def status(stopped: KeyboardInterrupt) -> int:
+    """The exit status: 128 and the signal's number."""
+    return 128 + getattr(stopped, "signum", signal.SIGINT)
+
+
+def make_streams_usable() -> None:
+    """Streams that were closed lead nowhere; text that an encoding lacks is written in ASCII."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # or the next file that is opened would be taken for it
+            os.open(os.devnull, os.O_RDWR)
+    codecs.register_error("plain", _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Symbols in words, superscripts as powers, and anything else by its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = "".join(map(_in_ascii, error.object[error.start : error.end]))
+    return found, error.end
+
+
+def _in_ascii(character: str) -> str:
+    if character in _PLAIN:
+        return _PLAIN[character]
+    base = unicodedata.normalize("NFKD", character).replace("−", "-")
+    base = "".join(one for one in base if not unicodedata.combining(one))
+    if not base or not base.isascii():
+        return character.encode("ascii", "backslashreplace").decode()
+    raised = unicodedata.decomposition(character).startswith("<super>")
+    return f"^{base}" if raised else base
+
+
+def flush(status: int) -> int:
+    """Writes what is left to be written; returns the exit status."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or BROKEN_PIPE
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            print(f"cannot write to stdout: {error.strerror}", file=sys.stderr)
+        status = status or 1
+    else:
+        if status != BROKEN_PIPE:
+            return status
+    discard(sys.stdout)
+    return status
+
+
+def discard(stream: TextIO) -> None:
+    """Lets a stream lead nowhere, so that its end at exit raises nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+@contextlib.contextmanager
+def stoppable(name: str) -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Stopped` within, as SIGINT raises KeyboardInterrupt.
+
+    Where that cannot be raised at once, as a compiled program is running, the process ends without
+    it half a second later: what is written is whole at any time.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.getsignal(one) for one in _WORDS}
+    before = {one: old for one, old in before.items() if old != signal.SIG_IGN}  # as nohup sets it
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    for one in before:
+        signal.signal(one, _raise)
+    threading.Thread(target=_end_soon, args=(name, receiver), daemon=True).start()
+    if os.environ.pop(STOP_WITH_STDIN, None):  # popped: it is not meant for our own children
+        threading.Thread(target=_end_with_stdin, args=(name,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        os.close(sender)
+
+
+def catch_again() -> None:
+    """After a library has taken the signals for itself, outside of Python."""
+    for one in _WORDS:
+        if signal.getsignal(one) is _raise:
+            signal.signal(one, _raise)
+
+
+def leave_now(status: int) -> None:
+    """Ends the process, waiting for no thread."""
+    status = flush(status)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def _raise(signum: int, frame: object) -> None:
+    del frame
+    for one in _WORDS:  # once: what follows is the end
+        if signal.getsignal(one) is _raise:
+            signal.signal(one, _ignore)
+    raise Stopped(signum)
+
+
+def _ignore(signum: int, frame: object) -> None:
+    del signum, frame
+
+
+def _end_with_stdin(name: str) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    _end(name, "the program that started it has ended", 129)
+
+
+def _end(name: str, words: str, status: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{name}: {words}; {_KEPT}\n".encode())
+    os._exit(status)
+
+
+def _end_soon(name: str, receiver: int) -> None:
+    while received := os.read(receiver, 1):
+        if received[0] in map(int, _WORDS):
+            time.sleep(_GRACE_S)
+            _end(name, _WORDS[signal.Signals(received[0])], 128 + received[0])
+    os.close(receiver)
