@@ -39,7 +39,7 @@ _PLATEAU_N = 5
 _PLATEAU_Q = np.geomspace(0.5, 0.02, 7)
 _SMALL_Q = (2e-3, 1e-3)
 _MANY = {"nonrealizable_quadratics": 10, "logistic": 5}  # family: dimension
-_MEMBERS = 4  # random ones of each family
+_MEMBERS = 3  # random ones of each family
 DIMENSIONS = {
     "realizable_quadratics": 50,
     "nonrealizable_quadratics": 10,
@@ -424,8 +424,8 @@ def _dimensions(study: TheoremStudy, results: store.Store) -> None:
     dims = ("dimensions", "dimensions_beta1", "dimensions_q")
     variable = Variable(dims, np.float64, "left-hand side at T")
     results.add("dimensions_lhs", variable, np.reshape(found, (len(DIMENSIONS), *shape)))
-    dims = ("member", "seed", *dims[1:], "dimensions_octave")
-    variable = Variable(dims, np.float64, "mean over (T/2, T], D0 = 0")
+    every = ("member", "seed", *dims[1:], "dimensions_octave")
+    variable = Variable(every, np.float64, "mean over (T/2, T], D0 = 0")
     values = progress.reshape(*progress.shape[:2], *shape, theorem_runs.OCTAVES)
     results.add("dimensions_progress", variable, values)
 

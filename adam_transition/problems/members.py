@@ -222,7 +222,10 @@ def centred(member: Member) -> Member:
     """
     problem = member.problem
     if isinstance(problem, Quadratics):
-        centres = np.asarray(problem.centres) - np.asarray(problem.minimiser)
+        centres = np.asarray(problem.centres)
+        # of one common centre nothing may be left by rounding
+        common = (centres == centres[:1]).all()
+        centres = np.zeros_like(centres) if common else centres - np.asarray(problem.minimiser)
         moved = quadratics(problem.hessians, centres)
         zero = np.zeros_like(moved.minimiser)
         return member._replace(problem=replace(moved, minimiser=zero))
