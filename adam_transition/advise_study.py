@@ -199,7 +199,7 @@ def advise_claims(dataset: xr.Dataset) -> list[claims.Claim]:
                 measured=share.value,
                 uncertainty=share.half_width,
                 at_least=0.9,
-                beyond_the_paper=True,
+                ours=True,
             ),
             claims.assess(
                 f"probe_error_{name}",
@@ -209,7 +209,7 @@ def advise_claims(dataset: xr.Dataset) -> list[claims.Claim]:
                 measured=error.value,
                 uncertainty=error.half_width,
                 at_most=1,
-                beyond_the_paper=True,
+                ours=True,
             ),
         ]
     least = dataset["progress_at_threshold"].min(("moment", "batch_size")).values
@@ -224,7 +224,7 @@ def advise_claims(dataset: xr.Dataset) -> list[claims.Claim]:
             measured=progress.value,
             uncertainty=progress.half_width,
             at_least=KEPT[0],
-            beyond_the_paper=True,
+            ours=True,
         )
     )
     return found

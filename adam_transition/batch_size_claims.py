@@ -99,15 +99,16 @@ def _law(dataset: xr.Dataset) -> list[claims.Claim]:
     total = outcomes.mean(exponent.sum("law", skipna=False).values)
     where = f"{BUDGETS[0]}, all fixed learning rates"
     return [
-        claims.assess(
+        claims.assess_equal(
             "linear_in_batch",
-            f"1 − β2* is proportional to B, as skewed noise has it (exponent of B; {where})",
+            f"1 − β2* is proportional to B, as skewed noise has it (exponent of B; {where}; told "
+            "from 1/2, that of a standard error)",
             "batch law",
             measured=of_batch.value,
+            value=1.0,
             uncertainty=of_batch.half_width,
-            at_least=0.75,
-            at_most=1.25,
-            beyond_the_paper=True,
+            resolution=0.25,
+            ours=True,
         ),
         claims.assess(
             "learning_rate",
@@ -116,18 +117,19 @@ def _law(dataset: xr.Dataset) -> list[claims.Claim]:
             measured=of_rate.value,
             uncertainty=of_rate.half_width,
             at_most=0,
-            beyond_the_paper=True,
+            ours=True,
         ),
-        claims.assess(
+        claims.assess_equal(
             "noise_scale",
             "1 − β2* follows B/η0, the inverse noise scale: a batch half as large asks for what a "
-            f"learning rate twice as large does (sum of the two exponents; {where})",
+            f"learning rate twice as large does (sum of the two exponents; {where}; told from 1, a "
+            "threshold that knows B alone)",
             "not in the paper",
             measured=total.value,
+            value=0.0,
             uncertainty=total.half_width,
-            at_least=-0.4,
-            at_most=0.4,
-            beyond_the_paper=True,
+            resolution=0.5,
+            ours=True,
         ),
     ]
 
@@ -150,7 +152,6 @@ def _half_life(dataset: xr.Dataset) -> claims.Claim:
         measured=error.value,
         uncertainty=error.half_width,
         at_most=1,
-        beyond_the_paper=True,
     )
 
 
@@ -164,16 +165,17 @@ def _samples(dataset: xr.Dataset) -> claims.Claim:
         change = (quarter["low"] / whole["low"]).isel(batch_size=used)
         change = change.transpose("seed", "batch_size")
         shift = outcomes.mean(np.log(change.values).mean(axis=1) / math.log(4))
-    return claims.assess(
+    return claims.assess_equal(
         "batch_size_not_n",
         "the threshold follows the batch size B and not the number of mini-batches n: with a "
-        f"quarter of the samples it stays ({tuning}; exponent of 1 − β2* against 1/n at fixed B)",
+        f"quarter of the samples it stays ({tuning}; exponent of 1 − β2* against 1/n at fixed B; "
+        "told from 1, a threshold that knows n alone)",
         "theorems 3.1, 3.3 speak of n",
         measured=shift.value,
+        value=0.0,
         uncertainty=shift.half_width,
-        at_least=-0.35,
-        at_most=0.35,
-        beyond_the_paper=True,
+        resolution=0.5,
+        ours=True,
     )
 
 

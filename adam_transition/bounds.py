@@ -11,6 +11,7 @@ to it, never as a number.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -37,7 +38,11 @@ class RightHandSide(NamedTuple):
 
 
 class Band(NamedTuple):
-    """The concentration lemma: C_lower ≤ √(E v/v) ≤ C_upper with probability ≥ `probability`."""
+    """The concentration lemma: C_lower ≤ √(E_k v/v) ≤ C_upper with probability ≥ `probability`.
+
+    E_k is the expectation given everything before the draw of step k:
+    E_k v_k = β2 v_{k−1} + (1−β2) Σ g_i²/n.
+    """
 
     probability: float  # may be negative: then it says nothing
     lower: float  # may be negative: then only the upper side says something
@@ -102,40 +107,42 @@ def left_hand_side(
 
 
 class Slope(NamedTuple):
-    """Slope of log LHS against log T, with its standard error from a jackknife over seeds."""
+    """Slope of log progress against log T, with its standard error from a jackknife over seeds."""
 
     slope: Float[np.ndarray, "..."]
     stderr: Float[np.ndarray, "..."]
-    without: Float[np.ndarray, "seed ..."]  # the slope with one seed left out
 
 
-def rate(
-    values: Float[np.ndarray, "seed ... step"],
-    steps: Float[np.ndarray, " step"],
-    *,
-    last: float = 30,
-    least: float = 1e-10,
-) -> Slope:
-    """The exponent of the rate over T from T_max/`last` on, by least squares in logarithms.
+def slope(mean_progress: Float[np.ndarray, "seed ... octave"]) -> Float[np.ndarray, "..."]:
+    """The exponent with which the mean of `progress` over (T/2, T] falls, T doubling each time.
 
-    Runs that are not finite have slope +inf; runs whose left-hand side falls below `least`, where
-    rounding decides, have slope −inf.
+    The left-hand side of the theorems is a minimum over k ≤ T of expectations, so this mean, taken
+    over seeds as well, is an upper bound on it: where the mean falls at a rate, so does the
+    theorem's left side. Other than the running minimum it has no use for a moment at which a run
+    happens to pass x*. By least squares in logarithms. A mean that is not finite and positive has
+    slope +inf: nothing is shown by it.
     """
-    late = steps >= steps[-1] / last
-    x = np.log(steps[late])
-    x = x - x.mean()
+    octaves = np.arange(mean_progress.shape[-1]) * math.log(2)
+    x = octaves - octaves.mean()
+    mean = mean_progress.mean(axis=0, dtype=np.float64)
+    told = (np.isfinite(mean) & (mean > 0)).all(axis=-1)
+    fitted = (np.log(np.where(told[..., None], mean, 1.0)) * x).sum(axis=-1) / (x @ x)
+    return np.where(told, fitted, np.inf)
 
-    def slope(runs: np.ndarray) -> np.ndarray:
-        lhs = left_hand_side(runs)[0][..., late]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            fitted = (np.log(lhs) * x).sum(axis=-1) / (x @ x)
-        fitted = np.where(lhs[..., -1] < least, -np.inf, fitted)
-        return np.where(np.isfinite(lhs).all(axis=-1), fitted, np.inf)
 
-    without = np.stack([slope(np.delete(values, seed, axis=0)) for seed in range(len(values))])
+def without_each(
+    statistic: Callable[[np.ndarray], np.ndarray], values: Float[np.ndarray, "seed ..."]
+) -> Float[np.ndarray, "seed ..."]:
+    """A statistic of the seeds with each of them left out in turn."""
+    seeds = range(len(values))
+    return np.stack([statistic(np.delete(values, seed, axis=0)) for seed in seeds])
+
+
+def rate(mean_progress: Float[np.ndarray, "seed ... octave"]) -> Slope:
+    """`slope` with its standard error, 0 where the slope is infinite."""
     with np.errstate(invalid="ignore"):
-        stderr = np.nan_to_num(jackknife_stderr(without))
-    return Slope(slope(values), stderr, without)
+        stderr = np.nan_to_num(jackknife_stderr(without_each(slope, mean_progress)))
+    return Slope(slope(mean_progress), stderr)
 
 
 def jackknife_stderr(without: Float[np.ndarray, "seed ..."]) -> Float[np.ndarray, "..."]:
@@ -143,10 +150,19 @@ def jackknife_stderr(without: Float[np.ndarray, "seed ..."]) -> Float[np.ndarray
     return np.sqrt((len(without) - 1) * without.var(axis=0))
 
 
-def sufficient_slope(steps: Float[np.ndarray, " step"], *, last: float = 30) -> float:
-    """The slope that the theorems allow: that of log T/√T over the same T, fitted as in `rate`."""
-    late = np.log(steps[steps >= steps[-1] / last])
-    return float(np.polyfit(late, np.log(late) - late / 2, 1)[0])
+def sufficient_slope(ends: Float[np.ndarray, " octave"]) -> float:
+    """The slope that the theorems allow: of the mean of log k/√k over (T/2, T], as `slope` fits.
+
+    Args:
+      ends: T of each octave.
+    """
+
+    def integral(t: np.ndarray) -> np.ndarray:
+        return 2 * np.sqrt(t) * (np.log(t) - 2)
+
+    ends = np.asarray(ends, np.float64)
+    means = (integral(ends) - integral(ends / 2)) / (ends / 2)
+    return float(np.polyfit(np.log(ends), np.log(means), 1)[0])
 
 
 def concentration(n: int, one_minus_beta2: float, delta: float) -> Band:

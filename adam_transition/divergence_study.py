@@ -4,6 +4,7 @@ Two members of the class stand for the divergence theorem: the paper's, a = 1/(n
 that `ProblemClass.divergence_construction` makes from D1 = 2n².
 """
 
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from adam_transition import adam, problems, sampling, simulate, store
+from adam_transition import adam, keys, problems, sampling, simulate, store, theorem_runs
 from adam_transition.boundary import divergence_intervals
 from adam_transition.drift import counterexample_table, stationary_drift
 from adam_transition.least_d1 import least_d1, sign_sgd_certificate, sign_sgd_infimum
@@ -24,12 +25,18 @@ from adam_transition.studies import Plan
 from adam_transition.worst_case import drift_of_places, patterns, worst_case_drift
 
 MEMBERS = ("a = 1/(n−1)²", "D1 = 2n²")
+QUANTITIES = ("x", "gradient", "value")
 STARTS = (1.0, -3.0)
 """Above −1, where the gradients are constant, and below −2, where they grow with the distance."""
 SLOPE_A = Fraction(1, 10**6)
 """Of the members on which Sign-SGD diverges: D1 is within a few millionths of its infimum."""
 
 _CELLS_OF_AREAS = 200  # along each axis
+_NODES = 128  # of the quadrature of proven areas
+_FILL_N = np.unique(np.geomspace(500, 30_000, 9).astype(int))
+_POINTS, _TRIED = 16, 512  # of (β1, β2) where divergence is looked at, and drawn to find them
+_SEEDS = 8
+_FARTHEST = max(abs(x0 + 2) for x0 in STARTS)
 _PATTERN_N = (3, 4, 5, 6)
 _PATTERN_EPOCHS = (2, 3)
 _PATTERN_BETA1 = np.linspace(0, 0.95, 20)
@@ -69,18 +76,19 @@ def plan(study: DivergenceStudy) -> Plan:
 
     Variables: `worst_case` over (member, n, beta1, beta2) and `drift`, `drift_stderr` with a
     sampling axis, at the middles of the cells of a grid; `area`, `area_error` over (member, region,
-    area_n) of the proven and of the cyclic region, and `area_above`, how much of β1 > β2^¼ is in
-    the cyclic one of the paper's member; `x`, `gradient`, `value` over (start, sampling, n, step);
-    `sign_drift` over (sampling, n); D1 of the paper's and of Sign-SGD's members over member_n;
-    `least_d1`, `least_slopes` over (d1_n, d1_beta1, d1_beta2); and the search over patterns of
-    hits, over (pattern_n, pattern_a).
+    area_n) of the proven and of the cyclic region, and `fill_area` over (member, fill_n), the
+    proven one at larger n; `x`, `gradient`, `value` over (start, sampling, n, step), one run each
+    at the point asked for; `growth` over (quantity, start, sampling, n, seed, at), exponents of k
+    at points drawn from the region, with `growth_drift` and `speed`; D1 of the paper's and of
+    Sign-SGD's members over member_n; `least_d1`, `least_slopes` over (d1_n, d1_beta1, d1_beta2);
+    and the search over patterns of hits, over (pattern_n, pattern_a).
     """
     parts = {
         "worst_case": _worst_case_regions,
         "drift_stderr": _exact_regions,
-        "area_above": _areas,
+        "fill_area": _areas,
         "value": _trajectories,
-        "sign_drift": _sign_sgd,
+        "growth": _growth,
         "sign_member_d1": _d1_of_members,
         "least_slopes": _least_d1,
         "lowest_at_edges": _search_patterns,
@@ -107,6 +115,7 @@ def _coordinates(study: DivergenceStudy) -> xr.Dataset:
             "n": ("n", np.array(study.num_components), {"long_name": "n", "units": "1"}),
             "beta1": ("beta1", beta, {"long_name": "β1", "units": "1"}),
             "beta2": ("beta2", beta, {"long_name": "β2", "units": "1"}),
+            "quantity": ("quantity", np.array(QUANTITIES, dtype=object)),
             "start": ("start", np.array(STARTS), {"long_name": "x0", "units": "1"}),
             "d1_n": ("d1_n", np.array(study.d1_num_components), {"long_name": "n", "units": "1"}),
             "d1_beta1": ("d1_beta1", np.array(study.d1_beta1), {"long_name": "β1", "units": "1"}),
@@ -147,23 +156,48 @@ def _exact_regions(study: DivergenceStudy, results: store.Store) -> None:
         results.add(name, Variable(dims, np.float64, long_name, "1 / epoch"), one)
 
 
+def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float:
+    """The area of {W > 0} in [0, 1)², by Gauss–Legendre quadrature over β2.
+
+    In W (`worst_case`) what pushes away does not depend on β1, and what pushes back is a mean, with
+    the weights (1−β1)β1^i, of numbers that grow with i, so that it grows with β1: at each β2 the
+    region is an interval of β1 from 0 on, whose end is found by bisection. Nodes are even in
+    √(1−β2), close together where the region ends at β2 near 1.
+    """
+    n, r = num_components, 1 / a + num_components - 1
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    area = 0.0
+    for s, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        q = s**2
+        kappa, log_beta2 = (r**2 - 1) * q, np.log1p(-q)
+        crowded = kappa * (1 + (1 - q) / -np.expm1(n * log_beta2))
+        away = (1 / np.sqrt(1 + crowded * np.exp(np.arange(n) * log_beta2))).sum()
+        # beyond these terms a hit is forgotten
+        i = np.arange(max(1, int(np.ceil(np.log(kappa * 1e10) / -log_beta2))))
+        remembered = 1 / np.sqrt(1 + kappa * np.exp(i * log_beta2))
+        low, high = 0.0, 1.0
+        if away <= (r + 1) * remembered[0]:
+            continue
+        for _ in range(40):
+            beta1 = (low + high) / 2
+            back = (1 - beta1) * np.exp(i * np.log(beta1)) @ remembered + beta1 ** len(i)
+            low, high = (beta1, high) if away > (r + 1) * back else (low, beta1)
+        area += weight * 2 * s * low
+    return float(area)
+
+
 def _areas(study: DivergenceStudy, results: store.Store) -> None:
     n = np.unique(np.geomspace(3, study.largest_n, 14).astype(int))
     grid = _grid(_CELLS_OF_AREAS)
     values = np.empty((2, len(MEMBERS), 2, len(n)))
-    beta = middles(_CELLS_OF_AREAS)
-    above = beta[:, None] > beta**0.25
-    above_share = np.empty(len(n))
     for i, k in np.ndindex(len(MEMBERS), len(n)):
-        a = slope_a(i, int(n[k]))
-        regions = (
-            worst_case_drift(int(n[k]), a, grid) > 0,
-            stationary_drift(counterexample_table(int(n[k]), a), grid).drift[..., 0] > 0,
-        )
-        for j, region in enumerate(regions):
-            values[:, i, j, k] = region.mean(), _edge_cells(region).mean() / 2
-        if i == 0:
-            above_share[k] = regions[1][above].mean()
+        size = int(n[k])
+        a = slope_a(i, size)
+        proven = proven_area(size, a)
+        cyclic = stationary_drift(counterexample_table(size, a), grid).drift[..., 0] > 0
+        values[:, i, 0, k] = proven, abs(proven - proven_area(size, a, _NODES // 2))
+        values[:, i, 1, k] = cyclic.mean(), _edge_cells(cyclic).mean() / 2
+    fill = [[proven_area(k, slope_a(i, k)) for k in _FILL_N.tolist()] for i in range(len(MEMBERS))]
     results.add("area_n", Variable(("area_n",), np.int64, "n"), n)
     results.add(
         "region",
@@ -172,9 +206,13 @@ def _areas(study: DivergenceStudy, results: store.Store) -> None:
     )
     dims = ("member", "region", "area_n")
     results.add("area", Variable(dims, np.float64, "area of divergence in [0, 1)²"), values[0])
-    results.add("area_error", Variable(dims, np.float64, "half the cells at the edge"), values[1])
-    variable = Variable(("area_n",), np.float64, "share of β1 > β2^¼ that diverges, a = 1/(n−1)²")
-    results.add("area_above", variable, above_share)
+    variable = Variable(
+        dims, np.float64, "its error: of the quadrature, or half the cells at edges"
+    )
+    results.add("area_error", variable, values[1])
+    results.add("fill_n", Variable(("fill_n",), np.int64, "n"), _FILL_N)
+    variable = Variable(("member", "fill_n"), np.float64, "area of the proven region")
+    results.add("fill_area", variable, np.array(fill))
 
 
 def _edge_cells(region: np.ndarray) -> np.ndarray:
@@ -268,20 +306,64 @@ def _trajectory(
     return trace.step, trace.x, jnp.abs(mean(problem.gradient)), mean(problem.value)
 
 
-def _sign_sgd(study: DivergenceStudy, results: store.Store) -> None:
-    """D at β1 = β2 = 0, where m/√v is the sign of the gradient: no history matters."""
-    corner = adam.hyperparameters(0.0, 0.0)
-    values = [
-        [
-            stationary_drift(
-                counterexample_table(n), corner, scheme, key=sampling.stream_key(study.seed)
-            ).drift[0]
-            for n in study.num_components
-        ]
-        for scheme in study.samplings
-    ]  # fmt: skip
-    variable = Variable(("sampling", "n"), np.float64, "D of Sign-SGD", "1 / epoch")
-    results.add("sign_drift", variable, np.array(values))
+def _growth(study: DivergenceStudy, results: store.Store) -> None:
+    """Exponents of k at points drawn from the region of divergence, on the member with D1 = 2n².
+
+    From T/4 to T, for several seeds. Points are those at which the exact drift carries a run, until
+    T/4, farther than it starts from x*.
+    """
+    shape = (len(study.samplings), len(study.num_components), _SEEDS, _POINTS)
+    exponents = np.full((3, len(STARTS), *shape), np.nan)
+    speed, drifts = np.full(shape, np.nan), np.full((2, *shape[:2], _POINTS), np.nan)
+    drawn = keys.generator(sampling.stream_key(study.seed)).uniform(0, 1, (2, _TRIED))
+    for (i, scheme), (j, n) in itertools.product(
+        enumerate(study.samplings), enumerate(study.num_components)
+    ):
+        made = member(1, n)
+        found = stationary_drift(
+            counterexample_table(n, slope_a(1, n)), adam.Hyperparameters(*drawn), scheme,
+            key=sampling.stream_key(study.seed),
+        )  # fmt: skip
+        drift, stderr = found.drift[:, 0], found.stderr[:, 0]
+        carried = (drift - 4 * stderr) / n * study.step_size * study.num_steps**0.5
+        chosen = np.flatnonzero(carried >= _FARTHEST)[:_POINTS]
+        if not chosen.size:
+            continue
+        one = problems.Member(made, made.problem_class(), exact=True)
+        runs = theorem_runs.run(
+            [one] * len(STARTS), adam.Hyperparameters(*drawn[:, chosen]), scheme,
+            num_steps=study.num_steps, step_size=study.step_size, num_seeds=_SEEDS,
+            seed=study.seed, starts=[np.array(x0) for x0 in STARTS], dtype="float64",
+        )  # fmt: skip
+        first = int(np.searchsorted(runs.steps, runs.steps[-1] // 4))
+        x = runs.iterates[..., [first, -1]]  # (start, seed, point, 2)
+        with jax.enable_x64(True):
+            problem = problems.as_arrays(made, np.float64)
+            gradients, values = (
+                np.asarray(problems.mean_over_components(of, jnp.asarray(x), n, max_components=n))
+                for of in (problem.gradient, problem.value)
+            )
+        span = np.log(runs.steps[-1] / runs.steps[first])
+        for k, one_value in enumerate((x, gradients, values)):
+            grown = np.log(np.abs(one_value[..., 1]) / np.abs(one_value[..., 0]))
+            exponents[k, :, i, j, :, : chosen.size] = grown / span
+        spent = adam.step_size(
+            "inverse_sqrt", study.step_size, np.arange(runs.steps[first], runs.steps[-1])
+        )
+        moved = (x[0, ..., 1] - x[0, ..., 0]) / float(np.asarray(spent, np.float64).sum())
+        speed[i, j, :, : chosen.size] = moved
+        drifts[:, i, j, : chosen.size] = drift[chosen] / n, stderr[chosen] / n
+    dims = ("sampling", "n", "seed", "at")
+    names = {
+        "growth_drift_stderr": "standard error of D/n",
+        "growth_drift": "D/n at the point",
+    }
+    for (name, long_name), one_value in zip(names.items(), drifts[::-1], strict=True):
+        results.add(name, Variable(("sampling", "n", "at"), np.float64, long_name), one_value)
+    variable = Variable(dims, np.float64, "what x gains per step and step size, from x0 > −1")
+    results.add("speed", variable, speed)
+    variable = Variable(("quantity", "start", *dims), np.float64, "exponent of k")
+    results.add("growth", variable, exponents)
 
 
 def _d1_of_members(study: DivergenceStudy, results: store.Store) -> None:

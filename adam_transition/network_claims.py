@@ -71,7 +71,6 @@ def _of_task(one: xr.Dataset, task: str) -> list[claims.Claim]:
             measured=difference.value,
             uncertainty=difference.half_width,
             at_least=0,
-            beyond_the_paper=True,
         )
     )
     if small < large:

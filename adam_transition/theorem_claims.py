@@ -1,13 +1,31 @@
-"""The claims of `experiments.theorem_3_1` and `theorem_3_3`, from their data set."""
+"""The claims of `experiments.theorem_3_1` and `theorem_3_3`, from their data set.
 
+A rate is judged triple by triple: a slope is too slow if it is above what the theorem allows by
+Student's quantile of its standard error, which happens by chance with probability `LEVEL`. So of
+many triples at which the theorem holds, at most that share is called too slow. The error of the
+share is a jackknife over index streams, as all triples run on the same ones.
+
+The theorems speak of T large enough. How large is read off before any run: the first window of T,
+which ends at T/16, must hold `MEMORIES` times 1/(1 − β2) steps, and the exact drift must have
+carried the iterate over twice the distance to x* when it begins.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
+from scipy import stats
 
-from adam_transition import bounds, scaling
-from adam_transition.claims import Claim, assess
+from adam_transition import bounds
+from adam_transition.claims import Claim, assess, assess_equal
 from adam_transition.problems import ProblemClass
+from adam_transition.theorem_study import MEMORIES, START, settled_limit
+
+LEVEL = 0.025
+"""The share of true slopes that chance calls too slow."""
+_FIT = 1.5  # a β2 is in the window if the left-hand side is at most this many times the least
 
 _NAMES = {"with_replacement": "Theorem 3.1", "random_shuffling": "Theorem 3.3"}
 
@@ -30,6 +48,8 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
 
     `largest_c` is the greatest C with β2 = 1 − C(1−β1^n)/n^5 among the triples at which x* attracts
     on the counterexample: on this problem the theorem's constant could be at least that.
+    `region_one_minus_beta2` is where the theorem's own region with C = 1 was run; None where it is
+    empty, as T would have to be larger.
     """
     found = []
     attracts = _attracts(dataset).sel(family="counterexample")
@@ -42,6 +62,8 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         holds = np.array([all(h.holds is not False for h in each) for each in checked])
         constants = np.array([next(h.margin for h in each if h.holds is None) for each in checked])
         here = holds & attracts.sel(n=n).values
+        region = one["region_q"].values
+        told = bool(np.isfinite(region).all())
         found.append(
             {
                 "n": n,
@@ -49,6 +71,7 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
                 "hypotheses_hold": int(holds.sum()),
                 "attracting": int(here.sum()),
                 "largest_c": float(constants[here].max()) if here.any() else None,
+                "region_one_minus_beta2": [region.min(), region.max()] if told else None,
             }
         )
     return found
@@ -65,278 +88,392 @@ def _attracts(dataset: xr.Dataset) -> xr.DataArray:
     return sure | dataset["drift"].isnull()
 
 
-def _hypotheses(dataset: xr.Dataset) -> xr.DataArray:
-    return _bounded_steps(dataset) & _attracts(dataset)
+def _large_enough(dataset: xr.Dataset) -> xr.DataArray:
+    """Whether T is, for each triple; where the drift is not known by its memory alone."""
+    begin = float(dataset["octave"][0]) / 2
+    remembers = dataset["one_minus_beta2"] * begin >= MEMORIES
+    carried = abs(dataset["drift"]) / dataset["n"] * 2 * dataset.attrs["step_size"] * begin**0.5
+    return remembers & ((carried >= 2 * START) | dataset["drift"].isnull())
+
+
+def _quantile(num_seeds: int, level: float = LEVEL) -> float:
+    return float(stats.t.ppf(1 - level, num_seeds - 1))
+
+
+def _share(flags: Callable[[np.ndarray], np.ndarray], progress: np.ndarray) -> tuple[float, float]:
+    """The share of cells (seed, cell, octave) that a test flags, and twice its standard error."""
+    if progress.shape[1] == 0:
+        return np.nan, np.nan
+
+    def share(values: np.ndarray) -> np.ndarray:
+        return np.asarray(flags(values).mean())
+
+    error = bounds.jackknife_stderr(bounds.without_each(share, progress))
+    return float(share(progress)), 2 * float(error)
+
+
+def _slower(progress: np.ndarray, than: float) -> np.ndarray:
+    found = bounds.rate(progress)
+    return found.slope - _quantile(len(progress)) * found.stderr > than
+
+
+def _falls(progress: np.ndarray) -> np.ndarray:
+    found = bounds.rate(progress)
+    return found.slope + _quantile(len(progress)) * found.stderr < 0
+
+
+def _median(progress: np.ndarray) -> tuple[float, float]:
+    """The median slope and twice its standard error."""
+    if progress.shape[1] == 0:
+        return np.nan, np.nan
+
+    def median(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.median(bounds.slope(values)))
+
+    error = bounds.jackknife_stderr(bounds.without_each(median, progress))
+    return float(median(progress)), 2 * float(error)
+
+
+def _cells(values: xr.DataArray, chosen: np.ndarray) -> np.ndarray:
+    """(seed, cell, octave) of the chosen (n, triple)."""
+    return values.transpose("seed", "n", "triple", "octave").values[:, chosen]
 
 
 def _rate(dataset: xr.Dataset, theorem: str) -> list[Claim]:
-    allowed = bounds.sufficient_slope(dataset["step"].values)
-    applies = _hypotheses(dataset)
-    found = []
+    allowed = bounds.sufficient_slope(dataset["octave"].values)
+    far = (allowed + 0.5) / 2  # half of the way from T^(−1/2) to what is allowed
+    bounded, large = _bounded_steps(dataset), _large_enough(dataset)
+    progress, arrived = dataset["mean_progress"], dataset["arrived"] > 0
+    test = (
+        f"share of triples with a slope of the mean over (T/2, T] above {allowed:.3f}, that of "
+        f"log T/√T, by the {1 - LEVEL:.1%} quantile of its error"
+    )
+    found, medians = [], {}
     for family, what in (
         ("realizable", "random realizable quadratics, D0 = 0"),
         ("counterexample", "the counterexample, D0 = 0"),
+        ("symmetric", "symmetric noise, D0 > 0, which leaves no bias"),
     ):
-        one = dataset.sel(family=family)
-        slope = one["slope"].values[applies.sel(family=family).values]
-        stderr = one["slope_stderr"].values[applies.sel(family=family).values]
-        with np.errstate(invalid="ignore"):
-            slower = slope - 2 * stderr > allowed
+        applies = bounded & (_attracts(dataset) & large & ~arrived).sel(family=family)
+        cells = _cells(progress.sel(family=family), applies.values)
+        share, error = _share(lambda values: _slower(values, allowed), cells)
+        lost = int((bounded & arrived.sel(family=family)).sum())
         found.append(
             assess(
                 f"rate_{family}",
-                f"The left-hand side falls at least as fast as log T/√T: {what} (share of "
-                f"{len(slope)} triples under the hypotheses with a slope above {allowed:.3f} by "
-                "two standard errors)",
-                theorem,
-                measured=float(slower.mean()) if len(slope) else np.nan,
-                at_most=0.05,
+                f"The left-hand side falls at least as fast as log T/√T: {what} ({test}; "
+                f"{cells.shape[1]} triples with β1 < √β2, x* attracting and T large enough; {lost} "
+                "with a run on x* itself are left out)",
+                theorem if family != "symmetric" else "zeros of the stationary drift field",
+                measured=share,
+                uncertainty=error,
+                at_most=LEVEL,
+                ours=family == "symmetric",
             )
         )
-    symmetric, counted = dataset.sel(family="symmetric"), _bounded_steps(dataset).values
-    # triples share their seeds, so the error of the median is a jackknife over seeds as well
-    medians = np.median(symmetric["slope_without"].values[:, counted], axis=1)
-    median = float(np.median(symmetric["slope"].values[counted]))
-    error = float(2 * bounds.jackknife_stderr(medians))
+        medians[family] = _median(cells)
+    value, error = medians["realizable"]
     found.append(
-        assess(
-            "rate_symmetric",
-            "… also where D0 > 0 and noise is symmetric (median slope of all triples with "
-            f"β1 < √β2; {allowed:.3f} is that of log T/√T)",
-            theorem,
-            measured=median,
+        assess_equal(
+            "rate_sharp",
+            "… and no faster where D0 = 0: x − x* stays of the size of a step, T^(−1/2) (median "
+            "slope, random realizable quadratics)",
+            "scale invariance: (x − x*)/η is stationary",
+            measured=value,
+            value=-0.5,
             uncertainty=error,
-            at_most=allowed,
+            resolution=far,
+            ours=True,
         )
     )
-    drawn = dataset.attrs["theorem_scheme"] == "with_replacement"
-    found.append(
-        assess(
-            "rate_exponent",
-            "… and no faster with symmetric noise: T^(−1/2) (median slope)"
-            if drawn
-            else "… and faster with symmetric noise: an epoch sees each component, so the variance "
-            "at its start is of second order in the step size (median slope)",
-            "variance of the iterate",
-            measured=median,
-            uncertainty=error,
-            at_least=-0.6 if drawn else -1.1,
-            at_most=-0.45 if drawn else -0.6,
-            beyond_the_paper=True,
-        )
-    )
+    found.append(_region(dataset, theorem))
+    found.append(_symmetric_exponent(dataset, *medians["symmetric"], far))
     counter = dataset.sel(family="counterexample")
-    repels = (counter["drift"] > 4 * counter["drift_stderr"]).values
-    ratio = (counter["lhs"].isel(step=-1) / counter["lhs"].isel(step=0)).values[repels]
+    repels = (counter["drift"] > 4 * counter["drift_stderr"]) & large.sel(family="counterexample")
+    cells = _cells(counter["mean_progress"], repels.values)
+    share, error = _share(_falls, cells)
     found.append(
         assess(
             "violated_threshold",
             "Where β2 is below the exact threshold the left-hand side does not fall (share of "
-            f"{repels.sum()} triples on the counterexample that halve it)",
+            f"{cells.shape[1]} triples on the counterexample with a slope below 0 by the "
+            f"{1 - LEVEL:.1%} quantile of its error)",
             "Divergence theorem",
-            measured=float((ratio < 0.5).mean()) if len(ratio) else np.nan,
-            at_most=0.01,
+            measured=share,
+            uncertainty=error,
+            at_most=LEVEL,
         )
     )
     return found
+
+
+def _region(dataset: xr.Dataset, theorem: str) -> Claim:
+    """The rate in the region that the theorem names, with the constant 1."""
+    allowed = bounds.sufficient_slope(dataset["region_octave"].values)
+    dims = ("seed", "region_family", "n", "region_triple", "region_octave")
+    progress = dataset["region_progress"].transpose(*dims)
+    there = progress.notnull().all(("seed", "region_octave")).values
+    share, error = _share(lambda values: _slower(values, allowed), progress.values[:, there])
+    where = "; ".join(
+        f"n = {int(n)}: 1 − β2 from {one.min():.2g} to {one.max():.2g}"
+        for n, one in zip(dataset["n"].values, dataset["region_q"].values, strict=True)
+        if np.isfinite(one).all()
+    )
+    return assess(
+        "rate_region",
+        "… and in the theorem's own region, β2 ≥ 1 − C(1−β1ⁿ)/n⁵ with C = 1 (share of "
+        f"{there.sum()} triples slower than {allowed:.3f}; where T is large enough for it: "
+        f"{where or 'for none of the n'})",
+        theorem,
+        measured=share,
+        uncertainty=error,
+        at_most=LEVEL,
+    )
+
+
+def _symmetric_exponent(dataset: xr.Dataset, value: float, error: float, far: float) -> Claim:
+    if dataset.attrs["theorem_scheme"] == "with_replacement":
+        return assess_equal(
+            "rate_exponent",
+            "… and no faster with symmetric noise: |x − x*|² is of the size of a step, T^(−1/2) "
+            "(median slope)",
+            "variance of the iterate",
+            measured=value,
+            value=-0.5,
+            uncertainty=error,
+            resolution=far,
+            ours=True,
+        )
+    return assess(
+        "rate_exponent",
+        "… and faster with symmetric noise: an epoch sees each component, so that what is left of "
+        "the variance at its start, T⁻¹, is of second order in the step size, but for a small part "
+        "that fluctuates with v, T^(−1/2) (median slope)",
+        "variance of the iterate",
+        measured=value,
+        uncertainty=error,
+        at_least=-1.0,
+        at_most=-0.5,
+        ours=True,
+    )
 
 
 def _neighbourhood(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     scheme = dataset.attrs["theorem_scheme"]
-    q = dataset["plateau_q"].values
-    bias = dataset["bias"].sel(noise="skewed")
-    small = q <= 0.2
-    law = scaling.fit_power_law(q[small], bias.sel(scheme=scheme).values[small] ** 2)
-    d0 = scaling.fit_power_law(
-        np.sqrt(dataset["scaled_d0"].values),
-        dataset["scaled_bias"].values ** 2 / np.sqrt(dataset["scaled_d0"].values),
+    q, least_q = dataset["plateau_q"].values, float(dataset["small_q"].min())
+    bias, bias_stderr = (
+        dataset[name].sel(scheme=scheme).values for name in ("bias", "bias_stderr")
     )
-    symmetric = dataset.sel(noise="symmetric", scheme=scheme)
-    exact = bias.sel(scheme=scheme)
-    misses = abs(dataset["settled_bias"] - exact)
-    noise = np.hypot(
-        dataset["settled_stderr"], dataset["bias_stderr"].sel(noise="skewed", scheme=scheme)
+    # ‖∇f‖² from one β2 to the next, towards 1
+    gaps = np.diff(np.log(q))
+    exponents = 2 * np.diff(np.log(bias)) / gaps
+    error = 2 * np.hypot((bias_stderr / bias)[1:], (bias_stderr / bias)[:-1]) / np.abs(gaps)
+    least = int(exponents.argmin())
+    small = dataset["small_bias"]
+    local = 2 * np.diff(np.log(small)) / np.diff(np.log(dataset["small_q"]))
+    exponent = float(local[list(dataset["small_scheme"].values).index(scheme), 0])
+    shuffled, drawn = (
+        small.sel(small_scheme=one, small_q=least_q)
+        for one in ("random_shuffling", "with_replacement")
     )
-    worst = int((misses / exact).values.argmax())
-    found = [
+    return [
         assess(
             "neighbourhood_beta2",
-            "‖∇f‖²/√D0 in the limit falls at least like 1 − β2 (exponent, skewed noise)",
+            "‖∇f‖²/√D0 in the limit falls at least like 1 − β2 (exponent from one β2 to the next, "
+            "the least; skewed noise)",
             theorem,
-            measured=law.exponent,
-            uncertainty=2 * law.stderr,
+            measured=float(exponents[least]),
+            uncertainty=2 * float(error[least]),
             at_least=1.0,
         ),
         assess(
             "neighbourhood_exact",
-            "… namely like (1 − β2)²: the theorem's (1 − β2)√D0 is not tight here",
+            "… namely like (1 − β2)²: the theorem's (1 − β2)√D0 is not tight here (exponent at "
+            f"1 − β2 = {least_q:g}, at which the next order is some times 1 − β2)",
             "zeros of the stationary drift field",
-            measured=law.exponent,
-            uncertainty=2 * law.stderr,
-            at_least=1.8,
-            at_most=2.4,
-            beyond_the_paper=True,
+            measured=exponent,
+            at_least=2 - 10 * least_q,
+            at_most=2 + 10 * least_q,
+            ours=True,
         ),
-        assess(
-            "neighbourhood_d0",
-            "… and is proportional to √D0 (exponent)",
-            theorem,
-            measured=d0.exponent,
-            uncertainty=2 * d0.stderr,
-            at_least=0.99,
-            at_most=1.01,
-        ),
-        assess(
-            "neighbourhood_symmetric",
-            "Symmetric noise leaves no bias at all (largest |∇f| at the limit point)",
-            "zeros of the stationary drift field",
-            measured=float(symmetric["bias"].max()),
-            uncertainty=float(4 * symmetric["bias_stderr"].max()),
-            at_most=1e-9,
-            beyond_the_paper=True,
-        ),
-        assess(
-            "limit_point",
-            "Simulations settle where the stationary drift vanishes (largest miss, as a part of "
-            "the bias)",
-            "zeros of the stationary drift field",
-            measured=float((misses / exact)[worst]),
-            uncertainty=float(2 * (noise / exact)[worst]),
-            at_most=0.1,
-            beyond_the_paper=True,
-        ),
-    ]
-    for name in dataset["many"].values:
-        one = dataset.sel(many=name)
-        found.append(
-            assess(
-                f"limit_point_{name}",
-                f"… also in many dimensions: {name} (miss as a part of the bias)",
-                "zeros of the stationary drift field",
-                measured=float(one["many_error"]),
-                uncertainty=2 * float(one["many_error_stderr"]),
-                at_most=0.1,
-                beyond_the_paper=True,
-            )
-        )
-    shuffled, drawn = (bias.sel(scheme=s) for s in ("random_shuffling", "with_replacement"))
-    found.append(
         assess(
             "schemes",
-            "Random shuffling has a smaller neighbourhood than sampling with replacement (largest "
-            "ratio of ‖∇f‖ over β2)",
+            "Random shuffling leaves half of the bias of sampling with replacement, to first order "
+            f"in 1 − β2 (ratio of ‖∇f‖ at 1 − β2 = {least_q:g})",
             "zeros of the stationary drift field",
-            measured=float((shuffled / drawn).max()),
-            at_most=1.0,
-            beyond_the_paper=True,
+            measured=float(shuffled / drawn),
+            at_least=0.5 - 5 * least_q,
+            at_most=0.5 + 5 * least_q,
+            ours=True,
+        ),
+        *_limit_points(dataset, bias),
+    ]
+
+
+def _limit_points(dataset: xr.Dataset, bias: np.ndarray) -> list[Claim]:
+    """Whether simulations settle at the limit points, as far as their seeds can tell."""
+    n = 5  # one centre of five at 1, the minimiser at 1/5; the bias is towards 0
+    settled = settled_limit(dataset["settled"].values, dataset["earlier"].values)
+    misses = (1 / n - settled - bias) / bias  # (seed, β2), parts of the bias
+    mean, stderr = misses.mean(axis=0), _stderr(misses)
+    worst = int(np.abs(mean / stderr).argmax())
+    # one of several β2: Bonferroni
+    factor = _quantile(len(misses), LEVEL / misses.shape[1])
+    found = [
+        assess_equal(
+            "limit_point",
+            "Simulations settle where the stationary drift vanishes, as the steps become small "
+            f"(miss as a part of the bias; the one of {misses.shape[1]} β2 that is farthest off "
+            "for its error, which allows for the choice)",
+            "zeros of the stationary drift field",
+            measured=float(mean[worst]),
+            value=0.0,
+            uncertainty=float(factor * stderr[worst]),
+            resolution=0.1,
+            ours=True,
         )
-    )
+    ]
+    for name in dataset["many"].values:
+        values = dataset["many_miss"].sel(many=name).values
+        found.append(
+            assess_equal(
+                f"limit_point_{name}",
+                f"… also in many dimensions: {name} (miss along the bias, as a part of it)",
+                "zeros of the stationary drift field",
+                measured=float(values.mean()),
+                value=0.0,
+                uncertainty=_quantile(len(values)) * float(_stderr(values)),
+                resolution=0.1,
+                ours=True,
+            )
+        )
     return found
 
 
+def _stderr(values: np.ndarray) -> np.ndarray:
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
 def _dimensions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
-    allowed = bounds.sufficient_slope(dataset["step"].values)
-    realizable = dataset.sel(dimensions="realizable_quadratics")
-    with np.errstate(invalid="ignore"):
-        slower = realizable["dimensions_slope"] - 2 * realizable["dimensions_stderr"] > allowed
-    noisy = dataset["dimensions_lhs"].drop_sel(dimensions="realizable_quadratics")
-    ratio = noisy.isel(dimensions_q=-1) / noisy.isel(dimensions_q=0)
+    ends = dataset["dimensions_octave"].values
+    allowed = bounds.sufficient_slope(ends)
+    large = dataset["dimensions_q"] * ends[0] / 2 >= MEMORIES
+    progress = dataset["dimensions_progress"].isel(dimensions_q=np.flatnonzero(large.values))
+    progress = progress.stack(cell=("member", "dimensions_beta1", "dimensions_q"))
+    cells = progress.transpose("seed", "cell", "dimensions_octave").values
+    share, error = _share(lambda values: _slower(values, allowed), cells)
+    gradients = dataset["many_gradient"]
+    exponents = 2 * np.log(gradients.isel(many_q=0) / gradients.isel(many_q=1))
+    exponents = (exponents / np.log(float(dataset["many_q"][0] / dataset["many_q"][1]))).values
+    lowest = exponents[exponents.mean(axis=1).argmin()]  # of the members of a family
     return [
         assess(
             "rate_dimensions",
-            "The rate also in 50 dimensions: random realizable quadratics (share of 24 (β1, β2) "
-            f"with a slope above {allowed:.3f} by two standard errors)",
+            "The rate also in 50 dimensions: random realizable quadratics (share of "
+            f"{cells.shape[1]} (β1, β2, member) slower than {allowed:.3f})",
             theorem,
-            measured=float(slower.mean()),
-            at_most=0.05,
+            measured=share,
+            uncertainty=error,
+            at_most=LEVEL,
         ),
         assess(
             "neighbourhood_dimensions",
-            "The neighbourhood shrinks with 1 − β2 on random quadratics, logistic and nonconvex "
-            "regressions in 10 dimensions (left-hand side at 1 − β2 = 0.001 over that at 0.3, the "
-            "largest)",
+            "The neighbourhood shrinks at least like 1 − β2 on random quadratics in 10 and "
+            "logistic regressions in 5 dimensions (exponent of ‖∇f‖² at the limit point; mean over "
+            f"{exponents.shape[1]} members of the family where it is least)",
             theorem,
-            measured=float(ratio.max()),
-            at_most=1.0,
+            measured=float(lowest.mean()),
+            uncertainty=_quantile(len(lowest)) * float(_stderr(lowest)),
+            at_least=1.0,
         ),
     ]
 
 
-def window_ends(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest 1 − β2 whose left-hand side is within 1.5 of the least, by (n, T)."""
-    lhs, q = dataset["window"].values, dataset["window_q"].values
-    good = lhs <= 1.5 * lhs.min(axis=1, keepdims=True)
-    return q[good.argmax(axis=1)], q[::-1][good[:, ::-1].argmax(axis=1)]
+def window_ends(
+    lhs: Float[np.ndarray, "n q step"], q: Float[np.ndarray, " q"]
+) -> tuple[Float[np.ndarray, "n step"], Float[np.ndarray, "n step"]]:
+    """Least and greatest 1 − β2 whose left-hand side is within 1.5 of the least.
+
+    Ends lie between grid points, where the logarithm, linear between them, crosses the level. An
+    end that is not inside is that of the grid.
+    """
+    excess = np.log(lhs) - np.log(lhs.min(axis=1, keepdims=True)) - np.log(_FIT)
+    log_q = np.log(q)
+
+    def end(order: slice) -> np.ndarray:
+        one, x = excess[:, order], log_q[order]
+        first = (one <= 0).argmax(axis=1)
+        before = np.maximum(first - 1, 0)
+        high, low = (np.take_along_axis(one, i[:, None], axis=1)[:, 0] for i in (before, first))
+        share = np.where(first > 0, high / np.where(high > low, high - low, 1.0), 1.0)
+        return np.exp(x[before] + share * (x[first] - x[before]))
+
+    return end(slice(None)), end(slice(None, None, -1))
 
 
 def _window(dataset: xr.Dataset, theorem: str) -> list[Claim]:
-    steps = dataset["window_step"].values
-    q = dataset["window_q"].values
+    steps, q = dataset["window_step"].values, dataset["window_q"].values
     late = steps >= steps[-1] / 100
-    low, high = (ends[:, late] for ends in window_ends(dataset))
-    interior = (low > q[0]) & (high < q[-1])
-    slow = scaling.fit_power_law(np.tile(steps[late], len(low)), low.ravel())
-    biased = scaling.fit_power_law(np.tile(steps[late], len(high)), high.ravel())
+    x = np.log(steps[late]) - np.log(steps[late]).mean()
+
+    def statistics(progress: np.ndarray) -> np.ndarray:
+        """Share inside, exponents of the slow and of the biased end; means over n."""
+        low, high = window_ends(bounds.left_hand_side(progress)[0][..., late], q)
+        inside = (low > q[0]) & (high < q[-1])
+        fits = [((np.log(one) * x).sum(axis=-1) / (x @ x)).mean() for one in (low, high)]
+        return np.array([inside.mean(), *fits])
+
+    progress = dataset["window_progress"].values.astype(np.float64)
+    stderr = bounds.jackknife_stderr(bounds.without_each(statistics, progress))
+    inside, slow, biased = zip(statistics(progress), 2 * stderr, strict=True)
     return [
         assess(
             "window",
             "At finite T the best β2 lies inside: too small a β2 is biased, too large a one slow "
             "(share of (n, T) where both ends of the range of β2 are half as bad again)",
             f"{theorem}: log T/((1−β2)√T) + (1−β2)√D0",
-            measured=float(interior.mean()),
+            measured=inside[0],
+            uncertainty=inside[1],
             at_least=1.0,
         ),
         assess(
             "window_slow_end",
             "The largest good β2 tends to 1 as T grows (exponent of 1 − β2 in T)",
             f"{theorem}: log T/((1−β2)√T)",
-            measured=slow.exponent,
-            uncertainty=2 * slow.stderr,
+            measured=slow[0],
+            uncertainty=slow[1],
             at_most=0.0,
         ),
         assess(
             "window_biased_end",
             "… and so does the smallest good one (exponent of 1 − β2 in T)",
             f"{theorem}: (1−β2)√D0",
-            measured=biased.exponent,
-            uncertainty=2 * biased.stderr,
+            measured=biased[0],
+            uncertainty=biased[1],
             at_most=0.0,
         ),
     ]
 
 
 def _conditions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
-    n = dataset["threshold_n"].values
-    found = []
-    for values, name in zip(dataset["threshold"].values, ("1/(n−1)²", "1"), strict=True):
-        law = scaling.fit_power_law(n, values)
-        found.append(
-            assess(
-                f"threshold_a_{name}",
-                f"The threshold 1 − β2* of the counterexample with a = {name} falls no faster than "
-                "the sufficient n⁻⁵ (exponent, β1 = 0)",
-                f"{theorem}: γ1(n) = 1 − O((1−β1ⁿ)/n⁵)",
-                measured=law.exponent,
-                uncertainty=2 * law.stderr,
-                at_least=-5.0,
-            )
-        )
-    ratio = dataset["line_ratio"].values
-    last = dataset["line"].isel(line_step=-1).values
-    first = dataset["line"].isel(line_step=0).values
-    found.append(
+    ratio, allowed = dataset["line_ratio"].values, bounds.sufficient_slope(dataset["octave"].values)
+    beyond = dataset["line_progress"].transpose("seed", "line_beta1", "octave").values[:, ratio > 1]
+    rate = bounds.rate(beyond)
+    highest = rate.slope + rate.stderr  # the worst, its error counted
+    worst = int(highest.argmax())
+    return [
         assess(
             "beta1_line",
-            "β1 < √β2 is sufficient, not necessary: just beyond it Adam still converges on the "
-            "counterexample (largest LHS at T over LHS at the first record, β1/√β2 up to "
-            f"{ratio.max():.2f})",
+            "β1 < √β2 is sufficient, not necessary: just beyond it Adam converges on the "
+            "counterexample, and as fast as log T/√T (slope of the mean over (T/2, T], the largest "
+            f"over β1/√β2 up to {ratio.max():.2f})",
             theorem,
-            measured=float((last / first)[ratio >= 1].max()),
-            at_most=0.1,
-            beyond_the_paper=True,
+            measured=float(rate.slope[worst]),
+            uncertainty=_quantile(len(beyond), LEVEL / len(rate.slope)) * float(rate.stderr[worst]),
+            at_most=allowed,
+            ours=True,
         )
-    )
-    return found
+    ]
 
 
 def _reddi(dataset: xr.Dataset) -> list[Claim]:
@@ -357,6 +494,6 @@ def _reddi(dataset: xr.Dataset) -> list[Claim]:
             "stationary drift",
             measured=float(last[:, 1].max()),
             at_most=-0.9,
-            beyond_the_paper=True,
+            ours=True,
         ),
     ]

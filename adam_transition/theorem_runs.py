@@ -3,22 +3,34 @@
 Rows are (problem, seed) and share an index stream; columns are pairs (β1, β2). Iterates are
 recorded at multiples of every n, so that under random shuffling they are x_{k,0}, the iterates at
 which epochs start, as Theorem 3.3 has it.
+
+Where D0 = 0 a run can come nearer to x* than any float tells: while v remembers large gradients,
+x − x* falls geometrically, to e^(−1000) where β2 is near 1, before it grows again. In plain floats
+such a run lands on x* and stays there for ever, which is no property of Adam. Problems with x* = 0
+and gradients proportional to x near it are run in a *moving unit*: x and m are linear in the unit
+while v does not change, so both are kept as multiples of a power of two that follows them. Scaling
+by powers of two rounds nothing, so a run that needs no other unit has the same bits as without.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from adam_transition import adam, bounds, problems, sampling, simulate, sweep
 
-RECORDS = 512
+RECORDS = 2048
+OCTAVES = 5
+"""Windows of T over which progress is averaged: the last is (T/2, T], the first (T/32, T/16]."""
 _KEPT = 40
+_UNIT = {"float32": (40, -60, -15), "float64": (400, -600, -100)}
+"""By dtype: powers of two by which the unit moves, below which it falls, above which it rises."""
 
 
 class Runs(NamedTuple):
@@ -26,12 +38,15 @@ class Runs(NamedTuple):
 
     steps: Int[np.ndarray, " K"]
     progress: Float[np.ndarray, "P S W K"]  # min{‖∇f‖²/√D0, ‖∇f‖/(2√(d D1))}
+    mean_progress: Float[np.ndarray, "P S W O"]  # mean of it over the records of each octave of T
     settled: Float[np.ndarray, "P S W d"]  # mean of the iterate over the second half
+    earlier: Float[np.ndarray, "P S W d"]  # over (T/8, T/4], where steps are twice as large
+    arrived: Bool[np.ndarray, "P S W"]  # whether a run lies on x* exactly at T
     iterates: Float[np.ndarray, "P S W K"]  # first coordinate of x_k
 
 
 def record_every(num_steps: int, num_components: Sequence[int]) -> int:
-    """Steps between records: a multiple of every n, such that there are about 512 records.
+    """Steps between records: a multiple of every n, such that there are about 2048 records.
 
     Raises:
       ValueError: the least common multiple of the n leaves fewer than 32 records.
@@ -57,6 +72,7 @@ def run(
     starts: Sequence[np.ndarray],
     dtype: str = "float32",
     schedule: adam.Schedule = "inverse_sqrt",
+    moving_unit: bool = False,
 ) -> Runs:
     """Runs every member with every pair of β, from num_seeds index streams.
 
@@ -71,7 +87,13 @@ def run(
       starts: x0 of each member.
       dtype: of the simulation.
       schedule: of the step sizes.
+      moving_unit: for problems with x* = 0 and gradients proportional to x near it; see above.
+
+    Raises:
+      ValueError: too few steps, or a moving unit for a problem whose minimiser is not 0.
     """
+    if moving_unit and any(np.any(np.asarray(one.problem.minimiser)) for one in members):
+        raise ValueError("moving_unit=True: needs problems with their minimiser at 0")
     ns = [int(np.asarray(member.problem.num_components)) for member in members]
     every = record_every(num_steps, ns)
     num_steps = num_steps // every * every
@@ -91,6 +113,7 @@ def run(
                 [sampling.stream_key(seed + s) for _ in members for s in range(num_seeds)]
             ),
             "x0": jnp.asarray(np.repeat(np.array(starts), num_seeds, axis=0), dtype),
+            "x_star": jnp.asarray(np.repeat(_minimisers(members), num_seeds, axis=0), dtype),
             **{
                 name: jnp.asarray(
                     [
@@ -115,13 +138,14 @@ def run(
             every=every,
             kept=tuple(kept.tolist()),
             max_components=max(ns),
+            unit=_UNIT[dtype] if moving_unit else None,
         )
         table = (len(ns) * num_seeds, width)
         results: dict[str, np.ndarray] = {}
 
         def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
             for name, value in values.items():
-                whole = results.setdefault(name, np.empty((*table, *value.shape[2:]), dtype))
+                whole = results.setdefault(name, np.empty((*table, *value.shape[2:]), value.dtype))
                 whole[block] = value
 
         sweep.run(
@@ -131,9 +155,27 @@ def run(
     return Runs(
         (kept + 1) * every,
         results["progress"].reshape(*shape, width, len(kept)),
+        results["mean_progress"].reshape(*shape, width, OCTAVES),
         results["settled"].reshape(*shape, width, -1),
+        results["earlier"].reshape(*shape, width, -1),
+        results["arrived"].reshape(*shape, width),
         results["iterates"].reshape(*shape, width, len(kept)),
     )
+
+
+def _minimisers(members: Sequence[problems.Member]) -> Float[np.ndarray, "P d"]:
+    """Minimisers, NaN where they are not known: no run is on them."""
+    rows = []
+    for member in members:
+        known = member.problem.minimiser
+        shape = member.problem.shape
+        rows.append(np.full(shape, np.nan) if known is None else np.asarray(known, np.float64))
+    return np.array(rows).reshape(len(members), -1)
+
+
+def octaves(num_steps: int) -> Float[np.ndarray, " O"]:
+    """The ends of the windows of `Runs.mean_progress`: T/16, T/8, …, T."""
+    return num_steps / 2.0 ** np.arange(OCTAVES - 1, -1, -1)
 
 
 def _run_cell(
@@ -146,9 +188,10 @@ def _run_cell(
     every: int,
     kept: tuple[int, ...],
     max_components: int,
+    unit: tuple[int, int, int] | None,
 ) -> dict[str, Array]:
     problem: problems.FiniteSum = row["problem"]  # type: ignore[assignment]
-    trace = simulate.simulate(
+    x, last = (_in_float if unit is None else partial(_in_moving_unit, unit=unit))(
         problem,
         adam.Hyperparameters(cell["p"], cell["q"]),
         row["x0"],
@@ -165,11 +208,78 @@ def _run_cell(
         n=problem.num_components,
         max_components=max_components,
     )
-    x = trace.x[jnp.array(kept)]
-    gradients = jax.vmap(gradient)(x).reshape(len(kept), -1)
-    second_half = trace.x[trace.x.shape[0] // 2 :].reshape(-1, max(1, row["x0"].size))
+    records, chosen = len(x), jnp.array(kept)
+    progress = bounds.progress(jax.vmap(gradient)(x).reshape(records, -1), row["d0"], row["d1"])
+    flat = x.reshape(records, -1)
+    halves = [records >> k for k in range(OCTAVES, -1, -1)]
+    windows = [progress[low:high].mean() for low, high in itertools.pairwise(halves)]
     return {
-        "progress": bounds.progress(gradients, row["d0"], row["d1"]),
-        "settled": second_half.mean(axis=0),
-        "iterates": x.reshape(len(kept), -1)[:, 0],
+        "progress": progress[chosen],
+        "mean_progress": jnp.stack(windows),
+        "settled": flat[records // 2 :].mean(axis=0),
+        "earlier": flat[records // 8 : records // 4].mean(axis=0),
+        "iterates": flat[chosen, 0],
+        "arrived": jnp.all(last.ravel() == row["x_star"]),
     }
+
+
+def _in_float(problem: problems.FiniteSum, *arguments: Any, **settings: Any) -> tuple[Array, Array]:
+    """Iterates and the last of them."""
+    x = simulate.simulate(problem, *arguments, **settings).x
+    return x, x[-1]
+
+
+class _Scaled(NamedTuple):
+    """A state of Adam; x and m are multiples of 2^exponent."""
+
+    x: Array
+    first: Array
+    second: Array
+    exponent: Int[Array, ""]  # 0 or below
+
+
+def _in_moving_unit(
+    problem: problems.FiniteSum,
+    hyper: adam.Hyperparameters,
+    x0: Array,
+    step_size: float,
+    key: Array,
+    *,
+    method: simulate.Method,
+    num_steps: int,
+    record_every: int,
+    max_components: int,
+    unit: tuple[int, int, int],
+) -> tuple[Array, Array]:
+    """`simulate.simulate` with zero initial moments and ε = 0: iterates, the last in its unit."""
+    n = jnp.asarray(problem.num_components, jnp.int32)
+    p, q = (jnp.asarray(one, x0.dtype) for one in hyper[:2])
+    move, low, high = unit
+
+    def run_block(state: _Scaled, start: Array) -> tuple[_Scaled, Array]:
+        steps = start + jnp.arange(record_every, dtype=jnp.int32)
+        stream = sampling.indices(
+            method.sampling, key, start, record_every, n, max_components=max_components
+        )
+        etas = adam.step_size(method.schedule, jnp.asarray(step_size, x0.dtype), steps, n)
+
+        def step(i: Array, state: _Scaled) -> _Scaled:
+            x, m, v, exponent = state
+            g = problem.gradient(stream[i], x)
+            m = m - p * m + p * g
+            v = v - q * v + q * (g * jnp.ldexp(jnp.ones((), x.dtype), exponent)) ** 2
+            x = x - etas[i] * jnp.where(v > 0, m / jnp.sqrt(v), 0)
+            size = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(m)))
+            falls = size < 2.0**low
+            rises = (size > 2.0**high) & (exponent < 0)
+            by = jnp.where(falls, -move, jnp.where(rises, move, 0))
+            factor = jnp.ldexp(jnp.ones((), x.dtype), -by)
+            return _Scaled(x * factor, m * factor, v, exponent + by)
+
+        state = jax.lax.fori_loop(0, record_every, step, state)
+        return state, jnp.ldexp(state.x, state.exponent)
+
+    zero = jnp.zeros_like(x0)
+    begin = _Scaled(x0, zero, zero, jnp.zeros((), jnp.int32))
+    end, x = jax.lax.scan(run_block, begin, jnp.arange(0, num_steps, record_every))
+    return x, end.x

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from adam_transition import adam, bounds, keys, problems, sampling, scaling, store, theorem_runs
 from adam_transition.boundary import divergence_intervals
@@ -20,16 +21,25 @@ from adam_transition.problems import Member, ProblemClass
 from adam_transition.store import Variable
 from adam_transition.studies import Plan
 
+RANDOM_ORDERS: tuple[sampling.Sampling, ...] = ("with_replacement", "random_shuffling")
 FAMILIES = ("realizable", "symmetric", "skewed", "counterexample")
-NOISES = ("skewed", "symmetric")
 _BINS = ((1e-1, 1.0), (1e-2, 1e-1), (1e-3, 1e-2))
 GROUPS = (*(f"1 − β2 from {low:g} to {high:g}" for low, high in _BINS), "D > 0: x* repels")
 BAND = (0.05, 0.5, 0.95)
 PANELS = ("cyclic", "random", "diminishing steps")
+START = 1.5
+"""Distance from x* at which runs start."""
+MEMORIES = 100
+"""Of 1/(1 − β2) steps that the first window of T must hold: several spikes at large β2."""
+_CENTRED = ("realizable", "counterexample")  # D0 = 0, in z = x − x*
+_REGION_C = 1.0
+_REGION_LONGER = 4  # times num_steps
+_REGION_SHARE = 6  # of the triples
 _PLATEAU_N = 5
 _PLATEAU_Q = np.geomspace(0.5, 0.02, 7)
-_SCALES = (0.1, 1.0, 10.0)
+_SMALL_Q = (2e-3, 1e-3)
 _MANY = {"nonrealizable_quadratics": 10, "logistic": 5}  # family: dimension
+_MEMBERS = 3  # random ones of each family
 DIMENSIONS = {
     "realizable_quadratics": 50,
     "nonrealizable_quadratics": 10,
@@ -39,7 +49,7 @@ DIMENSIONS = {
 """Families of random members whose left-hand side is measured, and their dimensions."""
 _DIMENSION_BETA1 = (0.0, 0.5, 0.8)
 _DIMENSION_Q = np.geomspace(0.3, 1e-3, 8)
-_MANY_Q = 0.3
+_MANY_Q = (0.3, 0.15)
 _WINDOW_N = (5, 20)
 _LINE_N, _LINE_Q = 10, 0.1
 _THRESHOLD_N = (5, 10, 20, 30)
@@ -63,26 +73,36 @@ class TheoremStudy:
 def plan(study: TheoremStudy) -> Plan:
     """The parts of the data set.
 
-    - Triples: `beta1`, `one_minus_beta2` over (n, triple); `lhs`, `lhs_stderr` over (family, n,
-      triple, step), `slope`, `slope_stderr`, `slope_without` (each seed), and `drift`,
-      `drift_stderr` beside the minimiser, NaN where the table of gradients there has no one
-      direction (D0 > 0); `lhs_band` over (family, group, band, step), quantiles over triples.
-    - Neighbourhood: `bias`, `bias_stderr` over (noise, scheme, plateau_q), |∇f| at the limit
-      point; `settled_bias` from simulations with the study's scheme; `scaled_bias` over (scale).
-    - Many dimensions: `many_error`, `many_error_stderr`, `many_bias` over (many).
-      `dimensions_lhs`, `dimensions_slope` over (dimensions, dimensions_beta1, dimensions_q) of
-      random members.
-    - Window: `window` over (window_n, window_q, window_step).
-    - Line: `line` over (line_beta1, line_step). Threshold: `threshold`, `threshold_stderr` over
-      (threshold_a, threshold_n). Reddi: `reddi` over (panel, reddi_beta2, reddi_step).
+    - Triples: `beta1`, `one_minus_beta2` over (n, triple); `mean_progress` over (family, seed, n,
+      triple, octave), the mean of what the theorems bound over the records of (T/2, T], T the
+      octave's end; `lhs`, `lhs_stderr` over (family, n, triple, step); `arrived` over (family, n,
+      triple), runs that lie on x* exactly. `drift`, `drift_stderr` beside the minimiser, NaN where
+      the table of gradients there has no one direction (D0 > 0). `lhs_band` over (family, group,
+      band, step), quantiles over triples.
+    - Region of the theorem, 1 − β2 ≤ C(1−β1^n)/n^5 with C = 1: `region_progress` over
+      (region_family, seed, n, region_triple, region_octave) at `region_beta1`, `region_q`; NaN for
+      an n at which the region is empty: there no T of this length is large enough.
+    - Neighbourhood: `bias`, `bias_stderr` over (scheme, plateau_q), |∇f| at the limit point, and
+      `small_bias` over (small_scheme, small_q); `settled`, `earlier` over (seed, plateau_q), means
+      of the iterate over (T/2, T] and (T/8, T/4] with the study's scheme.
+    - Many dimensions: `many_miss` over (many, seed), how far a run settles from the limit point
+      along the bias, as a part of it; `many_gradient` over (many, member, many_q), ‖∇f‖ at the
+      limit point. `dimensions_lhs` over (dimensions, dimensions_beta1, dimensions_q) and
+      `dimensions_progress` over (member, seed, dimensions_beta1, dimensions_q, octave), random
+      members with D0 = 0.
+    - Window: `window` over (window_n, window_q, window_step), `window_progress` by seed.
+    - Line: `line` over (line_beta1, line_step), `line_progress` over (seed, line_beta1, octave).
+      Threshold: `threshold`, `threshold_stderr` over (threshold_a, threshold_n). Reddi: `reddi`
+      over (panel, reddi_beta2, reddi_step).
     """
     parts = {
-        "slope": _triples,
+        "mean_progress": _triples,
         "drift": _drift_at_minimisers,
         "lhs_band": _bands,
+        "region_progress": _region,
         "bias": _neighbourhood,
-        "many_error": _many_dimensions,
-        "dimensions_stderr": _dimensions,
+        "many_miss": _many_dimensions,
+        "dimensions_progress": _dimensions,
         "window": _window,
         "line": _line,
         "threshold": _threshold,
@@ -92,28 +112,49 @@ def plan(study: TheoremStudy) -> Plan:
 
 
 def member(family: str, n: int, seed: int) -> Member:
-    """The problem of a family, of smoothness about 1: random where the class has many."""
+    """The problem of a family, of smoothness about 1: random where the class has many.
+
+    Where D0 = 0 it is centred: x* = 0.
+    """
     if family == "realizable":
         wanted = ProblemClass(n, 1, 0, 3 * n)
-        return problems.random_member(
-            wanted, "realizable_quadratics", 1, jax.random.fold_in(sampling.stream_key(seed), n)
-        )
+        key = jax.random.fold_in(sampling.stream_key(seed), n)
+        return problems.centred(problems.random_member(wanted, "realizable_quadratics", 1, key))
     if family == "counterexample":
         made = ProblemClass(n, 1, 0, 2 * n**2).divergence_construction()
-        return Member(made, made.problem_class(), exact=True)
+        return problems.centred(Member(made, made.problem_class(), exact=True))
     noisy = _noisy(family, n)
     return Member(noisy, noisy.problem_class(), exact=True)
 
 
-def _noisy(noise: str, n: int, scale: float = 1.0) -> problems.Quadratics:
+def _noisy(noise: str, n: int) -> problems.Quadratics:
     """Unit curvature; centres at 0 but one, or even between −1 and 1."""
     if noise == "symmetric":
-        return problems.quadratics([1.0] * n, (scale * np.linspace(-1, 1, n)).tolist())
-    return problems.quadratics([1.0] * n, [0.0] * (n - 1) + [scale])
+        return problems.quadratics([1.0] * n, np.linspace(-1, 1, n).tolist())
+    return problems.quadratics([1.0] * n, [0.0] * (n - 1) + [1.0])
 
 
 def _start(one: Member) -> np.ndarray:
-    return np.asarray(one.problem.minimiser, np.float64) + 1.5
+    return np.asarray(one.problem.minimiser, np.float64) + START
+
+
+def region(
+    study: TheoremStudy,
+) -> tuple[Float[np.ndarray, "n triple"], Float[np.ndarray, "n triple"]]:
+    """β1 and 1 − β2 of triples in the theorem's own region with C = 1, NaN where it is empty.
+
+    Its upper end is the theorem's, 1 − β2 ≤ C(1−β1^n)/n^5; below the lower one T is not large.
+    """
+    rng = keys.generator(jax.random.fold_in(sampling.stream_key(study.seed), 1))
+    shape = (len(study.num_components), -(-study.num_triples // _REGION_SHARE))
+    n = np.array(study.num_components)[:, None]
+    least = MEMORIES * 2**theorem_runs.OCTAVES / (_REGION_LONGER * study.num_steps)
+    # β1 up to where the interval of 1 − β2 closes: (1−β1^n) = least·n^5/C
+    room = np.clip(1 - least * n**5.0 / _REGION_C, 0, None)
+    beta1 = rng.uniform(0, 1, shape) * np.minimum(0.99, room ** (1 / n))
+    most = _REGION_C * (1 - beta1**n) / n**5.0
+    q = least * (np.maximum(most, least) / least) ** rng.uniform(0, 1, shape)
+    return np.where(room > 0, beta1, np.nan), np.where(room > 0, q, np.nan)
 
 
 def _pairs(study: TheoremStudy) -> tuple[np.ndarray, np.ndarray]:
@@ -125,16 +166,34 @@ def _pairs(study: TheoremStudy) -> tuple[np.ndarray, np.ndarray]:
 
 def _coordinates(study: TheoremStudy) -> xr.Dataset:
     beta1, q = _pairs(study)
+    region_beta1, region_q = region(study)
     return xr.Dataset(
         coords={
             "family": ("family", np.array(FAMILIES, dtype=object)),
-            "noise": ("noise", np.array(NOISES, dtype=object)),
+            "region_family": ("region_family", np.array(_CENTRED, dtype=object)),
             "scheme": ("scheme", np.array(sampling.SAMPLINGS, dtype=object)),
             "n": ("n", np.array(study.num_components), {"long_name": "n", "units": "1"}),
             "beta1": (("n", "triple"), beta1, {"long_name": "β1", "units": "1"}),
             "one_minus_beta2": (("n", "triple"), q, {"long_name": "1 − β2", "units": "1"}),
             "plateau_q": ("plateau_q", _PLATEAU_Q, {"long_name": "1 − β2", "units": "1"}),
-            "scale": ("scale", np.array(_SCALES), {"long_name": "size of the noise", "units": "1"}),
+            "small_q": ("small_q", np.array(_SMALL_Q), {"long_name": "1 − β2", "units": "1"}),
+            "small_scheme": ("small_scheme", np.array(RANDOM_ORDERS, dtype=object)),
+            "region_beta1": (
+                ("n", "region_triple"), region_beta1, {"long_name": "β1", "units": "1"},
+            ),
+            "region_q": (("n", "region_triple"), region_q, {"long_name": "1 − β2", "units": "1"}),
+            "octave": (
+                "octave", theorem_runs.octaves(study.num_steps), {"long_name": "T", "units": "1"},
+            ),
+            "region_octave": (
+                "region_octave", theorem_runs.octaves(_REGION_LONGER * study.num_steps),
+                {"long_name": "T", "units": "1"},
+            ),
+            "many_q": ("many_q", np.array(_MANY_Q), {"long_name": "1 − β2", "units": "1"}),
+            "dimensions_octave": (
+                "dimensions_octave", theorem_runs.octaves(_dimension_steps(study)),
+                {"long_name": "T", "units": "1"},
+            ),
             "many": ("many", np.array(list(_MANY), dtype=object)),
             "dimensions": ("dimensions", np.array(list(DIMENSIONS), dtype=object)),
             "dimensions_beta1": (
@@ -174,20 +233,43 @@ def _triples(study: TheoremStudy, results: store.Store) -> None:
     found = []
     for family in FAMILIES:
         members = [member(family, n, study.seed) for n in study.num_components]
-        runs = _run(study, members, adam.Hyperparameters(1 - beta1, q))
+        hyper = adam.Hyperparameters(1 - beta1, q)
+        runs = _run(study, members, hyper, moving_unit=family in _CENTRED)
         by_seed = runs.progress.swapaxes(0, 1).astype(np.float64)
-        found.append((*bounds.left_hand_side(by_seed), *bounds.rate(by_seed, runs.steps)))
-    parts = (np.stack(part) for part in zip(*found, strict=True))
-    lhs, stderr, slope, slope_stderr, without = parts
+        found.append(
+            (
+                *bounds.left_hand_side(by_seed),
+                runs.mean_progress.swapaxes(0, 1),
+                runs.arrived.sum(axis=1),
+            )
+        )
+    lhs, stderr, progress, arrived = (np.stack(part) for part in zip(*found, strict=True))
     results.add("step", Variable(("step",), np.int64, "T"), runs.steps)
     dims = ("family", "n", "triple")
     results.add("lhs", Variable((*dims, "step"), np.float64, "left-hand side"), lhs)
     variable = Variable((*dims, "step"), np.float64, "standard error of the left-hand side")
     results.add("lhs_stderr", variable, stderr)
-    variable = Variable(("family", "seed", "n", "triple"), np.float64, "slope without one seed")
-    results.add("slope_without", variable, without)
-    results.add("slope_stderr", Variable(dims, np.float64, "its standard error"), slope_stderr)
-    results.add("slope", Variable(dims, np.float64, "slope of log LHS against log T"), slope)
+    results.add("arrived", Variable(dims, np.int64, "runs that lie on x* exactly"), arrived)
+    every = ("family", "seed", "n", "triple", "octave")
+    results.add("mean_progress", Variable(every, np.float64, "mean over (T/2, T]"), progress)
+
+
+def _region(study: TheoremStudy, results: store.Store) -> None:
+    """Runs in the theorem's own region, as long as its β2 needs them."""
+    beta1, q = region(study)
+    octaves = theorem_runs.OCTAVES
+    values = np.full((len(_CENTRED), study.num_seeds, *q.shape, octaves), np.nan)
+    for j, n in enumerate(study.num_components):
+        if np.isnan(q[j]).any():
+            continue
+        for i, family in enumerate(_CENTRED):
+            runs = _run(
+                study, [member(family, n, study.seed)], adam.Hyperparameters(1 - beta1[j], q[j]),
+                num_steps=_REGION_LONGER * study.num_steps, moving_unit=True,
+            )  # fmt: skip
+            values[i, :, j] = runs.mean_progress[0]
+    dims = ("region_family", "seed", "n", "region_triple", "region_octave")
+    results.add("region_progress", Variable(dims, np.float64, "mean over (T/2, T]"), values)
 
 
 def _drift_at_minimisers(study: TheoremStudy, results: store.Store) -> None:
@@ -196,7 +278,7 @@ def _drift_at_minimisers(study: TheoremStudy, results: store.Store) -> None:
     shape = (2, len(FAMILIES), len(study.num_components), study.num_triples)
     values = np.full(shape, np.nan)
     for i, family in enumerate(FAMILIES):
-        if family not in ("realizable", "counterexample"):
+        if family not in _CENTRED:
             continue
         for j, n in enumerate(study.num_components):
             problem = member(family, n, study.seed).problem
@@ -236,100 +318,116 @@ def _bands(study: TheoremStudy, results: store.Store) -> None:
 
 def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
     key = sampling.stream_key(study.seed)
-    shape = (len(NOISES), len(sampling.SAMPLINGS), len(_PLATEAU_Q))
-    bias = np.empty((2, *shape))
 
-    def limit(
-        noise: str, scheme: sampling.Sampling, q: float, scale: float = 1.0
-    ) -> tuple[float, float]:
+    def limit(scheme: sampling.Sampling, q: float) -> tuple[float, float]:
         point = _attracting(
-            _noisy(noise, _PLATEAU_N, scale), adam.Hyperparameters(1.0, q), scheme,
-            starts=scale * np.array([[-0.9], [1.1]]), key=key, num_samples=8 * study.num_samples,
+            _noisy("skewed", _PLATEAU_N), adam.Hyperparameters(1.0, q), scheme,
+            starts=np.array([[-0.9], [1.1]]), key=key, num_samples=8 * study.num_samples,
         )  # fmt: skip
         return point.gradient_norm, float(point.stderr[0])
 
-    for i, j, k in np.ndindex(shape):
-        bias[:, i, j, k] = limit(NOISES[i], sampling.SAMPLINGS[j], float(_PLATEAU_Q[k]))
-    scaled = [limit("skewed", study.scheme, 0.2, scale)[0] for scale in _SCALES]
-    members = [member("skewed", _PLATEAU_N, study.seed)]
+    bias = np.array([[limit(one, float(q)) for q in _PLATEAU_Q] for one in sampling.SAMPLINGS])
+    small = np.array([[limit(one, q)[0] for q in _SMALL_Q] for one in RANDOM_ORDERS])
     hyper = adam.Hyperparameters(np.ones_like(_PLATEAU_Q), _PLATEAU_Q)
-    runs = _run(study, members, hyper, num_seeds=4 * study.num_seeds)
-    settled = runs.settled[0, :, :, 0].astype(np.float64)
-    gradient = np.abs(settled.mean(axis=0) - 1 / _PLATEAU_N)
-    variable = Variable(("plateau_q",), np.float64, "|∇f| where simulations settle")
-    results.add("settled_bias", variable, gradient)
-    error = settled.std(axis=0, ddof=1) / np.sqrt(len(settled))
-    results.add("settled_stderr", Variable(("plateau_q",), np.float64, "its error"), error)
-    d0 = [float(_noisy("skewed", _PLATEAU_N, scale).problem_class().d0) for scale in _SCALES]
-    results.add("scaled_d0", Variable(("scale",), np.float64, "D0"), np.array(d0))
-    variable = Variable(("scale",), np.float64, "|∇f| at the limit point")
-    results.add("scaled_bias", variable, np.array(scaled))
-    dims = ("noise", "scheme", "plateau_q")
+    runs = _run(
+        study, [member("skewed", _PLATEAU_N, study.seed)], hyper, num_seeds=4 * study.num_seeds,
+        dtype="float64",
+    )  # fmt: skip
+    for name, values, window in (
+        ("settled", runs.settled, "(T/2, T]"), ("earlier", runs.earlier, "(T/8, T/4]"),
+    ):  # fmt: skip
+        variable = Variable(("many_seed", "plateau_q"), np.float64, f"mean iterate over {window}")
+        results.add(name, variable, values[0, :, :, 0])
+    variable = Variable(("small_scheme", "small_q"), np.float64, "|∇f| at the limit point")
+    results.add("small_bias", variable, small)
+    dims = ("scheme", "plateau_q")
     variable = Variable(dims, np.float64, "standard error of the bias")
-    results.add("bias_stderr", variable, bias[1])
-    results.add("bias", Variable(dims, np.float64, "|∇f| at the limit point"), bias[0])
+    results.add("bias_stderr", variable, bias[..., 1])
+    results.add("bias", Variable(dims, np.float64, "|∇f| at the limit point"), bias[..., 0])
 
 
 def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
-    """Where simulations settle in many dimensions beside the limit point, as parts of the bias."""
-    n, hyper = 5, adam.Hyperparameters(0.5, _MANY_Q)
-    values = np.empty((3, len(_MANY)))
+    """Limit points of random members in many dimensions, and where simulations settle."""
+    n, seeds = 5, 6 * study.num_seeds
+    gradients = np.empty((len(_MANY), _MEMBERS, len(_MANY_Q)))
+    misses = np.empty((len(_MANY), seeds))
     for i, (family, dimension) in enumerate(_MANY.items()):
-        key = sampling.stream_key(study.seed + 1)
         # noise of a size beside which steps are small
         wanted = ProblemClass(n, 1.0, 100.0 if "quadratics" in family else 0.05, 6.0 * n)
-        one = problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
-        minimiser = np.asarray(one.problem.minimiser, np.float64)
-        point = _attracting(
-            one.problem, hyper, study.scheme, starts=minimiser[None], key=key,
-            num_samples=8 * study.num_samples,
-        )  # fmt: skip
-        runs = _run(
-            study, [one], adam.Hyperparameters(np.array([0.5]), np.array([_MANY_Q])),
-            num_steps=min(study.num_steps, 200_000), num_seeds=6 * study.num_seeds,
-            starts=[minimiser],
-        )  # fmt: skip
-        settled = runs.settled[0, :, 0].astype(np.float64)
-        error = settled.mean(axis=0) - point.x
-        noise = np.hypot(settled.std(axis=0, ddof=1) / np.sqrt(len(settled)), point.stderr)
-        bias = np.linalg.norm(point.x - minimiser)
-        values[:, i] = np.linalg.norm(error) / bias, np.linalg.norm(noise) / bias, bias
-    names = {
-        "many_bias": "‖x̂ − x*‖",
-        "many_error_stderr": "its standard error",
-        "many_error": "‖settled − x̂‖/‖x̂ − x*‖",
-    }
-    for (name, long_name), one_value in zip(names.items(), values[[2, 1, 0]], strict=True):
-        results.add(name, Variable(("many",), np.float64, long_name), one_value)
+        for j in range(_MEMBERS):
+            key = sampling.stream_key(study.seed + 1 + j)
+            one = problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
+            minimiser = np.asarray(one.problem.minimiser, np.float64)
+            points = [
+                _attracting(
+                    one.problem, adam.Hyperparameters(0.5, q), study.scheme,
+                    starts=minimiser[None], key=key, num_samples=8 * study.num_samples,
+                )
+                for q in _MANY_Q
+            ]  # fmt: skip
+            gradients[i, j] = [point.gradient_norm for point in points]
+            if j == 0:
+                runs = _run(
+                    study, [one], adam.Hyperparameters(np.array([0.5]), np.array(_MANY_Q[:1])),
+                    num_steps=min(study.num_steps, 200_000), num_seeds=seeds, starts=[minimiser],
+                    dtype="float64",
+                )  # fmt: skip
+                bias = points[0].x - minimiser
+                found = settled_limit(runs.settled[0, :, 0], runs.earlier[0, :, 0])
+                misses[i] = (found - points[0].x) @ bias / (bias @ bias)
+    variable = Variable(("many", "member", "many_q"), np.float64, "‖∇f‖ at the limit point")
+    results.add("many_gradient", variable, gradients)
+    variable = Variable(("many", "more_seed"), np.float64, "miss along x̂ − x*, as a part of it")
+    results.add("many_miss", variable, misses)
+
+
+def settled_limit(
+    settled: Float[np.ndarray, "..."], earlier: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """Where runs settle as η → 0, from means over (T/2, T] and (T/8, T/4].
+
+    Steps of size η move the mean of the iterate by a multiple of η, and η is twice as large in the
+    earlier window.
+    """
+    return 2 * settled - earlier
+
+
+def _dimension_steps(study: TheoremStudy) -> int:
+    return min(study.num_steps, 60_000)
 
 
 def _dimensions(study: TheoremStudy, results: store.Store) -> None:
     """The left-hand side of random members in many dimensions, convex and not."""
     beta1, q = (axis.ravel() for axis in np.meshgrid(_DIMENSION_BETA1, _DIMENSION_Q, indexing="ij"))
     found = []
+    shape = (len(_DIMENSION_BETA1), len(_DIMENSION_Q))
     for family, dimension in DIMENSIONS.items():
-        key = sampling.stream_key(study.seed + 2)
         d0 = {"realizable_quadratics": 0.0, "geman_mcclure": 0.02}.get(family, 0.1)
         wanted = ProblemClass(_PLATEAU_N, 1.0, d0, 6.0 * _PLATEAU_N)
-        one = problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
+        all_keys = [sampling.stream_key(study.seed + 2 + j) for j in range(_MEMBERS)]
+        drawn = [
+            problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
+            for key in (all_keys if d0 == 0 else all_keys[:1])
+        ]
         runs = _run(
-            study, [one], adam.Hyperparameters(1 - beta1, q),
-            num_steps=min(study.num_steps, 60_000),
-            starts=[np.asarray(jax.random.normal(key, (dimension,)), np.float64)],
+            study, [problems.centred(one) for one in drawn] if d0 == 0 else drawn,
+            adam.Hyperparameters(1 - beta1, q), num_steps=_dimension_steps(study),
+            starts=[
+                np.asarray(jax.random.normal(key, (dimension,)), np.float64)
+                for key in all_keys[: len(drawn)]
+            ],
+            moving_unit=d0 == 0,
         )  # fmt: skip
-        lhs = bounds.left_hand_side(runs.progress[0])[0]
-        # in float32 and these dimensions gradients below 1e-7 are rounding
-        rate = bounds.rate(runs.progress[0], runs.steps, least=1e-7)
-        found.append((lhs[:, -1], rate.slope, rate.stderr))
-    shape = (len(DIMENSIONS), len(_DIMENSION_BETA1), len(_DIMENSION_Q))
+        found.append(bounds.left_hand_side(runs.progress[0])[0][:, -1])
+        if d0 == 0:
+            progress = runs.mean_progress
     dims = ("dimensions", "dimensions_beta1", "dimensions_q")
-    names = {
-        "dimensions_lhs": "left-hand side at T",
-        "dimensions_slope": "slope of log LHS",
-        "dimensions_stderr": "standard error of the slope",
-    }
-    for (name, long_name), values in zip(names.items(), zip(*found, strict=True), strict=True):
-        results.add(name, Variable(dims, np.float64, long_name), np.reshape(values, shape))
+    variable = Variable(dims, np.float64, "left-hand side at T")
+    results.add("dimensions_lhs", variable, np.reshape(found, (len(DIMENSIONS), *shape)))
+    every = ("member", "seed", *dims[1:], "dimensions_octave")
+    variable = Variable(every, np.float64, "mean over (T/2, T], D0 = 0")
+    values = progress.reshape(*progress.shape[:2], *shape, theorem_runs.OCTAVES)
+    results.add("dimensions_progress", variable, values)
 
 
 def _window(study: TheoremStudy, results: store.Store) -> None:
@@ -341,12 +439,16 @@ def _window(study: TheoremStudy, results: store.Store) -> None:
             study, [member("skewed", n, study.seed)], adam.Hyperparameters(np.ones_like(q), q),
             dtype="float64", num_seeds=4 * study.num_seeds,
         )  # fmt: skip
-        found.append(bounds.left_hand_side(runs.progress[0])[0])
+        found.append(runs.progress[0])
+    by_seed = np.stack(found, axis=1)
     results.add("window_q", Variable(("window_q",), np.float64, "1 − β2"), q)
     results.add("window_n", Variable(("window_n",), np.int64, "n"), np.array(_WINDOW_N))
     results.add("window_step", Variable(("window_step",), np.int64, "T"), runs.steps)
-    variable = Variable(("window_n", "window_q", "window_step"), np.float64, "left-hand side")
-    results.add("window", variable, np.stack(found))
+    over = ("window_n", "window_q", "window_step")
+    variable = Variable(("many_seed", *over), np.float64, "what the theorem bounds, by seed")
+    results.add("window_progress", variable, by_seed)
+    variable = Variable(over, np.float64, "left-hand side")
+    results.add("window", variable, bounds.left_hand_side(by_seed)[0])
 
 
 def _line(study: TheoremStudy, results: store.Store) -> None:
@@ -355,12 +457,15 @@ def _line(study: TheoremStudy, results: store.Store) -> None:
     beta1 = ratio * np.sqrt(1 - _LINE_Q)
     one = problems.counterexample(_LINE_N)
     runs = _run(
-        study, [Member(one, one.problem_class(), exact=True)],
-        adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)),
+        study, [problems.centred(Member(one, one.problem_class(), exact=True))],
+        adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)), moving_unit=True,
     )  # fmt: skip
     lhs, _ = bounds.left_hand_side(runs.progress[0])
     results.add("line_ratio", Variable(("line_beta1",), np.float64, "β1/√β2"), ratio)
     results.add("line_step", Variable(("line_step",), np.int64, "T"), runs.steps)
+    dims = ("seed", "line_beta1", "octave")
+    variable = Variable(dims, np.float64, "mean over (T/2, T]")
+    results.add("line_progress", variable, runs.mean_progress[0])
     results.add("line", Variable(("line_beta1", "line_step"), np.float64, "left-hand side"), lhs)
 
 

@@ -40,6 +40,7 @@ def main(values: dict[str, Any]) -> None:
         concentration_study.plan(study),
         figures={"concentration": figures.concentration, "direction": figures.direction},
         claims=concentration_study.claims,
+        more=lambda dataset: {"rows": concentration_study.rows(dataset)},
         attrs={"num_samples": study.num_samples},
     )
 

@@ -24,7 +24,8 @@ tbody th { background: #f4f4f4 } tbody th small { font-weight: normal }
 td.number { white-space: nowrap; font-variant-numeric: tabular-nums }
 .verdict { white-space: nowrap; padding: .1rem .5rem; border-radius: .6rem; border: 1px solid #666 }
 .reproduced { background: #cfe8f7 } .not-reproduced { background: #f9d2b0; font-weight: bold }
-.beyond-the-paper { background: #e4dcf4 } .inconclusive { background: #fff }
+.inconclusive, .open { background: #fff } .holds { background: #e4dcf4 }
+.fails { background: #f6e3ea; font-weight: bold }
 figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444 }
 ul.claims { list-style: none; padding: 0 } ul.claims li { margin: .4rem 0 }
 summary { font-weight: 600 } details { margin: 1rem 0 }
@@ -63,9 +64,13 @@ def render(
             "<h1>For which (β1, β2) does plain Adam converge?</h1>",
             "<p>Every statement of <em>Adam Converges Without Any Modification On Update Rules</em>"
             ' (<a href="https://arxiv.org/abs/2603.02092">arXiv:2603.02092</a>) beside what this '
-            "project measures. Verdicts are computed from measured ± uncertainty.</p>",
+            "project measures. Verdicts are computed from measured ± uncertainty: what a source "
+            "states is reproduced, not reproduced or inconclusive; what this project states holds, "
+            "fails or is open. The paper is known to us from a transcription, without its appendix "
+            "and its constants.</p>",
             f"<p>adam_transition {_text(version)}, scale {_text(scale)}, "
-            f"{seconds / 60:.1f} minutes. {note if scale == 'smoke' else ''}</p>",
+            f"{seconds / 60:.1f} minutes. "
+            f"{note if scale == 'smoke' else ''}</p>",
             f'<p id="counts">{len(rows)} claims: {_text(shown)}. Beside this page lie claims.json, '
             "the figures as PDF in figures/, and the "
             f'<a href="{EXPLORER}">explorer</a>, in which n, a and the order can be moved.</p>',

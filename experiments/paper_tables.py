@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from experiments import common
 from experiments.paper_page import by_statement, number
@@ -36,9 +36,9 @@ def collect(folder: Path) -> dict[str, Any]:
 
 def readme_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many claims of each statement have which verdict."""
-    from adam_transition.claims import Verdict
+    from adam_transition.claims import VERDICTS
 
-    verdicts = get_args(Verdict)
+    verdicts = [verdict for family in VERDICTS for verdict in family]
     lines = [
         f"| statement | where | {' | '.join(verdicts)} |",
         "| --- " * (2 + len(verdicts)) + "|",
@@ -58,16 +58,19 @@ def page(kept: Mapping[str, Any]) -> str:
         f"Every claim of `experiments.paper --scale={_cell(kept['scale'])}`, version "
         f"{_cell(kept['version'])}, "
         f"{kept['minutes']:.0f} minutes on two cores. Verdicts are computed from measured ± "
-        "uncertainty.",
+        "uncertainty. What the paper or another source states is reproduced, not reproduced or "
+        "inconclusive; what we state holds, fails or is open. The paper is known to us from a "
+        "transcription, without its appendix and its constants.",
     ]
     for statement, found in by_statement(kept["rows"]):
         lines += ["", f"## {statement.title}", "", f"*{statement.where}.* {statement.text}", ""]
         lines += [
-            "| claim | expected | measured | verdict | run |",
-            "| --- | --- | --- | --- | --- |",
+            "| claim | source | expected | measured | verdict | run |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
         lines += [
-            f"| {_cell(row['statement'])} | {_cell(row['expected'])} | {_cell(number(row))} "
+            f"| {_cell(row['statement'])} | {_cell(row['reference'])} "
+            f"| {_cell(row['expected'])} | {_cell(number(row))} "
             f"| {_cell(row['verdict'])} | {_cell(row['run'])} |"
             for row in found
         ]

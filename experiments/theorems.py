@@ -43,7 +43,7 @@ def main(name: str, scheme: "Sampling", values: dict[str, Any]) -> None:
         },
         claims=theorem_claims.claims,
         more=lambda dataset: {"rows": theorem_claims.rows(dataset)},
-        attrs={"theorem_scheme": scheme},
+        attrs={"theorem_scheme": scheme, "step_size": study.step_size},
     )
 
 

@@ -28,7 +28,7 @@ def concentration(dataset: xr.Dataset) -> Figure:
         )
         allowed = np.maximum(1 - dataset["probability"].values, _LEAST)
         for i, (reading, marker) in enumerate(
-            zip(dataset["reading"].values, ("o", "s", "^"), strict=True)
+            zip(dataset["reading"].values, ("o", "s"), strict=True)
         ):
             for failures in dataset["failures"].sel(reading=reading).values:
                 right.loglog(
@@ -37,7 +37,9 @@ def concentration(dataset: xr.Dataset) -> Figure:
                 )  # fmt: skip
         right.plot([_LEAST, 1], [_LEAST, 1], "k:", lw=0.8)
         handles, labels = right.get_legend_handles_labels()
-        right.legend(handles[::2], labels[::2], frameon=False, title="reading", loc="center left")
+        right.legend(
+            handles[::2], labels[::2], frameon=False, title="mean of $v$", loc="center left"
+        )
         right.set(
             xlabel="share of failures that the lemma allows", ylabel="measured share of failures"
         )

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from adam_transition.figures.common import COLOURS, TITLES, style, subplots
+from adam_transition.theorem_study import settled_limit
 
 _COLOURS = (*COLOURS[:3], "0.4")
 _LEAST = 1e-9
@@ -42,13 +43,12 @@ def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
         figure, axes = subplots(1, 3, figsize=(7, 3.1))
         q = dataset["plateau_q"].values
         for i, scheme in enumerate(dataset["scheme"].values):
-            bias = dataset["bias"].sel(noise="skewed", scheme=scheme)
+            bias = dataset["bias"].sel(scheme=scheme)
             line = "--" if scheme == "shuffle_once" else "-"
             axes[0].loglog(q, bias, line, color=COLOURS[i], label=TITLES[scheme])
-        axes[0].errorbar(
-            q, dataset["settled_bias"], 2 * dataset["settled_stderr"], fmt="ko", ms=3,
-            label="simulations",
-        )  # fmt: skip
+        settled = 1 / 5 - settled_limit(dataset["settled"].values, dataset["earlier"].values)
+        error = 2 * settled.std(axis=0, ddof=1) / np.sqrt(len(settled))
+        axes[0].errorbar(q, settled.mean(axis=0), error, fmt="ko", ms=3, label="simulations")
         axes[0].loglog(q, 0.3 * q, ":", color="0.3", label=r"slope $1$")
         axes[0].set(xlabel=r"$1 - \beta_2$", ylabel=r"$|\nabla f|$ at the limit point")
         axes[0].xaxis.set_minor_formatter(NullFormatter())

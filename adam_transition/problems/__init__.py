@@ -23,7 +23,15 @@ from adam_transition.problems.finite_sum import (
     objective,
     stack,
 )
-from adam_transition.problems.members import FAMILIES, Family, Member, least_d0, random_member
+from adam_transition.problems.members import (
+    FAMILIES,
+    CentredCounterexample,
+    Family,
+    Member,
+    centred,
+    least_d0,
+    random_member,
+)
 from adam_transition.problems.problem_class import Number, ProblemClass
 from adam_transition.problems.quadratics import (
     Quadratics,
@@ -39,6 +47,7 @@ __all__ = [
     "PROBLEMS",
     "BoundedLinear",
     "BuiltIn",
+    "CentredCounterexample",
     "Counterexample",
     "Family",
     "FiniteSum",
@@ -50,6 +59,7 @@ __all__ = [
     "SlopeTable",
     "as_arrays",
     "built_in",
+    "centred",
     "component_gradients",
     "counterexample",
     "default_n",

@@ -8,7 +8,7 @@ a value found by optimisation, not proved to be the supremum; `Member.exact` tel
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from scipy.stats import ortho_group
 
 from adam_transition import keys
+from adam_transition.problems.constructions import Counterexample
 from adam_transition.problems.finite_sum import (
     FiniteSum,
     as_arrays,
@@ -27,11 +28,11 @@ from adam_transition.problems.finite_sum import (
     objective,
 )
 from adam_transition.problems.problem_class import ProblemClass
-from adam_transition.problems.quadratics import quadratics
+from adam_transition.problems.quadratics import Quadratics, quadratics
 from adam_transition.problems.regressions import Link, Regression
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
+    from jaxtyping import Array, ArrayLike, Float, Key
 
 Family = Literal[
     "realizable_quadratics",
@@ -197,3 +198,39 @@ def _minimiser(problem: Regression, start: np.ndarray) -> np.ndarray:
         for _ in range(5):
             x = x - jnp.linalg.solve(jacobian(x), gradient(x))
         return np.asarray(x)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CentredCounterexample(Counterexample):
+    """The counterexample in z = x − x*, so that floats resolve what is near x*: z* = 0."""
+
+    minimiser = 0.0
+
+    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return self._slope(index) * jnp.where(x >= 1, x - 2, 0.5 * x**2 - 1.5)
+
+    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+        return self._slope(index) * jnp.minimum(x, 1)
+
+
+def centred(member: Member) -> Member:
+    """The same problem in z = x − x*, of the same class; for quadratics and the counterexample.
+
+    Raises:
+      ValueError: another problem.
+    """
+    problem = member.problem
+    if isinstance(problem, Quadratics):
+        centres = np.asarray(problem.centres)
+        # of one common centre nothing may be left by rounding
+        common = (centres == centres[:1]).all()
+        centres = np.zeros_like(centres) if common else centres - np.asarray(problem.minimiser)
+        moved = quadratics(problem.hessians, centres)
+        zero = np.zeros_like(moved.minimiser)
+        return member._replace(problem=replace(moved, minimiser=zero))
+    if isinstance(problem, Counterexample):
+        return member._replace(
+            problem=CentredCounterexample(problem.num_components, problem.a, problem.scale)
+        )
+    raise ValueError(f"{type(problem).__name__} has no centred form")
