@@ -93,7 +93,7 @@ def written(optimiser: Any) -> list[Settings]:
 
 
 def relatives(state: PyTree) -> list[str]:
-    """The names of other states in it that hold a second moment: RMSProp, AMSGrad, AdaBelief, …"""
+    """Names of the states in it that hold a second moment: of RMSProp, AMSGrad, AdaBelief."""
     nodes = jax.tree.leaves(state, is_leaf=_has_second_moment)
     return [type(node).__name__ for node in nodes if _has_second_moment(node)]
 

@@ -206,7 +206,8 @@ def _follows(
     finite = jnp.isfinite(second) & jnp.isfinite(push)
     off = finite & (jnp.abs(second - v - push) > allowed + least)
     moved = finite & ((second != v) | off)
-    should = finite & (jnp.abs(push) > _STALLED * q * v + least)
+    vanished = (second == 0) & (first != 0)  # squares below the least number
+    should = finite & ((jnp.abs(push) > _STALLED * q * v + least) | vanished)
     return (
         2 * jnp.sum(off) <= jnp.sum(moved),
         jnp.sum(should & (second == v)).astype(jnp.float32),
