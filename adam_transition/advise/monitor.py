@@ -22,7 +22,17 @@ from adam_transition import adam
 from adam_transition.advise import adams
 from adam_transition.advise.adams import Moments, Settings
 from adam_transition.advise.progress import estimate
-from adam_transition.advise.watch import BLOCKS, Watch, observe, pick, rounding, size, start
+from adam_transition.advise.watch import (
+    BLOCKS,
+    Counts,
+    Numbers,
+    Watch,
+    observe,
+    pick,
+    rounding,
+    size,
+    start,
+)
 
 Given = ArrayLike | Callable[[Array], ArrayLike]
 """A number, traced or not, or a function of how many steps Adam has taken before this one."""
@@ -43,7 +53,6 @@ class MonitorState(NamedTuple):
 
     inner: Any
     watched: tuple[Watch, ...]  # one for every Adam in the optimiser
-    horizon: Int[Array, ""]
 
 
 class Diagnostics(NamedTuple):
@@ -129,18 +138,19 @@ def monitor(
         if not found:
             _check_alone(inner, state, given)
             zero = pick(jax.tree.map(jnp.zeros_like, params), num_coordinates, seed)
-            watches = [start(zero, zero, jnp.zeros((), jnp.int32), 1.0)]
+            watches = [start(zero, zero, jnp.zeros((), jnp.int32), block=block, share=1.0)]
         else:
             watches = [
                 start(
                     pick(moments.first, num_coordinates, seed),
                     pick(moments.second, num_coordinates, seed),
                     moments.count,
-                    size(moments.first) / whole,
+                    block=block,
+                    share=size(moments.first) / whole,
                 )
                 for moments, _ in found
             ]
-        return MonitorState(state, tuple(watches), jnp.asarray(horizon, jnp.int32))
+        return MonitorState(state, tuple(watches))
 
     def update_fn(
         updates: PyTree, state: MonitorState, params: PyTree | None = None, **extra: Any
@@ -149,7 +159,7 @@ def monitor(
         found = watched(inner_state)
         dropped = _dropped(inner_state)
         if not found:
-            settings, _ = _settle(None, given, state.watched[0].count, alone=True)
+            settings, _ = _settle(None, given, Counts(*state.watched[0].counts).adam, alone=True)
             gradient = pick(updates, num_coordinates, seed)
             watches = [_run(state.watched[0], gradient, settings, block)]
         else:
@@ -170,7 +180,7 @@ def monitor(
                         dropped=dropped,
                     )
                 )
-        return new, MonitorState(inner_state, tuple(watches), state.horizon)
+        return new, MonitorState(inner_state, tuple(watches))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -213,7 +223,7 @@ def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
         for i, watch in enumerate(node.watched):
             inside = (paths[i] if several else str(i)) if len(node.watched) > 1 else ""
             found[jax.tree_util.keystr(where) + inside] = _diagnostics(
-                _plain(watch), jax.tree.leaves(node.horizon)[0], _refused(state)
+                Watch(*jax.tree.leaves(watch)), _refused(state)
             )
     if not found:
         raise ValueError(
@@ -270,7 +280,7 @@ def _run(watch: Watch, gradient: Float[Array, " k"], settings: Settings, block: 
         watch,
         jnp.where(finite, (1 - p) * m + p * clean, m),
         jnp.where(finite, (1 - q) * v + q * clean**2, v),
-        watch.count + finite,
+        Counts(*watch.counts).adam + finite,
         settings,
         rounding=rounding(watch.moments[0], watch.moments[1], gradient.size, 0),
         block=block,
@@ -396,50 +406,43 @@ def _is_state(node: Any) -> bool:
     return isinstance(node, MonitorState)
 
 
-def _plain(watch: Watch) -> Watch:
-    """With arrays for leaves, whatever a library for networks wraps them in."""
-    bare = Watch(*Watch._fields)._replace(hyper=adam.Hyperparameters(*range(4)))
-    return jax.tree.unflatten(jax.tree.structure(bare), jax.tree.leaves(watch))
-
-
-def _diagnostics(watch: Watch, horizon: Array, refused: Any) -> Diagnostics:
-    if jnp.ndim(watch.record):
+def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
+    if jnp.ndim(watch.counts) > 1:
         raise ValueError(
-            f"state: of {jnp.shape(watch.record)[0]} runs at once; use jax.vmap(diagnostics)(state)"
+            f"state: of {jnp.shape(watch.counts)[0]} runs at once; use jax.vmap(diagnostics)(state)"
         )
-    block = jnp.maximum(horizon // BLOCKS, 1)
-    last = jnp.maximum(watch.record - 1, 0) // block  # the block that was written last
+    counts, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
+    p, q, epsilon, epsilon_root = numbers[:4]
+    last = jnp.maximum(counts.record - 1, 0) // counts.block  # the block that was written last
     age = (last - jnp.arange(BLOCKS)) % BLOCKS
-    begun = jnp.minimum(last + 1, BLOCKS)
-    length = jnp.where(age == 0, watch.record - last * block, block)
-    p, q, epsilon, epsilon_root = watch.hyper
+    length = jnp.where(age == 0, counts.record - last * counts.block, counts.block)
     found = estimate(
         watch.blocks,
-        jnp.where(age < begun, length, 0),
+        jnp.where(age <= last, length, 0),
         age,
-        # m remembers 3/(1 − β1) steps of the block before
-        gap=1 + jnp.ceil(3 / (jnp.maximum(p, 1e-6) * block)) - 1,
+        # m remembers some 3/(1 − β1) steps, of blocks before
+        gap=jnp.maximum(jnp.ceil(3 / (jnp.maximum(p, 1e-6) * counts.block)), 1),
         epsilon=epsilon,
         epsilon_root=epsilon_root,
     )
-    stood, should = watch.stalled
+    moving = jnp.where(numbers.moving > 0, numbers.moving, 1)
     return Diagnostics(
         progress=found.progress,
         wrong_mass=found.wrong_mass,
         noise_ratio=found.noise_ratio,
         skewness=found.skewness,
         resolved=found.resolved,
-        step=watch.steps,
+        step=counts.steps,
         progress_stderr=found.progress_stderr,
         signal=found.signal,
         step_size=jnp.sqrt(found.squared_step),
         one_minus_beta1=p,
         one_minus_beta2=q,
         epsilon=epsilon,
-        record=watch.record,
-        skipped=watch.skipped + refused,
-        contradicted=watch.contradicted,
-        overruled=watch.overruled,
-        stalled=jnp.where(should > 0, stood / jnp.where(should > 0, should, 1), 0),
-        share=watch.share,
+        record=counts.record,
+        skipped=counts.skipped + refused,
+        contradicted=counts.contradicted,
+        overruled=counts.overruled,
+        stalled=numbers.stalled / moving,
+        share=numbers.share,
     )

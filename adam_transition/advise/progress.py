@@ -30,7 +30,6 @@ class Progress(NamedTuple):
     skewness: Float[Array, ""]
     resolved: Float[Array, ""]
     squared_step: Float[Array, ""]  # mean of u², where a gradient was seen
-    squared_limit: Float[Array, ""]  # mean of what u² becomes as β2 → 1
 
 
 def estimate(
@@ -83,7 +82,6 @@ def estimate(
     variance = jnp.maximum(square - mean**2, 0)
     mass = jnp.sum(jnp.abs(mean))
     num_seen = _positive(jnp.sum(jnp.where(seen, many, 0)))
-    ratio = jnp.where(seen, row["first_square"] / denominator**2, 0)
     return Progress(
         progress=progress,
         progress_stderr=jnp.where(known, off / jnp.abs(jnp.sum(limited)), jnp.inf),
@@ -93,7 +91,6 @@ def estimate(
         skewness=_skewness(mean, variance, square, total["cube"] / scale**3 / _positive(length)),
         resolved=jnp.mean((mean**2 > 4 * variance / _positive(length)) & (length > 0)),
         squared_step=jnp.sum(jnp.where(seen, row["step_square"], 0)) / num_seen,
-        squared_limit=jnp.sum(ratio) / num_seen,
     )
 
 

@@ -15,43 +15,60 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from adam_transition import adam
 from adam_transition.advise.adams import Settings
 
-BLOCKS = 20
-ROWS = ("gradient", "square", "cube", "first", "first_square", "step", "step_square", "second")
-"""Sums over a block, per coordinate: g, g², g³; m, m² (what Adam divides); u = m/(√v + ε), u²; v.
-Moments are corrected for bias if Adam does so."""
+BLOCKS = 16
+ROWS = ("gradient", "square", "cube", "first", "step", "step_square", "second")
+"""Sums over a block, per coordinate: g, g², g³; m; u = m/(√v + ε), u²; v. Moments are corrected
+for bias if Adam does so, and m is what Adam divides, also with Nesterov's momentum."""
 _LARGE = 1e15  # stands for an infinite step: squares of it and their sums are finite
 _CHANGED = 1.5  # a factor of 1 − β that begins a new record
 _STALLED = 0.01  # v that should move by more than this part of (1 − β2) v, and does not
 
 
+class Counts(NamedTuple):
+    """Whole numbers of a record."""
+
+    adam: Array  # the count in Adam's state, as last seen
+    steps: Array  # of Adam, seen
+    record: Array  # steps in the blocks, since the start or a change of β
+    skipped: Array  # steps with a number that is not finite
+    contradicted: Array  # steps in which the moments did not follow the β in hand
+    overruled: Array  # steps in which an argument differed from the optimiser's own
+    block: Array  # steps in a block
+
+
+class Numbers(NamedTuple):
+    """Real numbers of a record."""
+
+    one_minus_beta1: Array  # as last seen
+    one_minus_beta2: Array
+    epsilon: Array
+    epsilon_root: Array
+    began_beta1: Array  # 1 − β1 and 1 − β2 when the record began
+    began_beta2: Array
+    stalled: Array  # coordinates whose v stood still and should not, with decay
+    moving: Array  # coordinates whose v should move, with decay
+    share: Array  # of the parameters that this Adam moves
+
+
 class Watch(NamedTuple):
-    """A record of one Adam; k watched coordinates."""
+    """A record of one Adam; k watched coordinates. Few arrays: each costs time in every step."""
 
     moments: Float[Array, "2 k"]  # m and v as last seen
     blocks: Float[Array, "blocks rows k"]  # the last `BLOCKS`, a ring
-    hyper: adam.Hyperparameters  # as last seen, float32
-    reference: Float[Array, "2"]  # 1 − β1, 1 − β2 when the record began
-    stalled: Float[Array, "2"]  # coordinates whose v stood still and should not; all; with decay
-    count: Int[Array, ""]  # of Adam's state, as last seen
-    steps: Int[Array, ""]  # of Adam, seen
-    record: Int[Array, ""]  # steps in the blocks since the start or a change of β
-    skipped: Int[Array, ""]  # steps with a number that is not finite
-    contradicted: Int[Array, ""]  # steps in which the moments did not follow the β in hand
-    overruled: Int[Array, ""]  # steps in which an argument differed from the optimiser's own
-    share: Float[Array, ""]  # of the parameters that this Adam moves
+    counts: Int[Array, " counts"]  # of `Counts`
+    numbers: Float[Array, " numbers"]  # of `Numbers`
 
 
-def start(first: Float[Array, " k"], second: Array, count: Array, share: float) -> Watch:
+def start(
+    first: Float[Array, " k"], second: Array, count: Array, *, block: int, share: float
+) -> Watch:
     """An empty record."""
+    counts = jnp.zeros(len(Counts._fields), jnp.int32).at[0].set(count).at[-1].set(block)
     return Watch(
         jnp.stack([first, second]),
         jnp.zeros((BLOCKS, len(ROWS), *first.shape), jnp.float32),
-        adam.Hyperparameters(*(jnp.zeros((), jnp.float32) for _ in range(4))),
-        jnp.ones(2, jnp.float32),
-        jnp.zeros(2, jnp.float32),
-        jnp.asarray(count, jnp.int32),
-        *(jnp.zeros((), jnp.int32) for _ in range(5)),
-        jnp.asarray(share, jnp.float32),
+        counts,
+        jnp.zeros(len(Numbers._fields), jnp.float32).at[-1].set(share),
     )
 
 
@@ -150,69 +167,77 @@ def observe(
       overruled: whether an argument differs from the settings.
       dropped: whether a gradient was kept from Adam in this call.
     """
-    p, q, epsilon, epsilon_root = (jnp.asarray(one, jnp.float32) for one in settings.hyper)
+    hyper = [jnp.asarray(one, jnp.float32) for one in settings.hyper]
+    p, q = hyper[:2]
+    before, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
     m, v = watch.moments
-    stepped = count != watch.count
+    stepped = count != before.adam
     g = (first - (1 - p) * m) / p
-    follows, stalled, moving = _follows(watch.moments, first, second, g, (p, q), rounding)
-    finite = jnp.isfinite(first) & jnp.isfinite(second)
-    lost = stepped & jnp.any(~finite & jnp.isfinite(m) & jnp.isfinite(v))
-    counted = stepped & follows
+    off, moved, stood, should, lost = _compare(watch.moments, first, second, g, (p, q), rounding)
+    # a step contradicts when most coordinates that moved are off by more than rounding explains
+    counted = stepped & (2 * off <= moved)
 
-    before = watch.reference
-    now = jnp.stack([p, q])
-    changed = jnp.any((now > _CHANGED * before) | (before > _CHANGED * now)) | (watch.steps == 0)
-    record = jnp.where(counted & changed, 0, watch.record)
+    began = numbers.began_beta1, numbers.began_beta2
+    changed = before.steps == 0
+    for now, then in zip((p, q), began, strict=True):
+        changed |= (now > _CHANGED * then) | (then > _CHANGED * now)
+    record = jnp.where(counted & changed, 0, before.record)
     slot, place = (record // block) % BLOCKS, record % block
-    rows = _rows(first, second, g, count, settings, (p, q, epsilon, epsilon_root))
     held = jax.lax.dynamic_index_in_dim(watch.blocks, slot, keepdims=False)
+    rows = _rows(first, second, g, count, settings, hyper)
     held = jnp.where(counted, jnp.where(place == 0, 0, held) + rows, held)
-    decay = 1 - 1 / (block * BLOCKS)
-    one = lambda flag: flag.astype(jnp.int32)  # noqa: E731
+    decay = jnp.where(stepped, 1 - 1 / (block * BLOCKS), 1)
     return Watch(
         jnp.where(stepped, jnp.stack([first, second]), watch.moments),
         jax.lax.dynamic_update_index_in_dim(watch.blocks, held, slot, 0),
-        adam.Hyperparameters(p, q, epsilon, epsilon_root),
-        jnp.where(counted & changed, now, before),
-        jnp.where(stepped, decay * watch.stalled + jnp.stack([stalled, moving]), watch.stalled),
-        count.astype(jnp.int32),
-        watch.steps + one(stepped),
-        record + one(counted),
-        watch.skipped + one(lost | dropped),
-        watch.contradicted + one(stepped & ~follows),
-        watch.overruled + one(stepped & overruled),
-        watch.share,
+        jnp.stack(
+            Counts(
+                count.astype(jnp.int32),
+                before.steps + stepped,
+                record + counted,
+                before.skipped + ((stepped & (lost > 0)) | dropped),
+                before.contradicted + (stepped & ~counted),
+                before.overruled + (stepped & overruled),
+                before.block,
+            )
+        ),
+        jnp.stack(
+            Numbers(
+                *hyper,
+                jnp.where(counted & changed, p, began[0]),
+                jnp.where(counted & changed, q, began[1]),
+                decay * numbers.stalled + jnp.where(stepped, stood, 0),
+                decay * numbers.moving + jnp.where(stepped, should, 0),
+                numbers.share,
+            )
+        ),
     )
 
 
-def _follows(
+def _compare(
     moments: Float[Array, "2 k"],
     first: Float[Array, " k"],
     second: Float[Array, " k"],
     g: Float[Array, " k"],
     one_minus_beta: tuple[Array, Array],
     rounding: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> tuple[Bool[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Whether the moments follow β1 and β2; coordinates whose v stalls; those whose v should move.
+) -> Float[Array, "5"]:
+    """How many coordinates: contradict β1 and β2; moved; stall; should move; are lost to NaN.
 
-    The error of g is that of m over 1 − β1. A step contradicts when most coordinates that moved
-    are off by more than rounding explains.
+    The error of g is that of m over 1 − β1.
     """
     (m, v), (p, q) = moments, one_minus_beta
     of_g = 4 * rounding[0] * (jnp.abs(m) + jnp.abs(first)) / p
     push = q * (g * g - v)
-    least = jnp.finfo(jnp.float32).tiny
-    allowed = 8 * rounding[1] * (v + second) + q * (2 * jnp.abs(g) + of_g) * of_g + rounding[2]
+    least = rounding[2] + jnp.finfo(jnp.float32).tiny
+    allowed = 8 * rounding[1] * (v + second) + q * (2 * jnp.abs(g) + of_g) * of_g + least
     finite = jnp.isfinite(second) & jnp.isfinite(push)
-    off = finite & (jnp.abs(second - v - push) > allowed + least)
-    moved = finite & ((second != v) | off)
+    off = finite & (jnp.abs(second - v - push) > allowed)
     vanished = (second == 0) & (first != 0)  # squares below the least number
     should = finite & ((jnp.abs(push) > _STALLED * q * v + least) | vanished)
-    return (
-        2 * jnp.sum(off) <= jnp.sum(moved),
-        jnp.sum(should & (second == v)).astype(jnp.float32),
-        jnp.sum(should).astype(jnp.float32),
-    )
+    lost = ~jnp.isfinite(first + second) & jnp.isfinite(m + v)
+    flags = [off, finite & ((second != v) | off), should & (second == v), should, lost]
+    return jnp.sum(jnp.stack(flags).astype(jnp.float32), axis=1)
 
 
 def _rows(
@@ -221,7 +246,7 @@ def _rows(
     g: Float[Array, " k"],
     count: Int[Array, ""],
     settings: Settings,
-    hyper: tuple[Array, Array, Array, Array],
+    hyper: list[Array],
 ) -> Float[Array, "rows k"]:
     p, q, epsilon, epsilon_root = hyper
     step = jnp.maximum(count, 1)
@@ -239,6 +264,4 @@ def _rows(
         positive, divided / jnp.where(positive, denominator, 1), jnp.sign(divided) * _LARGE
     )
     update = jnp.clip(update, -_LARGE, _LARGE)
-    return jnp.stack(
-        [g, g * g, g * g * g, divided, divided * divided, update, update * update, second]
-    )
+    return jnp.stack([g, g * g, g * g * g, divided, update, update * update, second])
