@@ -1,11 +1,15 @@
 """What to set β2 and β1 to for a batch size: rules, a probe of a user's own loss, a monitor."""
 
 from adam_transition.advise.monitor import (
+    ANSWERS,
     Diagnostics,
     MonitorState,
+    answer,
     beta2_too_small,
     diagnostics,
+    diagnostics_by_path,
     monitor,
+    verdict,
 )
 from adam_transition.advise.probe import (
     GradientTable,
@@ -27,6 +31,7 @@ from adam_transition.advise.rules import (
 )
 
 __all__ = [
+    "ANSWERS",
     "Advice",
     "Diagnostics",
     "GradientTable",
@@ -35,10 +40,12 @@ __all__ = [
     "Probe",
     "Setting",
     "advise",
+    "answer",
     "beta2_of_half_life",
     "beta2_too_small",
     "clipped_rule",
     "diagnostics",
+    "diagnostics_by_path",
     "gradient_table",
     "half_life",
     "half_life_rule",
@@ -46,4 +53,5 @@ __all__ = [
     "needed_beta2",
     "probe",
     "sde_rule",
+    "verdict",
 ]

@@ -1,142 +1,448 @@
-"""A monitor for training: the probe's diagnostics, kept as running means while Adam runs.
+"""A monitor for training: does Adam's mean update still follow the mean gradient?
 
-It watches a few hundred coordinates of the gradient, chosen once, and keeps for them Adam's own
-moments and the running means of g, g², g³ and m/√v over a horizon of steps. The wrapped
-optimiser's updates pass through untouched.
+It wraps an optimiser, finds Adam in it, and follows Adam's own moments for a few hundred
+coordinates, chosen once: so it sees what Adam is fed, after clipping, accumulation or whatever
+stands before it, and counts the steps that Adam takes. The updates pass through untouched.
 
-The means are over the steps of the horizon, in which the parameters move: they tell about the
-gradients met there. Where the mean gradient is smaller than the noise of such a mean, that is below
-√(g²/horizon), progress is biased towards 1; `Diagnostics.resolved` tells.
+The record holds the last steps of the run, in which the parameters move: it tells about the
+gradients met there, with an error, and says so when they tell nothing.
 """
 
+import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from adam_transition import adam
+from adam_transition.advise import adams
+from adam_transition.advise.adams import Moments, Settings
+from adam_transition.advise.progress import estimate
+from adam_transition.advise.watch import (
+    BLOCKS,
+    Counts,
+    Numbers,
+    Watch,
+    observe,
+    pick,
+    rounding,
+    size,
+    start,
+)
+
+Given = ArrayLike | Callable[[Array], ArrayLike]
+"""A number, traced or not, or a function of how many steps Adam has taken before this one."""
+
+Answer = Literal["too small", "not too small", "cannot tell"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
+"""What `answer` counts."""
+
+_SURE = 3.0  # standard errors
+_EPSILON = 1e-8  # of an Adam that the monitor runs itself: that of optax and of PyTorch
+_SAME = 1e-3  # two values of 1 − β or of ε whose relative difference is less are the same
+_STEP = 2.0  # root mean square of m/(√v + ε) beyond which steps are out of bounds: it is at most 1
+_LEAST_STEPS = 100
 
 
 class MonitorState(NamedTuple):
-    """State of `monitor`; k watched coordinates."""
+    """State of `monitor`."""
 
     inner: Any
-    moments: adam.AdamState  # of the watched coordinates, [k]
-    sums: Float[Array, "4 k"]  # of g, g², g³ and m/√v, with weights that decay
-    horizon: Int[Array, ""]
+    watched: tuple[Watch, ...]  # one for every Adam in the optimiser
 
 
 class Diagnostics(NamedTuple):
     """What the watched coordinates say about β2; scalars, to be logged."""
 
-    progress: Float[Array, ""]  # ⟨∇f, E[m/√v]⟩ over its limit as β2 → 1
+    progress: Float[Array, ""]  # ⟨∇f, E[m/(√v + ε)]⟩ over its limit as β2 → 1
     wrong_mass: Float[Array, ""]  # share of Σ|∇f| in coordinates that Adam moves the wrong way
     noise_ratio: Float[Array, ""]  # Σ E g²/Σ (E g)²
     skewness: Float[Array, ""]  # root mean square over coordinates
     resolved: Float[Array, ""]  # share of coordinates whose mean stands out of the noise
-    step: Int[Array, ""]
+    step: Int[Array, ""]  # of Adam, seen
+    progress_stderr: Float[Array, ""]  # infinite while it cannot be known
+    signal: Float[Array, ""]  # the limit of ⟨∇f, m/√v⟩ in its standard errors; below 3 unresolved
+    step_size: Float[Array, ""]  # root mean square of m/(√v + ε): 1 or less as β2 → 1
+    one_minus_beta1: Float[Array, ""]  # in the last step
+    one_minus_beta2: Float[Array, ""]  # in the last step
+    epsilon: Float[Array, ""]  # in the last step
+    record: Int[Array, ""]  # steps since the start, or since β1 or β2 changed
+    skipped: Int[Array, ""]  # steps left out since a number was not finite
+    contradicted: Int[Array, ""]  # steps left out since the moments did not follow β1 and β2
+    overruled: Int[Array, ""]  # steps in which an argument differed from the optimiser's own
+    stalled: Float[Array, ""]  # share of v that rounding keeps from moving
+    share: Float[Array, ""]  # of the parameters that this Adam moves
 
 
 def monitor(
     inner: optax.GradientTransformation,
     *,
-    beta1: float,
-    beta2: float,
+    beta1: Given | None = None,
+    beta2: Given | None = None,
+    epsilon: Given | None = None,
     num_coordinates: int = 256,
     horizon: int = 1000,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser; its updates do not change by a bit.
 
+    β1, β2 and ε are read from the optimiser, in every step if they are injected. Where they cannot
+    be, from an Adam that is not made with optax or with `adam_transition.adam`, they have to be
+    given; the moments show whether they are right. In an optimiser without Adam (`optax.identity`,
+    for a loop of your own) the monitor runs Adam's moments itself on the gradients it is given.
+
     Args:
-      inner: the optimiser, `optax.adam(…)` or a chain.
-      beta1: that of the optimiser.
-      beta2: that of the optimiser.
-      num_coordinates: how many to watch; all if there are fewer.
-      horizon: steps over which means are taken.
+      inner: the optimiser: `optax.adam(…)`, or anything with Adam in it.
+      beta1: where it cannot be read; otherwise it is compared.
+      beta2: the same.
+      epsilon: the same; 1e-8 in an optimiser without Adam.
+      num_coordinates: how many to watch, of every Adam; all if there are fewer.
+      horizon: the last steps of Adam that are looked at.
       seed: chooses the coordinates.
 
     Raises:
-      ValueError: values outside their ranges.
+      ValueError: values outside their ranges, or others than the optimiser's own. From `init`: an
+        optimiser whose second moment is not Adam's, or whose values are neither readable nor given.
     """
-    if num_coordinates < 1:
-        raise ValueError(f"num_coordinates={num_coordinates} is below 1")
-    if horizon < 2:
-        raise ValueError(f"horizon={horizon} is below 2")
-    hyper = adam.hyperparameters(beta1, beta2)
+    given = _Given(beta1, beta2, epsilon)
+    for name, value in given._asdict().items():
+        _check(name, value)
+    num_coordinates = _whole("num_coordinates", num_coordinates, 1)
+    horizon = _whole("horizon", horizon, 2)
+    for settings in adams.written(inner):
+        if settings.is_adam:
+            _compare(settings, given)
     inner = optax.with_extra_args_support(inner)
-    pick = _picker(num_coordinates, seed)
+    block = max(horizon // BLOCKS, 1)
+
+    def watched(state: PyTree) -> list[tuple[Moments, Settings | None]]:
+        """The Adams in a state of the optimiser; settings of None cannot be read."""
+        found = adams.find(state)
+        settings = adams.read(inner, state) or [None] * len(found)
+        return [
+            (moments, one)
+            for moments, one in zip(found, settings, strict=True)
+            if one is None or one.is_adam
+        ]
 
     def init_fn(params: PyTree) -> MonitorState:
-        watched = jnp.zeros_like(pick(params))
-        return MonitorState(
-            inner.init(params),
-            adam.init(watched),
-            jnp.zeros((4, *watched.shape), watched.dtype),
-            jnp.asarray(horizon, jnp.int32),
-        )
+        state = inner.init(params)
+        found = watched(state)
+        whole = max(size(params), 1)
+        for _, settings in found:
+            _settle(settings, given, jnp.zeros((), jnp.int32))
+        if not found:
+            _check_alone(inner, state, given)
+            zero = pick(jax.tree.map(jnp.zeros_like, params), num_coordinates, seed)
+            watches = [start(zero, zero, jnp.zeros((), jnp.int32), block=block, share=1.0)]
+        else:
+            watches = [
+                start(
+                    pick(moments.first, num_coordinates, seed),
+                    pick(moments.second, num_coordinates, seed),
+                    moments.count,
+                    block=block,
+                    share=size(moments.first) / whole,
+                )
+                for moments, _ in found
+            ]
+        return MonitorState(state, tuple(watches))
 
     def update_fn(
         updates: PyTree, state: MonitorState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, MonitorState]:
-        g = pick(updates)
-        direction, moments = adam.update(g, state.moments, hyper, bias_correction=True)
-        # one packed array: small operations cost more than the arithmetic in them
-        sums = (1 - 1 / horizon) * state.sums + jnp.stack([g, g * g, g * g * g, direction])
         new, inner_state = inner.update(updates, state.inner, params, **extra)
-        return new, MonitorState(inner_state, moments, sums, state.horizon)
+        found = watched(inner_state)
+        dropped = _dropped(inner_state)
+        if not found:
+            settings, _ = _settle(None, given, Counts(*state.watched[0].counts).adam, alone=True)
+            gradient = pick(updates, num_coordinates, seed)
+            watches = [_run(state.watched[0], gradient, settings, block)]
+        else:
+            watches = []
+            for watch, (moments, own) in zip(state.watched, found, strict=True):
+                settings, overruled = _settle(own, given, moments.count - 1)
+                places = num_coordinates, seed
+                watches.append(
+                    observe(
+                        watch,
+                        pick(moments.first, *places),
+                        pick(moments.second, *places),
+                        jnp.asarray(moments.count),
+                        settings,
+                        rounding=rounding(moments.first, moments.second, *places),
+                        block=block,
+                        overruled=overruled,
+                        dropped=dropped,
+                    )
+                )
+        return new, MonitorState(inner_state, tuple(watches))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def diagnostics(state: MonitorState) -> Diagnostics:
-    """The running diagnostics; NaN before the first step.
+def diagnostics(state: PyTree, path: str | None = None) -> Diagnostics:
+    """What the monitor has seen; NaN before the first step.
+
+    Args:
+      state: of the optimiser, or anything that holds it: a chain's, a train state, an
+        `nnx.Optimizer`. Of several runs at once: `jax.vmap(diagnostics)(state)`.
+      path: which one, of several Adams: a key of `diagnostics_by_path`.
 
     Raises:
-      ValueError: a state that is not that of an optimiser wrapped in `monitor`.
+      ValueError: no monitor in the state, several and no path, or several runs.
     """
-    if not isinstance(state, MonitorState):
-        raise ValueError(f"state: needs that of an optimiser wrapped in monitor, not {type(state)}")
-    weight = adam.one_minus_power(1 / state.horizon, state.moments.step) * state.horizon
-    mean, square, cube, direction = state.sums / weight
-    size = jnp.sqrt(square)
-    limit = jnp.where(size > 0, mean / jnp.where(size > 0, size, 1), 0)
-    variance = jnp.maximum(square - mean**2, 0)
-    third = cube - 3 * mean * square + 2 * mean**3
-    skewness = jnp.where(variance > 0, third / jnp.where(variance > 0, variance, 1) ** 1.5, 0)
-    mass = jnp.sum(jnp.abs(mean))
-    return Diagnostics(
-        progress=mean @ direction / (mean @ limit),
-        wrong_mass=jnp.sum(jnp.abs(mean), where=mean * direction < 0) / mass,
-        noise_ratio=jnp.sum(square) / jnp.sum(mean**2),
-        skewness=jnp.sqrt(jnp.mean(skewness**2)),
-        resolved=jnp.mean(mean**2 > 4 * variance / weight),
-        step=state.moments.step,
-    )
+    found = diagnostics_by_path(state)
+    if path is not None and path not in found:
+        raise ValueError(f"path={path!r}: {', '.join(map(repr, found))} are watched")
+    if path is None and len(found) > 1:
+        raise ValueError(
+            f"state: {len(found)} Adams are watched; give one of these as path: "
+            + ", ".join(map(repr, found))
+        )
+    return found[next(iter(found)) if path is None else path]
+
+
+def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
+    """The diagnostics of every Adam that is watched, by its place in the state.
+
+    Raises:
+      ValueError: no monitor in the state, or several runs.
+    """
+    flat = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_state)[0]
+    found: dict[str, Diagnostics] = {}
+    for where, node in flat:
+        if not _is_state(node):
+            continue
+        paths = [moments.path for moments in adams.find(node.inner)]
+        several = len(node.watched) > 1 and len(paths) == len(node.watched)
+        for i, watch in enumerate(node.watched):
+            inside = (paths[i] if several else str(i)) if len(node.watched) > 1 else ""
+            found[jax.tree_util.keystr(where) + inside] = _diagnostics(
+                Watch(*jax.tree.leaves(watch)), _refused(state)
+            )
+    if not found:
+        raise ValueError(
+            f"state: needs that of an optimiser wrapped in monitor, not {type(state).__name__}"
+        )
+    return found
+
+
+def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
+    """Whether β2 is too small, as an index into `ANSWERS`; works under `jit` and `vmap`.
+
+    Too small: less than that part of the progress is left, or more than its inverse (at least
+    twice), by three standard errors; or steps are out of bounds, as they may be with β1 ≥ √β2. Not
+    too small: the progress lies between, by three standard errors. In all other cases it cannot be
+    told: the mean gradient drowns in noise (few steps, or the run has arrived), v has not filled,
+    v stalls, or the moments contradict β1 and β2.
+    """
+    most = jnp.where(progress < 0.5, 1 / jnp.maximum(progress, 1e-30), 2.0)
+    error = _SURE * found.progress_stderr
+    low, high = found.progress - error, found.progress + error
+    resolved = (found.signal > _SURE) & jnp.isfinite(low) & jnp.isfinite(high)
+    filled = (found.record >= _LEAST_STEPS) & (found.record * found.one_minus_beta2 >= 1)
+    sound = (found.stalled <= 0.5) & (2 * found.contradicted <= found.step)
+    wild = found.step_size > _STEP
+    small = sound & filled & (wild | (resolved & ((high < progress) | (low > most))))
+    fine = sound & resolved & ~wild & (low >= progress) & (high <= most)
+    fine &= found.record >= _LEAST_STEPS
+    return jnp.where(small, 0, jnp.where(fine, 1, 2)).astype(jnp.int32)
+
+
+def verdict(found: Diagnostics, *, progress: float = 0.5) -> Answer:
+    """The answer in words, of one run and outside `jit`."""
+    return ANSWERS[int(answer(found, progress=progress))]
 
 
 def beta2_too_small(found: Diagnostics, *, progress: float = 0.5) -> Bool[Array, ""]:
-    """Whether less than that part of the progress is left, measured over 100 steps or more."""
-    return (found.progress < progress) & (found.step >= 100)
+    """Whether the answer is "too small": an alarm, silent as long as it cannot be told."""
+    return answer(found, progress=progress) == 0
 
 
-def _picker(num_coordinates: int, seed: int) -> Callable[[PyTree], Float[Array, " k"]]:
-    """A function from a pytree to some of its numbers: the same ones for the same shapes."""
+class _Given(NamedTuple):
+    beta1: Given | None
+    beta2: Given | None
+    epsilon: Given | None
 
-    def pick(tree: PyTree) -> Array:
-        leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.size(leaf)]
-        sizes = [int(np.prod(leaf.shape)) for leaf in leaves]
-        count = min(num_coordinates, sum(sizes))
-        places = np.random.default_rng(seed).choice(sum(sizes), count, replace=False)
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        parts = []
-        for leaf, start, stop in zip(leaves, starts, starts[1:], strict=False):
-            inside = np.sort(places[(places >= start) & (places < stop)]) - start
-            parts.append(leaf.reshape(-1)[inside].astype(jnp.float32))
-        return jnp.concatenate(parts)
 
-    return pick
+def _run(watch: Watch, gradient: Float[Array, " k"], settings: Settings, block: int) -> Watch:
+    """One step of an Adam of our own; a gradient that is not finite is left out and counted."""
+    finite = jnp.all(jnp.isfinite(gradient))
+    p, q = settings.hyper.one_minus_beta1, settings.hyper.one_minus_beta2
+    m, v = watch.moments
+    clean = jnp.where(finite, gradient, 0)
+    return observe(
+        watch,
+        jnp.where(finite, (1 - p) * m + p * clean, m),
+        jnp.where(finite, (1 - q) * v + q * clean**2, v),
+        Counts(*watch.counts).adam + finite,
+        settings,
+        rounding=rounding(watch.moments[0], watch.moments[1], gradient.size, 0),
+        block=block,
+        dropped=~finite,
+    )
+
+
+def _settle(
+    own: Settings | None, given: _Given, count: Int[Array, ""], *, alone: bool = False
+) -> tuple[Settings, Bool[Array, ""] | bool]:
+    """The settings of a step, and whether an argument differs from the optimiser's own."""
+    told = {name: value(count) if callable(value) else value for name, value in _told(given)}
+    if own is not None:
+        differs: Any = False
+        for name, value in told.items():
+            held = getattr(own.hyper, name)
+            if held is not value:
+                differs |= jnp.abs(held - value) > _SAME * jnp.abs(held)
+        return own, differs
+    if alone:
+        told.setdefault("epsilon", _EPSILON)
+    for argument, name in _NAMES.items():
+        if name not in told:
+            raise ValueError(f"{argument}: cannot be read from this optimiser; give it")
+    return Settings(adam.Hyperparameters(**told)), False
+
+
+_NAMES = {"beta1": "one_minus_beta1", "beta2": "one_minus_beta2", "epsilon": "epsilon"}
+
+
+def _told(given: _Given) -> list[tuple[str, Given]]:
+    """The arguments that were given, as `adam.Hyperparameters` has them."""
+    found: list[tuple[str, Given]] = []
+    for argument, name in _NAMES.items():
+        value = getattr(given, argument)
+        if value is None:
+            continue
+        if argument != "epsilon":
+            value = _complement(value)
+        found.append((name, value))
+    return found
+
+
+def _complement(value: Given) -> Given:
+    if callable(value):
+        return lambda count: 1 - value(count)
+    return 1 - value
+
+
+def _check(name: str, value: Given | None) -> None:
+    if value is None or callable(value) or isinstance(value, jax.core.Tracer):
+        return
+    if not isinstance(value, int | float | np.number | np.ndarray | jax.Array) or np.ndim(value):
+        raise ValueError(f"{name}={value!r}: needs a number or a function of the step")
+    allowed, holds = ("[0, 1)", 0 <= value < 1) if name != "epsilon" else ("[0, ∞)", value >= 0)
+    if not holds:
+        raise ValueError(f"{name}={value} is outside {allowed}")
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    try:
+        found = operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name}={value!r}: needs a whole number") from error
+    if found < least:
+        raise ValueError(f"{name}={value} is below {least}")
+    return found
+
+
+def _compare(settings: Settings, given: _Given) -> None:
+    """Refuses a number that is not the optimiser's own, where both are known."""
+    told = dict(_told(given))
+    for argument, name in _NAMES.items():
+        held, value = getattr(settings.hyper, name), told.get(name)
+        if value is None or callable(value) or _traced(held) or _traced(value):
+            continue
+        if abs(float(held) - float(value)) > _SAME * abs(float(held)):
+            own = float(held) if argument == "epsilon" else 1 - float(held)
+            raise ValueError(
+                f"{argument}={getattr(given, argument)}: the optimiser's own is {own:.8g}; "
+                "leave it out or make them equal"
+            )
+
+
+def _traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer) or np.ndim(value) > 0
+
+
+def _check_alone(inner: Any, state: PyTree, given: _Given) -> None:
+    """Refuses to run an Adam of our own in the place of something that is nearly one."""
+    rules = [one.rule for one in adams.read(inner, state) or []]
+    others = rules or adams.relatives(state)
+    if others:
+        raise ValueError(
+            f"inner: {others[0]} is not Adam; the monitor follows what is made of "
+            "optax.scale_by_adam or of adam_transition.adam"
+        )
+    if given.beta1 is None or given.beta2 is None:
+        raise ValueError(
+            "inner: no Adam in it; give beta1 and beta2 to watch its gradients as Adam would"
+        )
+
+
+def _dropped(state: PyTree) -> Bool[Array, ""] | bool:
+    """Whether `optax.MultiSteps` has dropped the gradient of this call."""
+    dropped: Any = False
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        if getattr(path[-1], "key", None) == "should_skip":
+            dropped |= leaf
+    return dropped
+
+
+def _refused(state: PyTree) -> Any:
+    """How many gradients `optax.apply_if_finite` has kept from Adam, inside or outside."""
+    return sum(
+        leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        if any(getattr(key, "name", None) == "total_notfinite" for key in path)
+    )
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, MonitorState)
+
+
+def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
+    if jnp.ndim(watch.counts) > 1:
+        raise ValueError(
+            f"state: of {jnp.shape(watch.counts)[0]} runs at once; use jax.vmap(diagnostics)(state)"
+        )
+    counts, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
+    p, q, epsilon, epsilon_root = numbers[:4]
+    last = jnp.maximum(counts.record - 1, 0) // counts.block  # the block that was written last
+    age = (last - jnp.arange(BLOCKS)) % BLOCKS
+    length = jnp.where(age == 0, counts.record - last * counts.block, counts.block)
+    found = estimate(
+        watch.blocks,
+        jnp.where(age <= last, length, 0),
+        age,
+        # m remembers some 3/(1 − β1) steps, of blocks before
+        gap=jnp.maximum(jnp.ceil(3 / (jnp.maximum(p, 1e-6) * counts.block)), 1),
+        epsilon=epsilon,
+        epsilon_root=epsilon_root,
+    )
+    moving = jnp.where(numbers.moving > 0, numbers.moving, 1)
+    return Diagnostics(
+        progress=found.progress,
+        wrong_mass=found.wrong_mass,
+        noise_ratio=found.noise_ratio,
+        skewness=found.skewness,
+        resolved=found.resolved,
+        step=counts.steps,
+        progress_stderr=found.progress_stderr,
+        signal=found.signal,
+        step_size=jnp.sqrt(found.squared_step),
+        one_minus_beta1=p,
+        one_minus_beta2=q,
+        epsilon=epsilon,
+        record=counts.record,
+        skipped=counts.skipped + refused,
+        contradicted=counts.contradicted,
+        overruled=counts.overruled,
+        stalled=numbers.stalled / moving,
+        share=numbers.share,
+    )
