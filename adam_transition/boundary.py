@@ -3,6 +3,8 @@
 For a given β1 all sign changes in β2 are bracketed by a scan that is even in u = log(β2/(1−β2)),
 so equal ratios of β2 near 0 and of 1 − β2 near 1; where the drift comes close to zero between two
 points of the scan without crossing it, the scan is refined. Brackets are then bisected together.
+
+With ε the drift sees the scale of the table, and so does the boundary.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from adam_transition.drift import (
     draw_histories,
     is_estimated,
     least_one_minus_beta,
+    reason_against,
     stationary_drift,
 )
 
@@ -55,6 +58,8 @@ def divergence_intervals(
     key: Key[Array, ""] | None = None,
     num_samples: int = 2_000_000,
     least_one_minus_beta2: float | None = None,
+    epsilon: float = 0.0,
+    epsilon_root: float = 0.0,
 ) -> list[list[Interval]]:
     """For each β1 the intervals of β2 in [0, 1) with D > 0: none, one or more, ascending.
 
@@ -73,23 +78,32 @@ def divergence_intervals(
       least_one_minus_beta2: how near to 1 to look, beyond which the drift is taken to have no more
         sign changes. Default: 1e-13, and for the random schemes a sixteenth of where the cyclic
         boundary is, or nearer, until the drift is negative there.
+      epsilon: ε outside the root, in the units of the gradients.
+      epsilon_root: ε inside the root, in those of their squares.
 
     Raises:
       ValueError: a table that is not (n, 1) or whose mean is not positive; a β1 outside [0, 1) or
         none; a boundary that is nearer to β2 = 1 than the drift can be had
-        (`least_one_minus_beta`); or what `stationary_drift` raises.
+        (`least_one_minus_beta`); a drift that has no value at some β2, as with replacement where
+        gradients are 0, β1 > 0 and ε = 0; or what `stationary_drift` raises.
     """
     sampling.check(scheme)
-    table = np.asarray(gradients, np.float64)
-    if table.ndim != 2 or table.shape[1] != 1 or not table.mean() > 0:
-        raise ValueError(f"gradients of shape {table.shape}: need (n, 1) with a positive mean")
+    table = _table(gradients)
     p = 1 - np.asarray(beta1, np.float64)
     if p.ndim != 1 or not p.size or not ((p > 0) & (p <= 1)).all():
         raise ValueError(f"beta1={beta1}: must be a list of one or more values in [0, 1)")
+    eps = (epsilon, epsilon_root)
     estimated = is_estimated(table, scheme)
     if least_one_minus_beta2 is None:
         random = scheme in RANDOM
-        least_one_minus_beta2 = _least_q(table, scheme, np.asarray(beta1)) if random else 1e-13
+        least_one_minus_beta2 = _least_q(table, scheme, np.asarray(beta1), eps) if random else 1e-13
+    least_u = _least_u(table) if (table == 0).any() and not any(eps) else -np.inf
+    first_u = max(_LEAST_U, least_u)
+    for u in (least_u, first_u):
+        hyper = adam.Hyperparameters(p, _one_minus_beta2(np.array(u)), *eps)
+        reason = reason_against(table, hyper, scheme, num_samples=num_samples)
+        if reason is not None:
+            raise ValueError(reason)
 
     histories = None
     if estimated:
@@ -97,7 +111,7 @@ def divergence_intervals(
         histories = _histories(table, scheme, key, memory, num_samples)
 
     def evaluate(p: np.ndarray, u: np.ndarray) -> Drift:
-        hyper = adam.Hyperparameters(p, _one_minus_beta2(u))
+        hyper = adam.Hyperparameters(p, _one_minus_beta2(u), *eps)
         found = stationary_drift(table, hyper, scheme, key=key, histories=histories)
         return Drift(found.drift[..., 0], found.stderr[..., 0])
 
@@ -107,13 +121,13 @@ def divergence_intervals(
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
     if estimated and (drift(p, np.full(len(p), greatest_u)) > 0).any():
         _refuse(scheme, least_one_minus_beta2)
-    scan = np.linspace(_LEAST_U, greatest_u, _SCAN[estimated])
+    scan = np.linspace(first_u, greatest_u, _SCAN[estimated])
     rows, low, high = _brackets(drift, p, scan)
     roots = _bisect(drift, p[rows], low, high, _HALVINGS.get(scheme, _RANDOM_HALVINGS))
     stderr = _stderr_of_roots(evaluate, p[rows], roots) if estimated else np.zeros(len(roots))
     q = _one_minus_beta2(roots)
     edges = [Edge(*values) for values in zip(_beta2(roots).tolist(), q.tolist(), stderr.tolist())]
-    starts = drift(p, np.full(len(p), -np.inf)) > 0
+    starts = drift(p, np.full(len(p), least_u)) > 0
     return [
         _intervals([edges[i] for i in np.flatnonzero(rows == row)], bool(starts[row]))
         for row in range(len(p))
@@ -129,6 +143,8 @@ def boundary_curve(
     greatest_beta1: float = 0.995,
     least_one_minus_beta2: float | None = None,
     num_points: tuple[int, int] = (160, 240),
+    epsilon: float = 0.0,
+    epsilon_root: float = 0.0,
 ) -> list[Float[np.ndarray, "V 2"]]:
     """The zero set of the drift in the (β1, β2) plane, as lines of points, folds included.
 
@@ -136,13 +152,18 @@ def boundary_curve(
     moved along its grid line to the zero of the drift (to 1e-6 of a grid spacing), so it does not
     matter how the grid lies. Lines end where the region that is asked for ends; by default it
     reaches to 1 − β2 = 1e-3, and for the random schemes no farther than a sixteenth of where the
-    cyclic boundary is.
+    cyclic boundary is. Where the drift has no value there is no line.
+
+    Raises:
+      ValueError: as for `divergence_intervals`.
     """
-    table = np.asarray(gradients, np.float64)
+    sampling.check(scheme)
+    table = _table(gradients)
+    eps = (epsilon, epsilon_root)
     beta1 = np.linspace(0, greatest_beta1, num_points[0])
     if least_one_minus_beta2 is None:
         random = scheme in RANDOM
-        least_one_minus_beta2 = max(1e-3, _a_sixteenth(table, scheme, beta1) if random else 0)
+        least_one_minus_beta2 = max(1e-3, _a_sixteenth(table, scheme, beta1, eps) if random else 0)
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
     u = np.linspace(-12, greatest_u, num_points[1])
     histories = None
@@ -151,13 +172,31 @@ def boundary_curve(
         histories = _histories(table, scheme, key, memory, num_samples)
 
     def drift(b1: np.ndarray, u: np.ndarray) -> np.ndarray:
-        hyper = adam.Hyperparameters(1 - b1, _one_minus_beta2(u))
+        hyper = adam.Hyperparameters(1 - b1, _one_minus_beta2(u), *eps)
         found = stationary_drift(table, hyper, scheme, key=key, histories=histories)
         return found.drift[..., 0]
 
     values = drift(beta1[:, None], u)
     lines = contourpy.contour_generator(u, beta1, values).lines(0.0)
     return [_polish(drift, np.asarray(line)[:, ::-1], beta1, u) for line in lines]
+
+
+def _table(gradients: Float[np.ndarray, "n 1"]) -> Float[np.ndarray, "n 1"]:
+    table = np.asarray(gradients, np.float64)
+    # the mean of numbers near the largest would overflow
+    scale = float(np.abs(table).max(initial=0)) or 1.0
+    if table.ndim != 2 or table.shape[1] != 1 or not (table / scale).mean() > 0:
+        raise ValueError(f"gradients of shape {table.shape}: need (n, 1) with a positive mean")
+    return table
+
+
+def _least_u(table: np.ndarray) -> float:
+    """How near to β2 = 0 the drift is a number, where gradients are 0 and ε is.
+
+    A run of them multiplies v by β2 each time; under random shuffling two may meet.
+    """
+    log_beta2 = -1370 / (2 * int((table == 0).sum()))
+    return max(_LEAST_U, float(log_beta2 - np.log(-np.expm1(log_beta2))))
 
 
 def _histories(
@@ -180,15 +219,18 @@ def _one_minus_beta2(u: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(u))
 
 
-def _least_q(table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray) -> float:
+def _least_q(
+    table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray, eps: tuple[float, float]
+) -> float:
     """Where a random scheme's drift is negative at every β1, as it is in the limit β2 → 1.
 
     Raises:
       ValueError: it cannot be had so near to 1.
     """
-    q, least = _a_sixteenth(table, scheme, beta1), least_one_minus_beta(table, scheme)[1]
+    q, least = _a_sixteenth(table, scheme, beta1, eps), least_one_minus_beta(table, scheme)[1]
     while not is_estimated(table, scheme):
-        if (stationary_drift(table, adam.Hyperparameters(1 - beta1, q), scheme).drift < 0).all():
+        hyper = adam.Hyperparameters(1 - beta1, q, *eps)
+        if (stationary_drift(table, hyper, scheme).drift < 0).all():
             break
         if q == least:
             _refuse(scheme, q)
@@ -196,9 +238,14 @@ def _least_q(table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray) ->
     return q
 
 
-def _a_sixteenth(table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray) -> float:
+def _a_sixteenth(
+    table: np.ndarray, scheme: sampling.Sampling, beta1: np.ndarray, eps: tuple[float, float]
+) -> float:
     """Of the least 1 − β2 at which the cyclic drift changes its sign, as near as can be had."""
-    cyclic = divergence_intervals(table, beta1, "cyclic")
+    epsilon, epsilon_root = eps
+    cyclic = divergence_intervals(
+        table, beta1, "cyclic", epsilon=epsilon, epsilon_root=epsilon_root
+    )
     ends = [interval.high.one_minus_beta2 for row in cyclic for interval in row]
     return max(least_one_minus_beta(table, scheme)[1], min(ends, default=0.16) / 16)
 

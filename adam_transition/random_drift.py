@@ -321,10 +321,10 @@ _Moments = tuple[jax.Array, jax.Array]  # F and H, or what they differ by from s
 def _integrate(
     tiles: dict[str, Array], lanes: _Lanes, *, shape: tuple[int, ...], with_epsilon: bool
 ) -> dict[str, Float[Array, "1 W ..."]]:
-    """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the lanes of one tile, state by state,
-    and the last of each lane.
+    """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the lanes of a tile, by states.
 
-    `shape` is that of the states, () with replacement; states past the counts are never reached.
+    And the last node of each lane. `shape` is that of the states, () with replacement; states past
+    the counts are never reached.
     """
     counts, num_steps = tiles["counts"][0], tiles["num_steps"][0]
     lane: Any = _Lanes(*(one[0] for one in lanes))
