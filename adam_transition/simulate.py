@@ -316,7 +316,8 @@ def judge(
     )
     # what no run resolves: one step, and that each step may round x by half a unit
     rounding = jnp.finfo(gaps.dtype).eps / 2 * jnp.max(jnp.abs(trace.x))
-    unresolved = jnp.max(step_sizes) + rounding * jnp.sum(num_steps, where=counted)
+    first_step = jnp.max(step_sizes[:-1], where=counted, initial=0)
+    unresolved = first_step + rounding * jnp.sum(num_steps, where=counted)
     error = error + unresolved / jnp.sum(spent, where=counted)
 
     outward, inward = speed > error, speed < -error

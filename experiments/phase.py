@@ -215,7 +215,7 @@ def _number(flag: str, text: str, dtype: str) -> Fraction:
 
     try:
         # as a double first: exact, 1e99999999 has a hundred million digits
-        if "/" not in text and not 1e-400 < abs(float(text)) < float("inf"):
+        if "/" not in text and not 0 < abs(float(text)) < float("inf"):
             value: Fraction | float = float(text)
             if value == 0 and not any(digit in "123456789" for digit in text.lower().split("e")[0]):
                 return Fraction(0)

@@ -290,9 +290,7 @@ def test_data_of_every_type_reach_the_loss_as_they_are():
 def test_constraints_of_a_loss():
     slopes = np.array([3.0, -1.0, -1.0])
     low, high = [-1.0, -np.inf], [1.0, 2.0]
-    box = problems.from_loss(
-        lambda x, s: s * jnp.sum(x), slopes, shape=(2,), bounds=(low, high)
-    )
+    box = problems.from_loss(lambda x, s: s * jnp.sum(x), slopes, shape=(2,), bounds=(low, high))
     np.testing.assert_array_equal(box.project(jnp.array([-5.0, -5.0])), [-1, -5])
     np.testing.assert_array_equal(box.project(jnp.array([5.0, 5.0])), [1, 2])
 
@@ -374,12 +372,23 @@ def _from(data, **more):
         (lambda: problems.from_loss(lambda x, b: x + b, np.ones((3, 2))), "must return a scalar"),
         (lambda: problems.from_loss(lambda x, b: x, 3.0), "one common leading axis"),
         (lambda: problems.built_in("nonsense"), "problem='nonsense' is not one of"),
-        (lambda: problems.built_in("reddi", 4, 0.5), "a=0.5: reddi has none; only counterexample has it"),
+        (
+            lambda: problems.built_in("reddi", 4, 0.5),
+            "a=0.5: reddi has none; only counterexample has it",
+        ),
         (lambda: problems.built_in("reddi_online", 4), "n=4: reddi_online has n=101"),
-        (lambda: problems.built_in("reddi_mod3", large=float("inf")), "large=inf: must be finite|"
-         "large=inf: must be a finite"),
-        (lambda: problems.built_in("reddi", 5, large=3), r"large=3: must be above \(n − 1\)·small = 4"),
-        (lambda: problems.built_in("reddi", 5, small=3), "small=3: reddi has none; only reddi_online"),
+        (
+            lambda: problems.built_in("reddi_mod3", large=float("inf")),
+            "large=inf: must be finite|large=inf: must be a finite",
+        ),
+        (
+            lambda: problems.built_in("reddi", 5, large=3),
+            r"large=3: must be above \(n − 1\)·small = 4",
+        ),
+        (
+            lambda: problems.built_in("reddi", 5, small=3),
+            "small=3: reddi has none; only reddi_online",
+        ),
         (lambda: problems.built_in("reddi", 3_000_000_000), "n=3000000000: must lie in"),
         (lambda: counterexample(5.5), "n=5.5"),
         (lambda: problems.slope_table([float("inf"), 1]), "slopes=.inf, 1.0.: must be finite"),
@@ -393,18 +402,26 @@ def _from(data, **more):
         (lambda: _from(np.array([1, 2**40])), "data: int64 values must fit into 32 bits"),
         (lambda: _from(np.ones((0, 2))), "one common leading axis; found lengths 0"),
         (lambda: _from({}), "found lengths none"),
-        (lambda: _from({"a": np.ones(2), "b": np.ones(3)}), r"2 \(data\['a'\]\), 3 \(data\['b'\]\)"),
+        (
+            lambda: _from({"a": np.ones(2), "b": np.ones(3)}),
+            r"2 \(data\['a'\]\), 3 \(data\['b'\]\)",
+        ),
         (lambda: _from(np.ones(3), shape={"w": ()}), "shape=.*: x is one array.*ravel_pytree"),
         (lambda: _from(np.ones(3), shape=(0,)), r"shape=\(0,\): x is one array"),
-        (lambda: _from(np.ones(3), minimiser=[0.25]), r"minimiser=\[0.25\]: must be a finite point"),
+        (
+            lambda: _from(np.ones(3), minimiser=[0.25]),
+            r"minimiser=\[0.25\]: must be a finite point",
+        ),
         (lambda: _from(np.ones(3), minimiser=np.nan), "minimiser=nan: must be a finite point"),
         (lambda: _from(np.ones(3), minimiser=2.0, bounds=(-1, 1)), "minimiser=2.0: not feasible"),
         (lambda: _from(np.ones(3), bounds=(1, -1)), "bounds=.*: low must be below high"),
         (lambda: _from(np.ones(3), bounds=3), r"bounds=3: must be \(low, high\)"),
         (lambda: _from(np.ones(3), bounds=(0, 1), project=lambda x: x), "give one of them"),
         (lambda: _from(np.ones(3), project=lambda x: x[None]), r"project must return a point of"),
-        (lambda: problems.from_loss(lambda x, d: x if d > 0 else -x, np.ones(3)),
-         "loss: JAX cannot trace it; write jnp.where"),
+        (
+            lambda: problems.from_loss(lambda x, d: x if d > 0 else -x, np.ones(3)),
+            "loss: JAX cannot trace it; write jnp.where",
+        ),
         (lambda: problems.from_loss(lambda x, d: np.sin(x), np.ones(3)), "jax.numpy for NumPy"),
         (lambda: ProblemClass(0, 1, 0, 1), "n=0 is below 1"),
         (lambda: ProblemClass(3, -1, 0, 9), "smoothness=-1"),

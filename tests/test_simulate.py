@@ -218,7 +218,7 @@ NOISE = 1e-3 * np.sin(np.arange(100) * 2.4)
         ([3.0, 2.9], 0.0, "undecided"),
         ([3.0, 3.1, 3.2], 0.0, "undecided"),
         ([3.0, np.inf], 0.0, "diverged"),
-        ([3.0, 0.0], 0.0, "undecided"),
+        ([3.0, 0.0], 0.0, "converged"),  # it ends at x*
     ],
 )
 def test_verdict_of_a_known_course(gaps, neighbourhood, verdict):

@@ -1,4 +1,4 @@
-"""The verdict: against the exact drift on bounded sets and off them, its error, and what it is not."""
+"""The verdict: against the exact drift on bounded sets and off them, and its error."""
 
 import jax
 import jax.numpy as jnp
@@ -196,9 +196,7 @@ def test_a_run_that_passes_the_minimiser_has_not_arrived():
     # the same trace, with the arrival rule of problems with D0 = 0
     steps = np.arange(1, 65) * 100
     course = simulate.Trace(steps, jnp.linspace(-3, 9, 64))
-    verdict = simulate.judge(
-        course, problem, step_sizes=0.01 / np.sqrt(steps / 6400), arrival=0.3
-    )
+    verdict = simulate.judge(course, problem, step_sizes=0.01 / np.sqrt(steps / 6400), arrival=0.3)
     assert verdict.diverged
 
 
