@@ -335,7 +335,14 @@ def _verdict(
         neighbourhood=jnp.where(row.has_neighbourhood, start, 0),
         memory=1 / one_minus_beta1,
     )
-    return {**verdict._asdict(), "underflowed": trace.underflowed[-1]}
+    return {**verdict._asdict(), "underflowed": jnp.any(jnp.asarray(trace.underflowed))}
+
+
+def start_distance(spec: PhaseDiagram) -> float | None:
+    """|x0 − x*|; None where it is not the same for every n."""
+    members = [spec.problem_at(n, spec.a[0] if spec.a else None) for n in spec.num_components]
+    found = {float(np.linalg.norm(spec.x0 - np.asarray(m.minimiser))) for m in members}
+    return found.pop() if len(found) == 1 else None
 
 
 def rows(spec: PhaseDiagram, a: Fraction | float | None) -> Row:

@@ -77,7 +77,7 @@ def boundary_distance(dataset: xr.Dataset) -> xr.DataArray:
     beta2_before = beta2[np.maximum(before, 0)]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = value_before / (value_before - values)
-    crossing = beta2_before + (beta2 - beta2_before) * share
+        crossing = beta2_before + (beta2 - beta2_before) * share
     is_neighbour = before == column - 1
     from_below = np.where(is_neighbour, crossing, beta2_before)
     from_above = np.where(is_neighbour, crossing, beta2)
@@ -184,7 +184,7 @@ def drift_of_cells(
         whole = np.stack([_interpolated(axes, values, beta1, beta2) for values in nodes])
     else:
         whole = at(p, q)
-    found[np.ix_([0, 1], rows, columns)] = whole
+    found[:, rows[:, None], columns] = whole
     return drift.Drift(*found)
 
 

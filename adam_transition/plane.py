@@ -70,9 +70,9 @@ def simulate_plane(
       seed: of the index streams, and of the histories of the random drifts.
       dtype: float32 or float64, of the simulation; JAX need not have been told.
       drift_at: a point, of shape `problem.shape`. The component gradients there are frozen, and the
-        stationary drift of their table, with this ε, is added as `drift`. It is exact for the verdict where a run
-        that diverges sees this table from some point on: any point of the region where gradients
-        are constant, or a far one if they tend to a limit.
+        stationary drift of their table, with this ε, is added as `drift`. It is exact for the
+        verdict where a run that diverges sees this table from some point on: any point of the
+        region where gradients are constant, or a far one if they tend to a limit.
       progress: whether to show a bar on stderr, if that is a terminal.
 
     Returns:
@@ -115,7 +115,7 @@ def simulate_plane(
     _check_points(problem, start, frozen)
     found = phase_diagram.coordinates(spec)
     variables = phase_diagram.variables(spec)
-    with jax.enable_x64(spec.dtype == "float64" or jax.config.jax_enable_x64):
+    with jax.enable_x64(spec.dtype == "float64" or jax.config.read("jax_enable_x64")):
         simulated = _simulate(problem, spec, start, progress)
     for name, values in simulated.items():
         found[name] = spec.dims, values, variables[name].attrs
@@ -129,6 +129,8 @@ def simulate_plane(
         {name: getattr(spec, name) for name in kept},
         x0=start.tolist(),
         minimiser=np.asarray(problem.minimiser, np.float64).tolist(),
+        problem=spec.problem,
+        start_distance=float(np.linalg.norm(start - np.asarray(problem.minimiser, np.float64))),
     )
 
 

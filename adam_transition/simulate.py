@@ -164,10 +164,11 @@ def check_run(
 ) -> None:
     """Raises ValueError for arguments of `simulate` that mean nothing; traced ones are not seen."""
     sampling.check(method.sampling)
-    for name, chosen, allowed in (
+    choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("schedule", method.schedule, adam.SCHEDULES),
         ("initialization", method.initialization, adam.INITIALIZATIONS),
-    ):
+    )
+    for name, chosen, allowed in choices:
         if chosen not in allowed:
             raise ValueError(f"{name}={chosen!r} is not one of {', '.join(allowed)}")
     for name, count in (("num_steps", num_steps), ("record_every", record_every)):
@@ -176,18 +177,25 @@ def check_run(
     n = problem.num_components
     if checks.is_concrete(n) and not np.all(np.asarray(n) <= max_components):
         raise ValueError(f"max_components={max_components}: must be at least n={np.max(n)}")
-    numbers = {
-        "one_minus_beta1": (hyper.one_minus_beta1, lambda v: (v > 0) & (v <= 1), "in (0, 1]"),
-        "one_minus_beta2": (hyper.one_minus_beta2, lambda v: (v > 0) & (v <= 1), "in (0, 1]"),
-        "epsilon": (hyper.epsilon, lambda v: (v >= 0) & (v < np.inf), "finite, 0 or more"),
-        "epsilon_root": (hyper.epsilon_root, lambda v: (v >= 0) & (v < np.inf), "finite, 0 or more"),
-        "initial_step_size": (initial_step_size, lambda v: (v > 0) & (v < np.inf), "finite, above 0"),
-    }
-    for name, (values, holds, allowed) in numbers.items():
-        if checks.is_concrete(values):
-            wrong = np.asarray(values)[~holds(np.asarray(values))]
-            if wrong.size:
-                raise ValueError(f"{name}={wrong.flat[0]:g}: must be {allowed}")
+    for name, values in hyper._asdict().items():
+        is_rate = name.startswith("one_minus")
+        low, high = (0, 1) if is_rate else (0, math.inf)
+        _check_numbers(name, values, low, high, open_below=is_rate)
+    _check_numbers("initial_step_size", initial_step_size, 0, math.inf, open_below=True)
+
+
+def _check_numbers(
+    name: str, values: ArrayLike, low: float, high: float, *, open_below: bool
+) -> None:
+    if not checks.is_concrete(values):
+        return
+    found = np.asarray(values)
+    inside = ((found > low) if open_below else (found >= low)) & (found <= high)
+    wrong = found[~(inside & np.isfinite(found))]
+    if wrong.size:
+        least = "above" if open_below else "at least"
+        most = f" and at most {high}" if math.isfinite(high) else ""
+        raise ValueError(f"{name}={wrong.flat[0]:g}: must be finite, {least} {low}{most}")
 
 
 def take_step(
@@ -308,7 +316,8 @@ def judge(
     )
     # what no run resolves: one step, and that each step may round x by half a unit
     rounding = jnp.finfo(gaps.dtype).eps / 2 * jnp.max(jnp.abs(trace.x))
-    unresolved = jnp.max(step_sizes) + rounding * jnp.sum(num_steps, where=counted)
+    first_step = jnp.max(step_sizes[:-1], where=counted, initial=0)
+    unresolved = first_step + rounding * jnp.sum(num_steps, where=counted)
     error = error + unresolved / jnp.sum(spent, where=counted)
 
     outward, inward = speed > error, speed < -error

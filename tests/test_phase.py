@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import phase_drift
-from adam_transition.drift import counterexample_table
+from adam_transition import adam, figures, phase_diagram, phase_drift
+from adam_transition.drift import counterexample_table, stationary_drift
 from experiments import phase
 from tests import experiment
 
 SMALL = ["--n=5,20", "--beta1=0:0.9:6", "--beta2=0:0.96:9", "--steps=3000"]
-VARIABLES = ("gap", "late_gap", "speed", "diverged")
+VARIABLES = ("gap", "late_gap", "speed", "speed_error", "diverged", "undecided", "underflowed")
 
 
 def _phase(*args, devices=None):
@@ -181,6 +182,72 @@ def test_every_problem_runs(tmp_path, problem):
     assert np.isfinite(dataset["gap"]).all()
 
 
+def test_the_large_slope_is_a_flag(tmp_path):
+    """C = 15 in period 3, β1 = 0: the exact threshold is β2 = 0.0592."""
+    args = ["--problem=reddi_mod3", "--C=15", "--beta1=0", "--beta2=0.03,0.05,0.07,0.09"]
+    dataset, done = _run(tmp_path, *args, "--sampling=cyclic", "--x0=0", "--steps=20000")
+    assert dataset["diverged"].values.ravel().tolist() == [True, True, False, False]
+    assert not dataset["undecided"].any()
+    np.testing.assert_array_equal(dataset["drift"] > 0, dataset["diverged"])
+    summary = json.loads((tmp_path / "phase.json").read_text())
+    assert {c["id"] for c in summary["claims"]} >= {"sign_of_drift", "verdicts_decided"}
+    assert all(c["measured"] == 1 for c in summary["claims"] if "decided" in c["id"])
+    assert "has the sign of the stationary drift" in done.stdout
+
+
+def test_every_a_is_drawn_and_what_is_not_claimed_is_said(tmp_path):
+    args = ["--n=20", "--a=1/361,1", "--beta1=0:0.9:4", "--beta2=0.5:0.999:9:logit"]
+    dataset, done = _run(tmp_path, *args, "--sampling=cyclic", "--steps=5000")
+    panels = [ax for ax in figures.phase_diagram(dataset).axes if ax.get_label() != "<colorbar>"]
+    assert [ax.get_ylabel() for ax in panels] == [
+        "cyclic,\n$a = 0.00277$\n$1 - \\beta_2$", "cyclic,\n$a = 1$\n$1 - \\beta_2$"
+    ]  # fmt: skip
+    assert all(ax.get_yscale() == "log" for ax in panels)
+    heights = [ax.collections[0].get_array() for ax in panels]
+    assert not np.array_equal(*heights)
+    assert "the paper's claims are about a = 1/(n-1)^2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--problem=realizable_quadratics"], "no drift beside them: its gradients depend on x"),
+        (["--n=5", "--random_cells=3"], "no claims: they are about a grid"),
+        (["--n=5", "--x0=-1.9"], "--x0=-1.9 is within 10 steps of the minimiser"),
+        (["--n=5", "--beta2=0.5"], "one beta2 has no boundary beside it"),
+    ],
+)
+def test_without_a_claim_a_line_says_why(tmp_path, args, line):
+    given = ["--beta1=0,0.9", "--beta2=0.1,0.9", "--steps=200", "--sampling=cyclic", *args]
+    _, done = _run(tmp_path, *given)
+    assert line in done.stdout
+    assert "sign of the stationary drift" not in done.stdout
+
+
+def test_the_figure_tells_settings_start_and_undecided_runs(reference):
+    dataset, _ = reference
+    figure = figures.phase_diagram(dataset)
+    assert "T = 3\\,000" in figure.get_supxlabel()
+    assert "counterexample" in figure.get_supxlabel()
+    bar = next(ax for ax in figure.axes if ax.get_label() == "<colorbar>")
+    assert [text.get_text() for text in bar.texts] == ["start"]
+    assert dataset.attrs["start_distance"] == 3
+    drawn = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("undecided" in drawn) == bool(dataset["undecided"].any())
+
+
+def test_large_beta2_can_be_refuted():
+    """One planted divergence far beyond the exact threshold."""
+    beta2 = np.array([0.1, 0.4, 0.6, 0.9])
+    drift = [[2.0, 1.0, -1.0, -2.0]]
+    right = _dataset(drift, [[1, 1, 0, 0]], [[0] * 4], beta2)
+    planted = _dataset(drift, [[1, 1, 0, 1]], [[0] * 4], beta2)
+    unseen = _dataset([[2.0, 1.0, 1.0, 1.0]], [[1] * 4], [[0] * 4], beta2)
+    assert phase._excess_over_threshold(right) == 0
+    assert phase._excess_over_threshold(planted) == pytest.approx(0.5)
+    assert np.isnan(phase._excess_over_threshold(unseen))
+
+
 def test_cells_may_have_streams_of_their_own(tmp_path):
     args = ["--n=5", "--beta1=0", "--beta2=0.5,1-0.49999999", "--sampling=with_replacement"]
     shared, _ = _run(tmp_path / "shared", *args, "--steps=500")
@@ -213,7 +280,29 @@ def test_seeds_differ_and_repeat(reference, tmp_path):
         (["--a=0"], "a=0: the counterexample needs a finite a > 0"),
         (["--a=-1/3"], "a=-1/3: the counterexample needs"),
         (["--a=1/0"], "--a: '1/0' is not a number"),
-        (["--problem=reddi", "--a=1"], "only the counterexample has a parameter a"),
+        (["--problem=reddi", "--a=1"], "a=1: reddi has none; only counterexample has it"),
+        (["--a=1e-400"], "--a=1e-400: float32 holds no number of this size"),
+        (["--a=1e-60"], "--a=1e-60: float32 holds 0 and sizes from"),
+        (["--a=1e39"], "float32 holds 0 and sizes from 1.2e-38 to 3.4e+38"),
+        (["--a=1e400"], "--a=1e400: float32 holds no number of this size"),
+        (["--a=1e99999999"], "--a=1e99999999: float32 holds no number of this size"),
+        (["--a=nan"], "--a=nan: float32 holds no number of this size"),
+        (["--C=5"], "--C=5: counterexample has none; only reddi, reddi_mod3, reddi_online"),
+        (["--problem=reddi_mod3", "--C=2"], "--C=2: the mod-3 example needs C > 2"),
+        (["--problem=reddi_mod3", "--C=many"], "--C: 'many' is not a number"),
+        (["--problem=reddi_online", "--small=20"], "must be above (n − 1)·small = 2000"),
+        (["--problem=reddi", "--dimension=2"], "--dimension=2: reddi has none; only realizable"),
+        (["--problem=realizable_quadratics", "--dimension=0"], "--dimension=0: must be an integer"),
+        (["--n=3000000000"], "--n=3000000000: at most 10000000 are allowed"),
+        (["--x0=-2"], "--x0=-2.0: must not be the minimiser of counterexample"),
+        (["--x0=-2.00000001"], "must not be the minimiser of counterexample"),
+        (["--problem=reddi", "--x0=-1"], "--x0=-1.0: must not be the minimiser of reddi"),
+        (["--x0=1e300"], "--x0=1e+300: float32 holds 0 and sizes from"),
+        (["--step_size=1e39"], "--step_size=1e+39: float32 holds"),
+        (["--step_size=1e-60"], "--step_size=1e-60: float32 holds"),
+        (["--epsilon=1e39"], "--epsilon=1e+39: float32 holds"),
+        (["--trajectories=0/0.5,0/.5"], "--trajectories=0/0.5,0/.5: needs different points"),
+        (["--trajectories=" + ",".join(f"0/0.{i:03}" for i in range(22))], "at most 21"),
         (["--problem=reddi_mod3", "--n=5"], "reddi_mod3 has n=3"),
         (["--problem=reddi", "--x0=2"], "--x0=2.0: outside the feasible set"),
         (["--problem=nonsense"], "--problem=nonsense: allowed are counterexample, reddi"),
@@ -273,22 +362,134 @@ def test_help_needs_no_heavy_import():
     assert "--beta2" in done.stdout
 
 
-def test_drifts_that_noise_hides_are_not_counted():
-    """In random orders, up to three standard deviations of a mean over the steps."""
-    drift = np.array([[[[0.1, 5.0, -5.0]]]] * 2)
+def _dataset(drift, diverged, undecided, beta2):
     dims = ("sampling", "n", "beta1", "beta2")
-    dataset = xr.Dataset(
-        {"drift": (dims, drift), "diverged": (dims, drift > 1)},  # the first is wrong
-        {"sampling": ["cyclic", "with_replacement"], "n": [20], "beta1": [0.0],
-         "beta2": [0.1, 0.4, 0.9]},
+    shape = (1, 1, *np.shape(drift))
+    return xr.Dataset(
+        {
+            name: (dims, np.reshape(values, shape))
+            for name, values in {
+                "drift": np.asarray(drift, float), "diverged": np.asarray(diverged, bool),
+                "undecided": np.asarray(undecided, bool),
+            }.items()
+        },
+        {"sampling": ["cyclic"], "n": [20], "beta1": np.arange(len(drift)) / 10, "beta2": beta2},
     )  # fmt: skip
-    hidden = phase_drift.hidden_by_noise(dataset, 10_000)
-    assert hidden.squeeze().values.tolist() == [0.0, pytest.approx(0.6)]
-    assert phase_drift.agreement(dataset, 0.01).squeeze().values.tolist() == pytest.approx(
-        [2 / 3] * 2
+
+
+def test_agreement_counts_cells_away_from_the_boundary():
+    """The drift crosses 0 at 0.45 and is unknown at 0.8; one verdict is wrong, one undecided."""
+    drift = [[3.0, 2.0, -2.0, -3.0, np.nan]]
+    diverged, undecided = [[0, 1, 0, 0, 1]], [[0, 0, 0, 1, 0]]
+    dataset = _dataset(drift, diverged, undecided, [0.1, 0.4, 0.5, 0.6, 0.8])
+    distance = phase_drift.boundary_distance(dataset)
+    np.testing.assert_allclose(distance.squeeze()[:4], [0.35, 0.05, 0.05, 0.15])
+    for beyond, counted, agree, disagree, open_ in (
+        (0.0, 4, 2 / 4, 1 / 4, 1 / 4),
+        (0.06, 2, 0, 1 / 2, 1 / 2),
+        (0.2, 1, 0, 1, 0),
+    ):
+        found = phase_drift.compare(dataset, beyond, distance)
+        assert found["counted"].item() == counted
+        assert found["agree"].item() == pytest.approx(agree)
+        assert found["disagree"].item() == pytest.approx(disagree)
+        assert found["undecided"].item() == pytest.approx(open_)
+        assert phase_drift.agreement(dataset, beyond).item() == pytest.approx(agree)
+
+
+def test_the_distance_is_that_to_the_nearest_crossing():
+    """Against a search over all crossings, on random drifts with gaps."""
+    rng = np.random.default_rng(0)
+    beta2 = np.sort(rng.random(40))
+    drift = rng.normal(size=(30, 40)).cumsum(axis=1)
+    drift[rng.random(drift.shape) < 0.2] = np.nan
+    drift[0] = np.abs(drift[0]) + 1  # no crossing
+    found = phase_drift.boundary_distance(_dataset(drift, drift > 0, drift > 9, beta2))
+    for row, distances in zip(drift, found.values[0, 0], strict=True):
+        known = np.flatnonzero(~np.isnan(row))
+        crossings = []
+        for i, j in itertools.pairwise(known):
+            if (row[i] > 0) != (row[j] > 0):
+                at = beta2[i] + (beta2[j] - beta2[i]) * row[i] / (row[i] - row[j])
+                crossings.append((at, at) if j == i + 1 else (beta2[i], beta2[j]))
+        for k in known:
+            expected = min(
+                (max(low - beta2[k], beta2[k] - high, 0) for low, high in crossings), default=np.inf
+            )
+            assert distances[k] == pytest.approx(expected, abs=1e-12)
+
+
+def test_agreement_takes_time_in_proportion_to_the_cells():
+    """A million cells, long in β2 where a search for every cell would take minutes."""
+    beta2 = np.linspace(0, 0.999, 20_000)
+    drift = np.broadcast_to(np.cos(40 * beta2), (50, 20_000))
+    dataset = _dataset(drift, drift > 0, drift > 9, beta2)
+    started = time.process_time()
+    assert phase_drift.agreement(dataset, 0.01).item() == 1
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling", "with_replacement"])
+def test_a_drift_that_is_not_computed_stays_at_its_own_cell(scheme):
+    """β2 = 1 − 1e-6 is too near to 1 for the random orders; its neighbours are known."""
+    settings = {"problem": "counterexample", "num_components": (20,), "samplings": (scheme,)}
+    beta1 = np.array([0.0, 0.5])
+    near = phase_diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9, 1 - 1e-6]), **settings)
+    alone = phase_diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9]), **settings)
+    table = counterexample_table(20)
+    found, expected = (phase_drift.drift_of_cells(s, scheme, 0, table).drift for s in (near, alone))
+    np.testing.assert_array_equal(found[:, :2], expected)
+    assert np.isnan(found[:, 2]).all() == (scheme != "cyclic")
+
+
+def test_interpolation_keeps_to_what_is_known(monkeypatch):
+    monkeypatch.setattr(phase_drift, "_POINTS_OF_RANDOM_DRIFT", 9)
+    beta2 = np.append(np.linspace(0.2, 0.9, 30), 1 - 1e-7)
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (20,), ("with_replacement",), np.zeros(1), beta2
     )
-    kept = phase_drift.agreement(dataset, 0.01, hidden).squeeze().values.tolist()
-    assert kept == pytest.approx([2 / 3, 1.0])
+    table = counterexample_table(20)
+    found = phase_drift.drift_of_cells(spec, "with_replacement", 0, table).drift[0]
+    hyper = adam.Hyperparameters(1.0, 1 - beta2[:-1])
+    exact = stationary_drift(table, hyper, "with_replacement").drift[:, 0]
+    assert np.isnan(found[-1])
+    np.testing.assert_allclose(found[:-1], exact, atol=0.1)
+    np.testing.assert_allclose(found[[0, 29]], exact[[0, 29]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.9999, 1 - 1e-4])
+def test_a_limit_holds_for_the_number_as_it_is_typed(beta):
+    """1 − 0.9999 is a rounding below 1e-4, the least for an estimate."""
+    table = np.array([[2.0], [0.0], [-1.0]])  # a zero: estimated
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (3,), ("with_replacement",), np.zeros(1), np.array([0.5, beta])
+    )
+    assert np.isfinite(phase_drift.drift_of_cells(spec, "with_replacement", 0, table).drift).all()
+
+
+def test_an_estimate_that_needs_too_much_memory_is_left_out():
+    table = counterexample_table(20_000)
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (20_000,), ("random_shuffling",), np.zeros(1), np.array([0.5, 0.99])
+    )
+    found = phase_drift.drift_of_cells(spec, "random_shuffling", 0, table)
+    assert np.isnan(found.drift).all()
+
+
+def test_the_boundary_beside_a_diagram_has_its_epsilon():
+    """Cyclic, ε = 0.3: the mean of m/(√v + ε) over the last epochs of a long run in NumPy."""
+    table, beta1, beta2, epsilon = counterexample_table(20), 0.3, 0.5, 0.3
+    m = v = 0.0
+    ratios = []
+    for k in range(40 * 20):
+        g = table[k % 20, 0]
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        ratios.append(m / (np.sqrt(v) + epsilon))
+    spec = phase_diagram.PhaseDiagram(
+        "counterexample", (20,), ("cyclic",), np.array([beta1]), np.array([beta2]), epsilon=epsilon
+    )
+    found = phase_drift.drift_of_cells(spec, "cyclic", 0, table).drift
+    assert found.item() == pytest.approx(-np.sum(ratios[-20:]), rel=1e-9)
 
 
 def test_integrals_that_take_too_long_are_left_out():

@@ -255,6 +255,69 @@ def test_from_loss_equals_the_built_in_problem():
     assert np.isnan(problems.gap(custom, jnp.zeros(2)))
 
 
+def test_data_of_every_type_reach_the_loss_as_they_are():
+    """Booleans, integers, unsigned integers and PRNG keys; floats in the precision asked for."""
+    data = {
+        "mask": np.array([True, False, True]),
+        "id": np.array([2, 0, 1]),
+        "byte": np.array([255, 0, 7], np.uint8),
+        "key": jax.random.split(jax.random.key(5), 3),
+        "b": np.array([0.0, 1.0, 2.0]),
+    }
+
+    def loss(x, row):
+        assert row["mask"].dtype == bool
+        assert jnp.issubdtype(row["id"].dtype, jnp.integer)
+        assert row["byte"].dtype == jnp.uint8
+        shift = jax.random.uniform(row["key"], dtype=jnp.float32)
+        kept = jnp.where(~row["mask"], 0.0, (x[row["id"]] - row["b"]) ** 2 / 2)
+        return kept + shift * x[0] + row["byte"] * x[1]
+
+    problem = problems.from_loss(loss, data, shape=3)
+    assert problem.shape == (3,)
+    shifts = [float(jax.random.uniform(key, dtype=jnp.float32)) for key in data["key"]]
+    x = jnp.array([0.5, -1.0, 4.0])
+    expected = np.zeros((3, 3))
+    expected[:, 0] += shifts
+    expected[:, 1] += data["byte"]
+    for i in (0, 2):
+        expected[i, data["id"][i]] += float(x[data["id"][i]]) - data["b"][i]
+    for one in (problem, problems.as_arrays(problem, np.float64)):
+        np.testing.assert_allclose(component_gradients(one, x, 3), expected, rtol=1e-6)
+    assert problems.as_arrays(problem, np.float32).data["b"].dtype == np.float32
+
+
+def test_constraints_of_a_loss():
+    slopes = np.array([3.0, -1.0, -1.0])
+    low, high = [-1.0, -np.inf], [1.0, 2.0]
+    box = problems.from_loss(lambda x, s: s * jnp.sum(x), slopes, shape=(2,), bounds=(low, high))
+    np.testing.assert_array_equal(box.project(jnp.array([-5.0, -5.0])), [-1, -5])
+    np.testing.assert_array_equal(box.project(jnp.array([5.0, 5.0])), [1, 2])
+
+    def ball(x):
+        return x / jnp.maximum(1, jnp.linalg.norm(x))
+
+    round_one = problems.from_loss(
+        lambda x, s: s * x[0], slopes, shape=(2,), project=ball, minimiser=[-1.0, 0.0]
+    )
+    np.testing.assert_allclose(round_one.project(jnp.array([3.0, 4.0])), [0.6, 0.8])
+    free = problems.from_loss(lambda x, s: s * x, slopes)
+    x = jnp.float64(3.0)
+    assert free.project(x) is x
+
+
+def test_parameters_of_built_in_problems():
+    assert problems.parameters("counterexample") == ("a",)
+    assert problems.parameters("reddi") == ("large",)
+    table = component_gradients(problems.built_in("reddi_mod3", large=15), jnp.float64(0), 3)
+    np.testing.assert_array_equal(table, [15, -1, -1])
+    table = component_gradients(
+        problems.built_in("reddi_online", large=909, small=9), jnp.float64(0), 101
+    )
+    np.testing.assert_array_equal(table, [909] + [-9] * 100)
+    assert problems.built_in("realizable_quadratics", 4, dimension=3).shape == (3,)
+
+
 def test_stacked_problems_are_the_problems():
     for family in (counterexample, problems.reddi, problems.nonrealizable_quadratics):
         members = [family(n) for n in (3, 8, 5)]
@@ -265,6 +328,22 @@ def test_stacked_problems_are_the_problems():
             np.testing.assert_allclose(
                 component_gradients(alone, x, n), component_gradients(member, x, n), rtol=1e-14
             )
+    masks = [np.array([True, False]), np.array([False, True, True])]
+    keys = [jax.random.split(jax.random.key(0), 2), jax.random.split(jax.random.key(1), 3)]
+    stacked = problems.stack(
+        [
+            problems.from_loss(
+                lambda x, d: jnp.where(d["m"], x, jax.random.uniform(d["k"])), {"m": m, "k": k}
+            )
+            for m, k in zip(masks, keys)
+        ],
+        jnp.float64,
+    )
+    assert stacked.data["m"].dtype == bool
+    np.testing.assert_array_equal(stacked.data["m"][1], masks[1])
+    np.testing.assert_array_equal(
+        jax.random.key_data(stacked.data["k"][0, :2]), jax.random.key_data(keys[0])
+    )
     with pytest.raises(ValueError, match="one family"):
         problems.stack([counterexample(3), problems.reddi(3)], jnp.float64)
 
@@ -273,6 +352,10 @@ def test_registry():
     for name in problems.PROBLEMS:
         for n in problems.default_n(name):
             assert int(problems.built_in(name, n).num_components) == n
+
+
+def _from(data, **more):
+    return problems.from_loss(lambda x, d: jnp.sum(x), data, **more)
 
 
 @pytest.mark.parametrize(
@@ -289,8 +372,57 @@ def test_registry():
         (lambda: problems.from_loss(lambda x, b: x + b, np.ones((3, 2))), "must return a scalar"),
         (lambda: problems.from_loss(lambda x, b: x, 3.0), "one common leading axis"),
         (lambda: problems.built_in("nonsense"), "problem='nonsense' is not one of"),
-        (lambda: problems.built_in("reddi", 4, 0.5), "only the counterexample has a parameter"),
+        (
+            lambda: problems.built_in("reddi", 4, 0.5),
+            "a=0.5: reddi has none; only counterexample has it",
+        ),
         (lambda: problems.built_in("reddi_online", 4), "n=4: reddi_online has n=101"),
+        (
+            lambda: problems.built_in("reddi_mod3", large=float("inf")),
+            "large=inf: must be finite|large=inf: must be a finite",
+        ),
+        (
+            lambda: problems.built_in("reddi", 5, large=3),
+            r"large=3: must be above \(n − 1\)·small = 4",
+        ),
+        (
+            lambda: problems.built_in("reddi", 5, small=3),
+            "small=3: reddi has none; only reddi_online",
+        ),
+        (lambda: problems.built_in("reddi", 3_000_000_000), "n=3000000000: must lie in"),
+        (lambda: counterexample(5.5), "n=5.5"),
+        (lambda: problems.slope_table([float("inf"), 1]), "slopes=.inf, 1.0.: must be finite"),
+        (lambda: problems.quadratics([1.0, np.inf], [0, 0]), "must be finite"),
+        (lambda: problems.quadratics([1.0, 1.0], [0, np.nan]), "must be finite"),
+        (lambda: ProblemClass(5.5, 1, 0, 30), "n=5.5 is not an integer"),
+        (lambda: _from({"f": jnp.tanh, "b": np.ones(3)}), r"data\['f'\] is a .*not an array; let"),
+        (lambda: _from([0.0, 1.0]), r"data\[0\] is a single number.*np.asarray\(list\)"),
+        (lambda: _from(["a", "b"]), r"data\[0\] is a str, not an array"),
+        (lambda: _from(np.array([None, 1])), "data holds Python objects"),
+        (lambda: _from(np.array([1, 2**40])), "data: int64 values must fit into 32 bits"),
+        (lambda: _from(np.ones((0, 2))), "one common leading axis; found lengths 0"),
+        (lambda: _from({}), "found lengths none"),
+        (
+            lambda: _from({"a": np.ones(2), "b": np.ones(3)}),
+            r"2 \(data\['a'\]\), 3 \(data\['b'\]\)",
+        ),
+        (lambda: _from(np.ones(3), shape={"w": ()}), "shape=.*: x is one array.*ravel_pytree"),
+        (lambda: _from(np.ones(3), shape=(0,)), r"shape=\(0,\): x is one array"),
+        (
+            lambda: _from(np.ones(3), minimiser=[0.25]),
+            r"minimiser=\[0.25\]: must be a finite point",
+        ),
+        (lambda: _from(np.ones(3), minimiser=np.nan), "minimiser=nan: must be a finite point"),
+        (lambda: _from(np.ones(3), minimiser=2.0, bounds=(-1, 1)), "minimiser=2.0: not feasible"),
+        (lambda: _from(np.ones(3), bounds=(1, -1)), "bounds=.*: low must be below high"),
+        (lambda: _from(np.ones(3), bounds=3), r"bounds=3: must be \(low, high\)"),
+        (lambda: _from(np.ones(3), bounds=(0, 1), project=lambda x: x), "give one of them"),
+        (lambda: _from(np.ones(3), project=lambda x: x[None]), r"project must return a point of"),
+        (
+            lambda: problems.from_loss(lambda x, d: x if d > 0 else -x, np.ones(3)),
+            "loss: JAX cannot trace it; write jnp.where",
+        ),
+        (lambda: problems.from_loss(lambda x, d: np.sin(x), np.ones(3)), "jax.numpy for NumPy"),
         (lambda: ProblemClass(0, 1, 0, 1), "n=0 is below 1"),
         (lambda: ProblemClass(3, -1, 0, 9), "smoothness=-1"),
         (lambda: ProblemClass(3, 1, float("nan"), 9), "d0=nan"),

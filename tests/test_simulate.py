@@ -176,15 +176,16 @@ def test_a_cell_that_reaches_the_minimiser_stays():
 # --- the verdict -----------------------------------------------------------------------------
 
 
-def _verdict(gaps, *, neighbourhood=0.0, arrival=0.0):
+def _verdict(gaps, *, neighbourhood=0.0, arrival=0.0, memory=1.0, n=3):
     gaps = jnp.asarray(gaps)
     steps = jnp.arange(1, len(gaps) + 1) * 10
     return judge(
         Trace(steps, gaps - 2.0),
-        problems.counterexample(3),
+        problems.counterexample(n),
         step_sizes=0.03 / jnp.sqrt(steps),
         neighbourhood=neighbourhood,
         arrival=arrival,
+        memory=memory,
     )
 
 
@@ -193,37 +194,59 @@ NOISE = 1e-3 * np.sin(np.arange(100) * 2.4)
 
 
 @pytest.mark.parametrize(
-    ("gaps", "neighbourhood", "diverged"),
+    ("gaps", "neighbourhood", "verdict"),
     [
-        (3 + np.sqrt(K), 0.0, True),
-        (3 + 1e-3 * np.sqrt(K), 0.0, True),
-        (3 - np.sqrt(K), 0.0, False),
-        (3 - 1e-3 * np.sqrt(K), 0.0, False),
-        (3 - np.sqrt(K) + NOISE, 0.0, False),
-        (np.full(100, 2.0), 0.0, True),  # stuck at the far end
-        (np.zeros(100), 0.0, False),  # arrived
-        (np.full(100, 5e-4), 0.0, False),  # within one step
-        (np.full(100, 0.1), 0.3, False),  # settled
-        (0.1 + np.exp(-50 * K) + NOISE, 3.0, False),  # settled in a neighbourhood
-        (0.1 + np.exp(-50 * K) + NOISE[::-1], 3.0, False),
-        (3 + np.sqrt(K), 3.0, True),
-        (np.where(K < 0.5, 1.0, np.nan), 0.0, True),
-        (np.where(K < 0.5, 1.0, np.inf), 0.0, True),
-        ([3.0], 0.0, True),
-        ([3.0, 2.9], 0.0, False),
-        ([3.0, 3.1, 3.2], 0.0, True),
+        (3 + np.sqrt(K), 0.0, "diverged"),
+        (3 + 0.05 * np.sqrt(K), 0.0, "diverged"),
+        (3 - np.sqrt(K), 0.0, "converged"),
+        (3 - 0.05 * np.sqrt(K), 0.0, "converged"),
+        (3 - np.sqrt(K) + NOISE, 0.0, "converged"),
+        (3 + 1e-3 * np.sqrt(K), 0.0, "undecided"),  # less than a step
+        (3 + NOISE, 0.0, "undecided"),
+        (np.full(100, 2.0), 0.0, "undecided"),  # it stands still
+        (np.zeros(100), 0.0, "converged"),  # arrived
+        (np.full(100, 5e-4), 0.0, "converged"),  # within one step
+        (np.full(100, 0.1), 0.3, "converged"),  # settled
+        (0.1 + np.exp(-50 * K) + NOISE, 3.0, "converged"),  # settled in a neighbourhood
+        (0.1 + np.exp(-50 * K) + NOISE[::-1], 3.0, "converged"),
+        (np.full(100, 4.0), 3.0, "undecided"),  # farther out than it began, but at rest
+        (2 + np.sqrt(K) / 2, 3.0, "undecided"),  # on its way out, but nearer than it began
+        (3 + np.sqrt(K), 3.0, "diverged"),
+        (np.where(K < 0.5, 1.0, np.nan), 0.0, "diverged"),
+        (np.where(K < 0.5, 1.0, np.inf), 0.0, "diverged"),
+        ([3.0], 0.0, "undecided"),  # too few records
+        ([3.0, 2.9], 0.0, "undecided"),
+        ([3.0, 3.1, 3.2], 0.0, "undecided"),
+        ([3.0, np.inf], 0.0, "diverged"),
+        ([3.0, 0.0], 0.0, "converged"),  # it ends at x*
     ],
 )
-def test_verdict_of_a_known_course(gaps, neighbourhood, diverged):
-    verdict = _verdict(gaps, neighbourhood=neighbourhood)
-    assert bool(verdict.diverged) == diverged
+def test_verdict_of_a_known_course(gaps, neighbourhood, verdict):
+    found = _verdict(gaps, neighbourhood=neighbourhood)
+    assert bool(found.diverged) == (verdict == "diverged")
+    assert bool(found.undecided) == (verdict == "undecided")
+
+
+def test_a_batch_shorter_than_an_epoch_or_than_the_memory_of_m_decides_nothing():
+    gaps = 3 + np.sqrt(K)
+    assert _verdict(gaps, memory=60.0).diverged
+    assert _verdict(gaps, memory=70.0).undecided
+    assert _verdict(gaps, n=60).diverged
+    assert _verdict(gaps, n=70).undecided
 
 
 def test_a_run_that_once_arrived_has_not_diverged():
     """It was thrown away, and is on its way back."""
     gaps = np.where(K < 0.4, 3 - 7.4 * K, 50 - K)
-    assert not _verdict(gaps, arrival=0.3).diverged
-    assert _verdict(gaps).diverged
+    found = _verdict(gaps, arrival=0.3)
+    assert not found.diverged
+    assert not found.undecided
+    assert _verdict(gaps).undecided  # its mean speed is that of one throw
+
+
+def test_a_run_that_came_near_and_left_has_diverged():
+    gaps = np.abs(6 * K - 2)
+    assert _verdict(gaps, arrival=0.3).diverged
 
 
 @pytest.mark.parametrize("x0", [1.0, -0.5, -3.0])
@@ -259,6 +282,46 @@ def test_limit_point_beside_the_minimiser():
     with jax.enable_x64(True):
         trace = _simulate(problem, 0, 0.5, [1.0], num_steps=2_000_000, record_every=100_000)
     assert float(trace.x[-1, 0]) == pytest.approx(0.095653, abs=2e-4)
+
+
+def _run(problem=None, hyper=None, x0=1.0, step_size=0.1, **changed):
+    settings = {"method": Method(), "num_steps": 5, "record_every": 5, "max_components": 5}
+    return simulate(
+        problems.counterexample(5) if problem is None else problem,
+        adam.hyperparameters(0.5, 0.9) if hyper is None else hyper,
+        x0, step_size, sampling.stream_key(0), **{**settings, **changed},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 0}, "num_steps=0: must lie in"),
+        ({"num_steps": -5}, "num_steps=-5: must lie in"),
+        ({"record_every": 0}, "record_every=0: must lie in"),
+        ({"max_components": 4}, "max_components=4: must be at least n=5"),
+        ({"step_size": float("nan")}, "initial_step_size=nan: must be finite, above 0"),
+        ({"step_size": -0.1}, "initial_step_size=-0.1: must be finite, above 0"),
+        ({"x0": [1.0, 2.0]}, r"x0 of shape \(2,\): must be a point of shape \(\)"),
+        ({"x0": float("nan")}, "x0=nan: must be finite in float32"),
+        ({"x0": 1e300}, "x0=1e.300: must be finite in float32"),
+        ({"method": Method(initialization="warm")}, "initialization='warm' is not one of zero"),
+        ({"method": Method(schedule="linear")}, "schedule='linear' is not one of constant"),
+        ({"method": Method("sorted")}, "sampling='sorted' is not one of cyclic"),
+        ({"hyper": adam.Hyperparameters(0.0, 0.5)}, "one_minus_beta1=0: must be finite, above 0"),
+        ({"hyper": adam.Hyperparameters(0.5, -1.0)}, "one_minus_beta2=-1: must be"),
+        ({"hyper": adam.Hyperparameters(0.5, float("nan"))}, "one_minus_beta2=nan: must be"),
+        ({"hyper": adam.Hyperparameters(0.5, 1.5)}, "one_minus_beta2=1.5: .* at most 1"),
+        ({"hyper": adam.Hyperparameters(0.5, 0.5, float("inf"))}, "epsilon=inf: must be finite"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _run(**arguments)
+
+
+def test_a_start_may_be_an_integer():
+    np.testing.assert_array_equal(_run(x0=1).x, _run(x0=1.0).x)
 
 
 def test_a_start_may_be_a_number():

@@ -114,10 +114,10 @@ def simulate_table(
         stop = jnp.minimum(start + record_every, num_steps)
         state = _leaves(simulate.begin_block(_carry(state, kind)))
         state = launch(parts, of_rows, of_steps, stop - start, p, q, state, block)
-        control = None
-        if controls is not None:
-            made = start + jnp.arange(record_every, dtype=jnp.int32) < stop
-            control = mean_controls(controls, streams, step_sizes, made)[:, None]
+        made = start + jnp.arange(record_every, dtype=jnp.int32) < stop
+        control = mean_controls(controls, streams, step_sizes, made)
+        if control is not None:
+            control = control[:, None]
         carry = _carry(tuple(values[:, :num_columns] for values in state), kind)
         underflowed = jax.vmap(jax.vmap(simulate.has_underflowed))(carry)
         return state, simulate.Trace(stop, carry.x, carry.reaction, control, underflowed)
@@ -125,9 +125,7 @@ def simulate_table(
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
     trace = jax.lax.scan(run_block, state, starts)[1]
     shape = (num_rows, num_columns, len(starts))
-    return jax.tree.map(
-        lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace
-    )
+    return jax.tree.map(lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace)
 
 
 def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> simulate.Carry:
@@ -135,7 +133,9 @@ def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> si
     x, m, v, *others = state
     reaction = None if kind.reaction is None else others.pop(0)
     underflowed = None if kind.underflowed is None else others.pop(0)
-    return simulate.Carry(x, adam.AdamState(m, v, x if step is None else step), reaction, underflowed)
+    return simulate.Carry(
+        x, adam.AdamState(m, v, x if step is None else step), reaction, underflowed
+    )
 
 
 def _leaves(carry: simulate.Carry) -> _State:
@@ -179,6 +179,4 @@ def _split_step(
 
     row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
     number, integer = (jax.ShapeDtypeStruct((), one) for one in (dtype, jnp.int32))
-    return split(
-        step, row, (integer, number, integer), *[number] * (2 + len(_leaves(kind)))
-    )
+    return split(step, row, (integer, number, integer), *[number] * (2 + len(_leaves(kind))))

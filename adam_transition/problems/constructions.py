@@ -120,8 +120,8 @@ def slope_table(slopes: Sequence[Number] | Float[np.ndarray, " n"]) -> SlopeTabl
     Raises:
       ValueError: no slopes, or a sum that is not positive.
     """
-    kept = tuple(_concrete(slope) for slope in slopes)
-    if not all(abs(slope) < float("inf") for slope in kept):
+    kept: tuple[Number, ...] = tuple(_concrete(slope) for slope in slopes)
+    if not all(-float("inf") < slope < float("inf") for slope in kept):
         raise ValueError(f"slopes={[float(slope) for slope in kept]}: must be finite")
     if not kept or not sum(kept) > 0:
         raise ValueError(f"slopes={[float(slope) for slope in kept]}: their sum must be positive")

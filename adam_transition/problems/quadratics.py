@@ -75,8 +75,8 @@ def quadratics(
     """Quadratics from their Hessians and centres. In one dimension pass lists of n numbers each.
 
     Raises:
-      ValueError: shapes that do not fit, values that are not finite, an asymmetric Hessian, or a Σ H_i that is not positive
-        definite (f would have no unique minimiser).
+      ValueError: shapes that do not fit, values that are not finite, an asymmetric Hessian, or a
+        Σ H_i that is not positive definite (f would have no unique minimiser).
     """
     h, b = np.asarray(hessians, np.float64), np.asarray(centres, np.float64)
     if h.ndim == 1 and b.ndim == 1:
