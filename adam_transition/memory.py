@@ -27,7 +27,9 @@ def available() -> float:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            most, now = (int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit, used))
+            most, now = (
+                int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit, used)
+            )
             found.append(float(max(0, most - now)))
         except (OSError, ValueError):  # "max", or no such group
             pass

@@ -196,7 +196,7 @@ def run(
     total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
     hidden = None if progress and processes.is_first() else True
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=hidden)
-    with bar:
+    with bar, results.closed_on_error():
         for scheme in spec.samplings:
             compiled = program(spec, scheme)
             for panel in panels(spec):
