@@ -1,7 +1,7 @@
 """Labelled results on disk: a zarr group that xarray reads. Knows nothing of Adam.
 
 A store is created whole (written beside its place, then renamed) and filled region by region; every
-file is written beside its place and renamed as well. Whoever opens one to fill it holds its lock, so
+file is written beside its place and renamed as well. Whoever opens one to fill it holds its lock:
 two runs never mix.
 
 What the store holds stands in its *ledger*: the identity, the attributes, the metadata of every
@@ -12,6 +12,7 @@ the plan, chunks and parts are computed again.
 """
 
 import contextlib
+import io
 import json
 import os
 import platform
@@ -109,9 +110,10 @@ class Store:
     _lock: FileLock | None = field(default=None, repr=False, compare=False)
     _is_new: bool = field(default=False, repr=False, compare=False)  # made by this run
     _part: set[str] | None = field(default=None, repr=False, compare=False)  # what it fills so far
+    _part_name: str = field(default="", repr=False, compare=False)
 
     def close(self) -> None:
-        """Lets others open it; `open_or_create`'s lock goes with the object, or the process, too."""
+        """Lets others open it; when the object or the process is gone, they may as well."""
         if self._lock is not None:
             self._lock.release()
 
@@ -134,6 +136,7 @@ class Store:
             raise
 
     def _discard(self) -> None:
+        shutil.rmtree(_pieces_folder(self.path), ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             _lock_file(self.path).unlink()
@@ -180,8 +183,37 @@ class Store:
         if part in ledger.parts and all(self._is_complete(name, {}) for name in ledger.parts[part]):
             return
         filled: set[str] = set()
-        compute(replace(self, _part=filled))
+        compute(replace(self, _part=filled, _part_name=part))
         self._commit(part, filled)
+        shutil.rmtree(_pieces_folder(self.path) / part, ignore_errors=True)
+
+    def piece(self, name: str, compute: Callable[[], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+        """Arrays on the way to a part that takes long: a run that is stopped computes them once.
+
+        They are kept until the part is complete, beside the store. Outside of `complete` nothing
+        is.
+
+        Args:
+          name: of the piece, in its part.
+          compute: returns the arrays; numbers only.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        pieces = self.pieces()
+        found = pieces.load(name)
+        if found is None:
+            found = [np.asarray(one) for one in compute()]
+            pieces.save(name, found)
+        return found
+
+    def pieces(self, group: str = "") -> "Pieces":
+        """The same, to be loaded and saved by name."""
+        if self._part is None:
+            return Pieces(None, 0)
+        text = json.dumps([self._ledger().identity, self._part_name, group])
+        folder = _pieces_folder(self.path) / self._part_name / group
+        return Pieces(folder, zlib.crc32(text.encode()))
 
     def add(self, name: str, variable: Variable, values: np.ndarray) -> None:
         """Writes a small variable at once, replacing one of that name.
@@ -236,6 +268,7 @@ class Store:
                     if self._decodes(name, file):
                         ledger.checksums[file] = zlib.crc32(content)
         self.update_attrs(attrs)
+        shutil.rmtree(_pieces_folder(self.path), ignore_errors=True)
 
     def load(self) -> xr.Dataset:
         """The whole data set in memory.
@@ -351,6 +384,48 @@ class Store:
         return (self.path / file).is_file()
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Arrays that are kept until a part of a store is complete; made by `Store.pieces`."""
+
+    folder: Path | None  # None: nothing is kept
+    identity: int  # of what they belong to
+
+    def load(self, name: str) -> list[np.ndarray] | None:
+        """Those of that name, or None if they are not there, or damaged."""
+        content = None if self.folder is None else _read(self.folder / f"{name}.piece")
+        if content is None or len(content) < 8:
+            return None
+        head = f"{self.identity:08x}".encode()
+        if _checksum(head + content[8:]) != content[:8]:
+            return None
+        with np.load(io.BytesIO(content[8:]), allow_pickle=False) as found:
+            return [found[key] for key in found.files]
+
+    def save(self, name: str, arrays: Sequence[np.ndarray]) -> None:
+        """Keeps arrays of numbers.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        if self.folder is None:
+            return
+        written = io.BytesIO()
+        np.savez(written, *arrays)
+        content = written.getvalue()
+        head = f"{self.identity:08x}".encode()
+        with _writing(self.folder):
+            _write_bytes(self.folder / f"{name}.piece", _checksum(head + content) + content)
+
+
+def _checksum(content: bytes) -> bytes:
+    return f"{zlib.crc32(content):08x}".encode()
+
+
+def _pieces_folder(path: Path) -> Path:
+    return path.with_name(f".{path.name}.pieces")
+
+
 def open_or_create(
     path: Path,
     *,
@@ -406,6 +481,7 @@ def open_or_create(
                 if not _is_ours(path, found):
                     raise StoreError(f"{path}: {_no_store(path)}")
             ledger = _create(draft, coords, variables, chunks, wanted, attrs)
+            shutil.rmtree(_pieces_folder(path), ignore_errors=True)
             if path.exists():
                 shutil.rmtree(path)
             draft.rename(path)
@@ -652,10 +728,14 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _write_text(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole, or leaves the one that is there; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content)
     draft.replace(path)
 
 

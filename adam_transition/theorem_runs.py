@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from adam_transition import adam, bounds, problems, sampling, simulate, sweep
+from adam_transition import adam, bounds, problems, sampling, simulate, store, sweep
 
 RECORDS = 512
+NOTHING_KEPT = store.Pieces(None, 0)
+_RESULTS = ("progress", "settled", "iterates")
 _KEPT = 40
 
 
@@ -57,6 +59,7 @@ def run(
     starts: Sequence[np.ndarray],
     dtype: str = "float32",
     schedule: adam.Schedule = "inverse_sqrt",
+    pieces: store.Pieces = NOTHING_KEPT,
 ) -> Runs:
     """Runs every member with every pair of β, from num_seeds index streams.
 
@@ -71,6 +74,7 @@ def run(
       starts: x0 of each member.
       dtype: of the simulation.
       schedule: of the step sizes.
+      pieces: where the results of every row are kept, and found by a run that goes on.
     """
     ns = [int(np.asarray(member.problem.num_components)) for member in members]
     every = record_every(num_steps, ns)
@@ -119,14 +123,25 @@ def run(
         table = (len(ns) * num_seeds, width)
         results: dict[str, np.ndarray] = {}
 
-        def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
-            for name, value in values.items():
+        def place(block: sweep.Block, values: Sequence[np.ndarray]) -> None:
+            for name, value in zip(_RESULTS, values, strict=True):
                 whole = results.setdefault(name, np.empty((*table, *value.shape[2:]), dtype))
                 whole[block] = value
 
+        def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
+            found = [values[name] for name in _RESULTS]
+            pieces.save(f"row {block.rows.start}", found)
+            place(block, found)
+
+        def is_done(block: sweep.Block) -> bool:
+            found = pieces.load(f"row {block.rows.start}")
+            if found is not None:
+                place(block, found)
+            return found is not None
+
         sweep.run(
-            sweep.Program(function), rows, cells, tile=(1, min(width, 2048)), chunk=table,
-            write=write,
+            sweep.Program(function), rows, cells, tile=(1, min(width, 2048)), chunk=(1, width),
+            write=write, is_done=is_done,
         )  # fmt: skip
     return Runs(
         (kept + 1) * every,

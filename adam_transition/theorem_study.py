@@ -174,7 +174,9 @@ def _triples(study: TheoremStudy, results: store.Store) -> None:
     found = []
     for family in FAMILIES:
         members = [member(family, n, study.seed) for n in study.num_components]
-        runs = _run(study, members, adam.Hyperparameters(1 - beta1, q))
+        runs = _run(
+            study, members, adam.Hyperparameters(1 - beta1, q), pieces=results.pieces(family)
+        )
         by_seed = runs.progress.swapaxes(0, 1).astype(np.float64)
         found.append((*bounds.left_hand_side(by_seed), *bounds.rate(by_seed, runs.steps)))
     parts = (np.stack(part) for part in zip(*found, strict=True))
@@ -241,19 +243,22 @@ def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
 
     def limit(
         noise: str, scheme: sampling.Sampling, q: float, scale: float = 1.0
-    ) -> tuple[float, float]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         point = _attracting(
             _noisy(noise, _PLATEAU_N, scale), adam.Hyperparameters(1.0, q), scheme,
             starts=scale * np.array([[-0.9], [1.1]]), key=key, num_samples=8 * study.num_samples,
         )  # fmt: skip
-        return point.gradient_norm, float(point.stderr[0])
+        return np.asarray(point.gradient_norm), np.asarray(point.stderr[0])
 
     for i, j, k in np.ndindex(shape):
-        bias[:, i, j, k] = limit(NOISES[i], sampling.SAMPLINGS[j], float(_PLATEAU_Q[k]))
-    scaled = [limit("skewed", study.scheme, 0.2, scale)[0] for scale in _SCALES]
+        where = NOISES[i], sampling.SAMPLINGS[j], float(_PLATEAU_Q[k])
+        bias[:, i, j, k] = results.piece(f"limit {i} {j} {k}", partial(limit, *where))
+    scaled = [float(limit("skewed", study.scheme, 0.2, scale)[0]) for scale in _SCALES]
     members = [member("skewed", _PLATEAU_N, study.seed)]
     hyper = adam.Hyperparameters(np.ones_like(_PLATEAU_Q), _PLATEAU_Q)
-    runs = _run(study, members, hyper, num_seeds=4 * study.num_seeds)
+    runs = _run(
+        study, members, hyper, num_seeds=4 * study.num_seeds, pieces=results.pieces("settled")
+    )
     settled = runs.settled[0, :, :, 0].astype(np.float64)
     gradient = np.abs(settled.mean(axis=0) - 1 / _PLATEAU_N)
     variable = Variable(("plateau_q",), np.float64, "|∇f| where simulations settle")
@@ -287,7 +292,7 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
         runs = _run(
             study, [one], adam.Hyperparameters(np.array([0.5]), np.array([_MANY_Q])),
             num_steps=min(study.num_steps, 200_000), num_seeds=6 * study.num_seeds,
-            starts=[minimiser],
+            pieces=results.pieces(family), starts=[minimiser],
         )  # fmt: skip
         settled = runs.settled[0, :, 0].astype(np.float64)
         error = settled.mean(axis=0) - point.x
@@ -314,7 +319,7 @@ def _dimensions(study: TheoremStudy, results: store.Store) -> None:
         one = problems.random_member(wanted, family, dimension, key)  # type: ignore[arg-type]
         runs = _run(
             study, [one], adam.Hyperparameters(1 - beta1, q),
-            num_steps=min(study.num_steps, 60_000),
+            num_steps=min(study.num_steps, 60_000), pieces=results.pieces(family),
             starts=[np.asarray(jax.random.normal(key, (dimension,)), np.float64)],
         )  # fmt: skip
         lhs = bounds.left_hand_side(runs.progress[0])[0]
@@ -339,7 +344,7 @@ def _window(study: TheoremStudy, results: store.Store) -> None:
     for n in _WINDOW_N:
         runs = _run(
             study, [member("skewed", n, study.seed)], adam.Hyperparameters(np.ones_like(q), q),
-            dtype="float64", num_seeds=4 * study.num_seeds,
+            dtype="float64", num_seeds=4 * study.num_seeds, pieces=results.pieces(str(n)),
         )  # fmt: skip
         found.append(bounds.left_hand_side(runs.progress[0])[0])
     results.add("window_q", Variable(("window_q",), np.float64, "1 − β2"), q)
@@ -356,7 +361,7 @@ def _line(study: TheoremStudy, results: store.Store) -> None:
     one = problems.counterexample(_LINE_N)
     runs = _run(
         study, [Member(one, one.problem_class(), exact=True)],
-        adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)),
+        adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)), pieces=results.pieces(),
     )  # fmt: skip
     lhs, _ = bounds.left_hand_side(runs.progress[0])
     results.add("line_ratio", Variable(("line_beta1",), np.float64, "β1/√β2"), ratio)

@@ -148,12 +148,11 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
     beta2 = common.parse_grid("beta2", values["beta2"])
     cells = values["random_cells"] or len(beta1) * len(beta2)
     cells *= len(n) * max(1, len(a)) * len(values["sampling"])
+    asked = f"--beta1={values['beta1']} --beta2={values['beta2']}"
+    if values["random_cells"]:
+        asked = f"--random_cells={values['random_cells']}"
     common.check_memory(
-        f"--random_cells={values['random_cells']}"
-        if values["random_cells"]
-        else f"--beta1={values['beta1']} --beta2={values['beta2']}"
-        f": {cells} cells over all n and sampling schemes",
-        _BYTES_PER_CELL * cells,
+        f"{asked}: {cells} cells over all n and sampling schemes", _BYTES_PER_CELL * cells
     )
     if values["random_cells"]:
         random = np.random.default_rng(values["seed"]).random((2, len(n), values["random_cells"]))
