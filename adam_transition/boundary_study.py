@@ -169,23 +169,11 @@ def _intervals(study: BoundaryStudy, results: store.Store) -> None:
     num_a = max(1, len(study.a))
     shape = (len(study.samplings), len(study.num_components), num_a, len(study.beta1))
     values = np.full((4, *shape, _MOST_INTERVALS), np.nan)
-    key = sampling.stream_key(study.seed)
     for i, scheme in enumerate(study.samplings):
         for j, n in enumerate(study.num_components):
             for k, a in enumerate(study.a or (Fraction(1, (n - 1) ** 2),)):
-                found = divergence_intervals(
-                    counterexample_table(n, float(a)),
-                    study.beta1,
-                    scheme,
-                    key=key,
-                )
-                for m, intervals in enumerate(found):
-                    for slot, (low, high) in enumerate(intervals):
-                        where = (i, j, k, m, slot)
-                        values[(0, *where)] = low.beta2
-                        values[(1, *where)] = high.beta2
-                        values[(2, *where)] = high.one_minus_beta2
-                        values[(3, *where)] = max(low.stderr, high.stderr)
+                find = partial(_ends, study, counterexample_table(n, float(a)), scheme)
+                [values[:, i, j, k]] = results.piece(f"{i} {j} {k}", find)
     names = {
         "beta2_low": "lower end of an interval of divergence",
         "beta2_high": "upper end of an interval of divergence",
@@ -196,16 +184,28 @@ def _intervals(study: BoundaryStudy, results: store.Store) -> None:
         results.add(name, Variable(dims, np.float64, long_name), one)
 
 
+def _ends(study: BoundaryStudy, table: np.ndarray, scheme: sampling.Sampling) -> list[np.ndarray]:
+    """Low, high, 1 − high and error of every interval: (4, β1, interval)."""
+    values = np.full((4, len(study.beta1), _MOST_INTERVALS), np.nan)
+    found = divergence_intervals(table, study.beta1, scheme, key=sampling.stream_key(study.seed))
+    for m, intervals in enumerate(found):
+        for slot, (low, high) in enumerate(intervals):
+            stderr = max(low.stderr, high.stderr)
+            values[:, m, slot] = low.beta2, high.beta2, high.one_minus_beta2, stderr
+    return [values]
+
+
 def _curves(study: BoundaryStudy, results: store.Store) -> None:
     key = sampling.stream_key(study.seed)
     lines = {}
     for i, scheme in enumerate(study.samplings):
         for j, n in enumerate(study.num_components):
             a = float(study.a[0]) if study.a else None
-            pieces = boundary_curve(
-                counterexample_table(n, a), scheme, key=key,
+            find = partial(
+                boundary_curve, counterexample_table(n, a), scheme, key=key,
                 num_points=(96, 128) if scheme in RANDOM else (160, 240),
             )  # fmt: skip
+            pieces = results.piece(f"{i} {j}", find)
             gap = np.full((1, 2), np.nan)
             lines[i, j] = np.vstack([part for piece in pieces for part in (piece, gap)] or [gap])
     longest = max(len(line) for line in lines.values())

@@ -167,7 +167,8 @@ def _band(study: ConcentrationStudy, results: store.Store) -> None:
         for t, kind in enumerate(TABLES):
             cell_key = jax.random.fold_in(key, np.ravel_multi_index((t, i, j, k), (2, *shape)))
             table = table_of(kind, n, jax.random.fold_in(key, n))
-            draws = second_moments(table, q, cell_key, num_samples=study.num_samples)
+            draw = partial(second_moments, table, q, cell_key, num_samples=study.num_samples)
+            draws = Draws(*results.piece(f"draws {t} {i} {j} {k}", draw))
             mean = (table**2).mean(axis=0)
             ratio = np.sqrt(mean / draws.before)
             given = np.sqrt(((1 - q) * draws.before + q * mean) / draws.after)

@@ -143,13 +143,8 @@ def _exact_regions(study: DivergenceStudy, results: store.Store) -> None:
     values = np.empty((2, *shape, study.cells, study.cells))
     for i, j, k in np.ndindex(shape):
         n = study.num_components[k]
-        found = stationary_drift(
-            counterexample_table(n, slope_a(i, n)),
-            _grid(study.cells),
-            study.samplings[j],
-            key=sampling.stream_key(study.seed),
-        )
-        values[:, i, j, k] = found.drift[..., 0], found.stderr[..., 0]
+        find = partial(_drift_of_grid, study, counterexample_table(n, slope_a(i, n)), j)
+        values[:, i, j, k] = results.piece(f"{i} {j} {k}", find)
     dims = ("member", "sampling", "n", "beta1", "beta2")
     names = {"drift": "stationary drift D", "drift_stderr": "standard error of D"}
     for (name, long_name), one in zip(names.items(), values, strict=True):
@@ -184,6 +179,18 @@ def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float
             low, high = (beta1, high) if away > (r + 1) * back else (low, beta1)
         area += weight * 2 * s * low
     return float(area)
+
+
+def _drift_of_grid(
+    study: DivergenceStudy, table: np.ndarray, which: int
+) -> tuple[np.ndarray, np.ndarray]:
+    found = stationary_drift(
+        table,
+        _grid(study.cells),
+        study.samplings[which],
+        key=sampling.stream_key(study.seed),
+    )
+    return found.drift[..., 0], found.stderr[..., 0]
 
 
 def _areas(study: DivergenceStudy, results: store.Store) -> None:
@@ -394,18 +401,28 @@ def _least_d1(study: DivergenceStudy, results: store.Store) -> None:
     dims = ("d1_n", "d1_beta1", "d1_beta2")
     d1 = np.full(shape, np.nan)
     slopes = np.full((*shape, max(study.d1_num_components)), np.nan)
-    order = np.argsort(study.d1_beta2)
     for i, n in enumerate(study.d1_num_components):
         for j, beta1 in enumerate(study.d1_beta1):
-            last: list[np.ndarray] = []
-            for k in order:
-                found = least_d1(n, beta1, study.d1_beta2[k], starts=last)
-                if found is not None:
-                    d1[i, j, k], slopes[i, j, k, :n] = found.d1, found.slopes
-                    last = [found.slopes]
+            find = partial(_least_d1_against_beta2, study, n, beta1)
+            d1[i, j], slopes[i, j, :, :n] = results.piece(f"{i} {j}", find)
     results.add("least_d1", Variable(dims, np.float64, "least D1 found, cyclic order"), d1)
     variable = Variable((*dims, "component"), np.float64, "slopes that attain it, in order")
     results.add("least_slopes", variable, slopes)
+
+
+def _least_d1_against_beta2(
+    study: DivergenceStudy, n: int, beta1: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """One search after the other: each starts where the last one ended."""
+    d1 = np.full(len(study.d1_beta2), np.nan)
+    slopes = np.full((len(study.d1_beta2), n), np.nan)
+    last: list[np.ndarray] = []
+    for k in np.argsort(study.d1_beta2):
+        found = least_d1(n, beta1, study.d1_beta2[k], starts=last)
+        if found is not None:
+            d1[k], slopes[k] = found.d1, found.slopes
+            last = [found.slopes]
+    return d1, slopes
 
 
 def _search_patterns(study: DivergenceStudy, results: store.Store) -> None:

@@ -1,5 +1,6 @@
 """How much memory there is, so that what does not fit can be refused before it is begun."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,16 +19,16 @@ def available() -> float:
         [kilobytes] = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
         found.append(1024.0 * kilobytes)
     except (OSError, ValueError):
-        try:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             found.append(float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
-        except (AttributeError, OSError, ValueError):
-            pass
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            most, now = (int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit, used))
+            most, now = (
+                int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit, used)
+            )
             found.append(float(max(0, most - now)))
         except (OSError, ValueError):  # "max", or no such group
             pass

@@ -200,7 +200,7 @@ def run(
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=hidden)
     tables = [rows(spec, a) for a in spec.a or (None,)]
     watch = any(may_underflow(table, cells(spec), spec) for table in tables)
-    with bar:
+    with bar, results.closed_on_error():
         for scheme in spec.samplings:
             compiled = program(spec, scheme, watch_underflow=watch)
             for panel in panels(spec):

@@ -1,7 +1,7 @@
 """Labelled results on disk: a zarr group that xarray reads. Knows nothing of Adam.
 
 A store is created whole (written beside its place, then renamed) and filled region by region; every
-file is written beside its place and renamed as well. Whoever opens one to fill it holds its lock, so
+file is written beside its place and renamed as well. Whoever opens one to fill it holds its lock:
 two runs never mix.
 
 What the store holds stands in its *ledger*: the identity, the attributes, the metadata of every
@@ -12,15 +12,17 @@ the plan, chunks and parts are computed again.
 """
 
 import contextlib
+import io
 import json
 import os
 import platform
 import shutil
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -59,10 +61,41 @@ class _Ledger:
     identity: dict[str, Any]
     attrs: dict[str, Any]  # of the root group
     coords: dict[str, str]  # by name, a digest of the values
+    planned: list[str]  # the variables that it was created with
     metadata: dict[str, str] = field(default_factory=dict)  # by array, the text of its zarr.json
     checksums: dict[str, int] = field(default_factory=dict)  # of files that are finished
     parts: dict[str, list[str]] = field(default_factory=dict)  # by name, the arrays they fill
     revision: int = 0  # the newer of the two copies holds
+
+
+class _Layout(NamedTuple):
+    """Where the values of an array lie."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, name: str, metadata: str) -> "_Layout":
+        """From the text of its zarr.json, as this module and xarray make arrays."""
+        found = json.loads(metadata)
+        chunks = found["chunk_grid"]["configuration"]["chunk_shape"]
+        return cls(
+            name, tuple(found.get("dimension_names") or ()), tuple(found["shape"]), tuple(chunks)
+        )
+
+    def slices(self, region: Mapping[str, slice]) -> tuple[slice, ...]:
+        """A region as slices of the axes; those that it does not name are taken whole."""
+        sizes = zip(self.dims, self.shape, strict=True)
+        return tuple(region.get(dim, slice(0, size)) for dim, size in sizes)
+
+    def files(self, index: tuple[slice, ...]) -> list[str]:
+        """The files of the chunks that it touches."""
+        first = [part.start // size for part, size in zip(index, self.chunks, strict=True)]
+        last = [-(-part.stop // size) for part, size in zip(index, self.chunks, strict=True)]
+        places = np.ndindex(*(max(0, b - a) for a, b in zip(first, last, strict=True)))
+        return ["/".join((self.name, "c", *map(str, np.add(first, one)))) for one in places]
 
 
 @dataclass(frozen=True)
@@ -75,12 +108,44 @@ class Store:
     path: Path
     _ledger_read: list[_Ledger] = field(default_factory=list, repr=False, compare=False)
     _lock: FileLock | None = field(default=None, repr=False, compare=False)
+    _is_new: bool = field(default=False, repr=False, compare=False)  # made by this run
     _part: set[str] | None = field(default=None, repr=False, compare=False)  # what it fills so far
+    _part_name: str = field(default="", repr=False, compare=False)
+
+    def close(self) -> None:
+        """Lets others open it; when the object or the process is gone, they may as well."""
+        if self._lock is not None:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Closes it where something fails within.
+
+        Of a store that was made by this very run nothing is left after a ValueError: what was asked
+        for cannot be computed.
+        """
+        try:
+            yield
+        except ValueError:
+            if self._is_new:
+                self._discard()
+            self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _discard(self) -> None:
+        shutil.rmtree(_pieces_folder(self.path), ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _lock_file(self.path).unlink()
+            self.path.parent.rmdir()  # if nothing else is in it
 
     def chunk_sizes(self, name: str) -> dict[str, int]:
         """Length of a chunk along each dimension of a variable."""
-        array = self._array(name)
-        return dict(zip(_dims(array), array.chunks, strict=True))
+        layout = self._layout(name)
+        return dict(zip(layout.dims, layout.chunks, strict=True))
 
     def write(self, region: Mapping[str, slice], values: Mapping[str, np.ndarray]) -> None:
         """Writes one region of some variables; whole chunks, or results may be lost in a crash.
@@ -91,10 +156,10 @@ class Store:
         self._note(values)
         with _writing(self.path):
             for name, block in values.items():
-                array = self._array(name)
-                index = _index(array, region)
-                self._forget([f"{name}/{key}" for key in _chunk_keys(array, index)])
-                array[index] = block
+                layout = self._layout(name)
+                index = layout.slices(region)
+                self._forget(layout.files(index))
+                self._array(name)[index] = block
 
     def is_complete(self, region: Mapping[str, slice], names: Sequence[str]) -> bool:
         """Whether a region of these variables is there, with checksums that agree."""
@@ -118,8 +183,37 @@ class Store:
         if part in ledger.parts and all(self._is_complete(name, {}) for name in ledger.parts[part]):
             return
         filled: set[str] = set()
-        compute(replace(self, _part=filled))
+        compute(replace(self, _part=filled, _part_name=part))
         self._commit(part, filled)
+        shutil.rmtree(_pieces_folder(self.path) / part, ignore_errors=True)
+
+    def piece(self, name: str, compute: Callable[[], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+        """Arrays on the way to a part that takes long: a run that is stopped computes them once.
+
+        They are kept until the part is complete, beside the store. Outside of `complete` nothing
+        is.
+
+        Args:
+          name: of the piece, in its part.
+          compute: returns the arrays; numbers only.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        pieces = self.pieces()
+        found = pieces.load(name)
+        if found is None:
+            found = [np.asarray(one) for one in compute()]
+            pieces.save(name, found)
+        return found
+
+    def pieces(self, group: str = "") -> "Pieces":
+        """The same, to be loaded and saved by name."""
+        if self._part is None:
+            return Pieces(None, 0)
+        text = json.dumps([self._ledger().identity, self._part_name, group])
+        folder = _pieces_folder(self.path) / self._part_name / group
+        return Pieces(folder, zlib.crc32(text.encode()))
 
     def add(self, name: str, variable: Variable, values: np.ndarray) -> None:
         """Writes a small variable at once, replacing one of that name.
@@ -174,6 +268,7 @@ class Store:
                     if self._decodes(name, file):
                         ledger.checksums[file] = zlib.crc32(content)
         self.update_attrs(attrs)
+        shutil.rmtree(_pieces_folder(self.path), ignore_errors=True)
 
     def load(self) -> xr.Dataset:
         """The whole data set in memory.
@@ -188,7 +283,9 @@ class Store:
             raise StoreError(f"{self.path / _METADATA}: missing or damaged; run again")
         others = [p.name for p in self.path.iterdir() if p.name not in ledger.metadata]
         try:
-            return xr.open_zarr(self.path, consolidated=False, drop_variables=others).load()
+            with warnings.catch_warnings():  # zarr warns of files that are not its own
+                warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+                return xr.open_zarr(self.path, consolidated=False, drop_variables=others).load()
         except Exception as error:  # what a decoder raises on damaged data may be anything
             for name in ledger.metadata:
                 for file in self._chunk_files(name):
@@ -253,18 +350,21 @@ class Store:
         with zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_array(self.path / name, mode="r+")
 
+    def _layout(self, name: str) -> _Layout:
+        """Of an array of the ledger, or of one that is being added."""
+        text = self._ledger().metadata.get(name) or _read_text(self.path / name / _METADATA)
+        return _Layout.of(name, text or "")
+
     def _chunk_files(self, name: str) -> list[str]:
-        array = self._array(name)
-        whole = tuple(slice(0, size) for size in array.shape)
-        return [f"{name}/{key}" for key in _chunk_keys(array, whole)]
+        layout = self._layout(name)
+        return layout.files(layout.slices({}))
 
     def _is_complete(self, name: str, region: Mapping[str, slice]) -> bool:
         try:
-            array = self._array(name)
-        except Exception:  # metadata that is missing or damaged
+            layout = self._layout(name)
+        except (ValueError, KeyError, TypeError):  # an array that is not there
             return False
-        keys = _chunk_keys(array, _index(array, region))
-        return all(self._is_whole(name, f"{name}/{key}") for key in keys)
+        return all(self._is_whole(name, file) for file in layout.files(layout.slices(region)))
 
     def _is_whole(self, name: str, file: str) -> bool:
         """Whether a chunk is there and right: by the ledger, or by its own checksum."""
@@ -275,14 +375,55 @@ class Store:
         return zlib.crc32(content) == known if known is not None else self._decodes(name, file)
 
     def _decodes(self, name: str, file: str) -> bool:
-        array = self._array(name)
         place = [int(part) for part in file.removeprefix(f"{name}/c").split("/") if part]
-        index = tuple(slice(i * size, (i + 1) * size) for i, size in zip(place, array.chunks))
+        chunks = self._layout(name).chunks
         try:
-            array[index]
+            self._array(name)[tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, chunks))]
         except Exception:  # what a decoder raises on damaged data may be anything
             return False
         return (self.path / file).is_file()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Arrays that are kept until a part of a store is complete; made by `Store.pieces`."""
+
+    folder: Path | None  # None: nothing is kept
+    identity: int  # of what they belong to
+
+    def load(self, name: str) -> list[np.ndarray] | None:
+        """Those of that name, or None if they are not there, or damaged."""
+        content = None if self.folder is None else _read(self.folder / f"{name}.piece")
+        if content is None or len(content) < 8:
+            return None
+        head = f"{self.identity:08x}".encode()
+        if _checksum(head + content[8:]) != content[:8]:
+            return None
+        with np.load(io.BytesIO(content[8:]), allow_pickle=False) as found:
+            return [found[key] for key in found.files]
+
+    def save(self, name: str, arrays: Sequence[np.ndarray]) -> None:
+        """Keeps arrays of numbers.
+
+        Raises:
+          StoreError: the disk is full or not writable.
+        """
+        if self.folder is None:
+            return
+        written = io.BytesIO()
+        np.savez(written, *arrays)
+        content = written.getvalue()
+        head = f"{self.identity:08x}".encode()
+        with _writing(self.folder):
+            _write_bytes(self.folder / f"{name}.piece", _checksum(head + content) + content)
+
+
+def _checksum(content: bytes) -> bytes:
+    return f"{zlib.crc32(content):08x}".encode()
+
+
+def _pieces_folder(path: Path) -> Path:
+    return path.with_name(f".{path.name}.pieces")
 
 
 def open_or_create(
@@ -340,12 +481,16 @@ def open_or_create(
                 if not _is_ours(path, found):
                     raise StoreError(f"{path}: {_no_store(path)}")
             ledger = _create(draft, coords, variables, chunks, wanted, attrs)
+            shutil.rmtree(_pieces_folder(path), ignore_errors=True)
             if path.exists():
                 shutil.rmtree(path)
             draft.rename(path)
+        except BaseException:
+            lock.release()
+            raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    return Store(path, [ledger], lock)
+    return Store(path, [ledger], lock, _is_new=True)
 
 
 def hold(path: Path) -> FileLock:
@@ -357,7 +502,7 @@ def hold(path: Path) -> FileLock:
     Raises:
       StoreError: another run has it, or the file system knows no locks.
     """
-    place = path.with_name(f".{path.name}.lock")
+    place = _lock_file(path)
     # only a lock of the kernel's: one that a dead process leaves would have to be found stale
     lock = FileLock(place, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
@@ -373,6 +518,10 @@ def hold(path: Path) -> FileLock:
     with contextlib.suppress(OSError):  # a help for people only
         place.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
     return lock
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _create(
@@ -398,6 +547,7 @@ def _create(
         identity=identity,
         attrs=json.loads((draft / _METADATA).read_text("utf-8"))["attributes"],
         coords=_digests(coords),
+        planned=list(variables),
         metadata={name: (draft / name / _METADATA).read_text("utf-8") for name in names},
         checksums={
             str(file.relative_to(draft)): zlib.crc32(file.read_bytes())
@@ -422,6 +572,7 @@ def _heal(store: Store, ledger: _Ledger, coords: xr.Dataset, draft: Path) -> Non
     for name, text in {"": _group_text(ledger.attrs), **ledger.metadata}.items():
         if _read_text(path / name / _METADATA) != text:
             _write_text(path / name / _METADATA, text)
+    _drop_incomplete_parts(store, ledger)
     if any(_read_text(path / place) != _ledger_text(ledger) for place in _LEDGERS):
         _write_ledger(path, ledger)
     for left in path.rglob("*.partial"):  # of a process that was killed
@@ -443,6 +594,18 @@ def _heal(store: Store, ledger: _Ledger, coords: xr.Dataset, draft: Path) -> Non
     _write_ledger(path, ledger)
 
 
+def _drop_incomplete_parts(store: Store, ledger: _Ledger) -> None:
+    """They are computed again; until then what they added is not taken for a part of the data."""
+    for part, names in list(ledger.parts.items()):
+        if not all(store._is_complete(name, {}) for name in names):
+            del ledger.parts[part]
+            for name in set(names) - set(ledger.planned) - set(ledger.coords):
+                ledger.metadata.pop(name, None)
+                known = [file for file in ledger.checksums if file.startswith(f"{name}/")]
+                for file in known:
+                    del ledger.checksums[file]
+
+
 def _create_array(
     group: zarr.Group,
     name: str,
@@ -462,24 +625,6 @@ def _create_array(
         compressors=(ZstdCodec(level=1), Crc32cCodec()),
         overwrite=True,
     )
-
-
-def _index(array: zarr.Array, region: Mapping[str, slice]) -> tuple[slice, ...]:
-    return tuple(
-        region.get(dim, slice(0, size)) for dim, size in zip(_dims(array), array.shape, strict=True)
-    )
-
-
-def _chunk_keys(array: zarr.Array, index: tuple[slice, ...]) -> list[str]:
-    """The files of the chunks that a region touches, in the array's folder."""
-    first = [part.start // size for part, size in zip(index, array.chunks, strict=True)]
-    last = [-(-part.stop // size) for part, size in zip(index, array.chunks, strict=True)]
-    places = np.ndindex(*(max(0, b - a) for a, b in zip(first, last, strict=True)))
-    return [array.metadata.encode_chunk_key(tuple(np.add(first, place))) for place in places]
-
-
-def _dims(array: zarr.Array) -> tuple[str, ...]:
-    return tuple(str(name) for name in array.metadata.dimension_names or ())  # type: ignore[union-attr]
 
 
 def _digests(coords: xr.Dataset) -> dict[str, str]:
@@ -546,9 +691,7 @@ def _identity_before(path: Path) -> dict[str, Any] | None:
 
 def _is_ours(path: Path, ledger: _Ledger | None) -> bool:
     """Whether a store may be replaced: one of this program's, however damaged."""
-    return (
-        ledger is not None or _identity_before(path) is not None or _ledger_folder(path).is_dir()
-    )
+    return ledger is not None or _identity_before(path) is not None or _ledger_folder(path).is_dir()
 
 
 def _ledger_folder(path: Path) -> Path:
@@ -585,10 +728,14 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _write_text(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole, or leaves the one that is there; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content)
     draft.replace(path)
 
 

@@ -48,7 +48,8 @@ def run(
         resume=resume,
     )
     bar = tqdm(plan.parts.items(), unit="part", disable=None)
-    for name, compute in bar:
-        bar.set_description(name)
-        results.complete(name, compute)
+    with results.closed_on_error():
+        for name, compute in bar:
+            bar.set_description(name)
+            results.complete(name, compute)
     return results

@@ -23,11 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from adam_transition import adam, bounds, problems, sampling, simulate, sweep
+from adam_transition import adam, bounds, problems, sampling, simulate, store, sweep
 
 RECORDS = 2048
 OCTAVES = 5
 """Windows of T over which progress is averaged: the last is (T/2, T], the first (T/32, T/16]."""
+NOTHING_KEPT = store.Pieces(None, 0)
+_RESULTS = ("progress", "mean_progress", "settled", "earlier", "arrived", "iterates")
 _KEPT = 40
 _UNIT = {"float32": (40, -60, -15), "float64": (400, -600, -100)}
 """By dtype: powers of two by which the unit moves, below which it falls, above which it rises."""
@@ -73,6 +75,7 @@ def run(
     dtype: str = "float32",
     schedule: adam.Schedule = "inverse_sqrt",
     moving_unit: bool = False,
+    pieces: store.Pieces = NOTHING_KEPT,
 ) -> Runs:
     """Runs every member with every pair of β, from num_seeds index streams.
 
@@ -88,6 +91,7 @@ def run(
       dtype: of the simulation.
       schedule: of the step sizes.
       moving_unit: for problems with x* = 0 and gradients proportional to x near it; see above.
+      pieces: where the results of every row are kept, and found by a run that goes on.
 
     Raises:
       ValueError: too few steps, or a moving unit for a problem whose minimiser is not 0.
@@ -143,14 +147,25 @@ def run(
         table = (len(ns) * num_seeds, width)
         results: dict[str, np.ndarray] = {}
 
-        def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
-            for name, value in values.items():
+        def place(block: sweep.Block, values: Sequence[np.ndarray]) -> None:
+            for name, value in zip(_RESULTS, values, strict=True):
                 whole = results.setdefault(name, np.empty((*table, *value.shape[2:]), value.dtype))
                 whole[block] = value
 
+        def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
+            found = [values[name] for name in _RESULTS]
+            pieces.save(f"row {block.rows.start}", found)
+            place(block, found)
+
+        def is_done(block: sweep.Block) -> bool:
+            found = pieces.load(f"row {block.rows.start}")
+            if found is not None:
+                place(block, found)
+            return found is not None
+
         sweep.run(
-            sweep.Program(function), rows, cells, tile=(1, min(width, 2048)), chunk=table,
-            write=write,
+            sweep.Program(function), rows, cells, tile=(1, min(width, 2048)), chunk=(1, width),
+            write=write, is_done=is_done,
         )  # fmt: skip
     return Runs(
         (kept + 1) * every,

@@ -234,7 +234,9 @@ def _triples(study: TheoremStudy, results: store.Store) -> None:
     for family in FAMILIES:
         members = [member(family, n, study.seed) for n in study.num_components]
         hyper = adam.Hyperparameters(1 - beta1, q)
-        runs = _run(study, members, hyper, moving_unit=family in _CENTRED)
+        runs = _run(
+            study, members, hyper, moving_unit=family in _CENTRED, pieces=results.pieces(family)
+        )
         by_seed = runs.progress.swapaxes(0, 1).astype(np.float64)
         found.append(
             (
@@ -319,19 +321,22 @@ def _bands(study: TheoremStudy, results: store.Store) -> None:
 def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
     key = sampling.stream_key(study.seed)
 
-    def limit(scheme: sampling.Sampling, q: float) -> tuple[float, float]:
+    def limit(scheme: sampling.Sampling, q: float) -> tuple[np.ndarray, np.ndarray]:
         point = _attracting(
             _noisy("skewed", _PLATEAU_N), adam.Hyperparameters(1.0, q), scheme,
             starts=np.array([[-0.9], [1.1]]), key=key, num_samples=8 * study.num_samples,
         )  # fmt: skip
-        return point.gradient_norm, float(point.stderr[0])
+        return np.asarray(point.gradient_norm), np.asarray(point.stderr[0])
 
-    bias = np.array([[limit(one, float(q)) for q in _PLATEAU_Q] for one in sampling.SAMPLINGS])
-    small = np.array([[limit(one, q)[0] for q in _SMALL_Q] for one in RANDOM_ORDERS])
+    def kept(scheme: sampling.Sampling, q: float) -> Sequence[np.ndarray]:
+        return results.piece(f"limit {scheme} {q}", partial(limit, scheme, q))
+
+    bias = np.array([[kept(one, float(q)) for q in _PLATEAU_Q] for one in sampling.SAMPLINGS])
+    small = np.array([[kept(one, q)[0] for q in _SMALL_Q] for one in RANDOM_ORDERS])
     hyper = adam.Hyperparameters(np.ones_like(_PLATEAU_Q), _PLATEAU_Q)
     runs = _run(
         study, [member("skewed", _PLATEAU_N, study.seed)], hyper, num_seeds=4 * study.num_seeds,
-        dtype="float64",
+        dtype="float64", pieces=results.pieces("settled"),
     )  # fmt: skip
     for name, values, window in (
         ("settled", runs.settled, "(T/2, T]"), ("earlier", runs.earlier, "(T/8, T/4]"),
@@ -370,7 +375,7 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
                 runs = _run(
                     study, [one], adam.Hyperparameters(np.array([0.5]), np.array(_MANY_Q[:1])),
                     num_steps=min(study.num_steps, 200_000), num_seeds=seeds, starts=[minimiser],
-                    dtype="float64",
+                    dtype="float64", pieces=results.pieces(family),
                 )  # fmt: skip
                 bias = points[0].x - minimiser
                 found = settled_limit(runs.settled[0, :, 0], runs.earlier[0, :, 0])
@@ -416,7 +421,7 @@ def _dimensions(study: TheoremStudy, results: store.Store) -> None:
                 np.asarray(jax.random.normal(key, (dimension,)), np.float64)
                 for key in all_keys[: len(drawn)]
             ],
-            moving_unit=d0 == 0,
+            moving_unit=d0 == 0, pieces=results.pieces(family),
         )  # fmt: skip
         found.append(bounds.left_hand_side(runs.progress[0])[0][:, -1])
         if d0 == 0:
@@ -437,7 +442,7 @@ def _window(study: TheoremStudy, results: store.Store) -> None:
     for n in _WINDOW_N:
         runs = _run(
             study, [member("skewed", n, study.seed)], adam.Hyperparameters(np.ones_like(q), q),
-            dtype="float64", num_seeds=4 * study.num_seeds,
+            dtype="float64", num_seeds=4 * study.num_seeds, pieces=results.pieces(str(n)),
         )  # fmt: skip
         found.append(runs.progress[0])
     by_seed = np.stack(found, axis=1)
@@ -459,6 +464,7 @@ def _line(study: TheoremStudy, results: store.Store) -> None:
     runs = _run(
         study, [problems.centred(Member(one, one.problem_class(), exact=True))],
         adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)), moving_unit=True,
+        pieces=results.pieces(),
     )  # fmt: skip
     lhs, _ = bounds.left_hand_side(runs.progress[0])
     results.add("line_ratio", Variable(("line_beta1",), np.float64, "β1/√β2"), ratio)

@@ -57,6 +57,7 @@ def parse(values: dict[str, Any]) -> "BatchSizeStudy":
     from adam_transition.batch_size_study import BatchSizeStudy
 
     task = training.parse_task(values, values["task"], "task")
+    training.check_data_dir(values, [task])
     beta1, beta2 = (common.parse_grid(name, values[name]) for name in ("beta1", "beta2"))
     if len(beta1) > 1:
         raise ValueError(f"--beta1={values['beta1']}: needs one value")

@@ -22,6 +22,8 @@ FLAGS = common.common_flags("boundary")
 _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
+_GREATEST_N = 10**6
+
 _list("n", "5,10,20,50", "Numbers of components, a list or lo:hi:count.")
 _list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
 _list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
@@ -60,6 +62,9 @@ def parse(values: dict[str, Any]) -> "BoundaryStudy":
     common.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
     n = common.parse_integers("n", values["n"])
     a = common.parse_list("a", values["a"], Fraction) if values["a"] else []
+    if max(n) > _GREATEST_N:
+        raise ValueError(f"--n={max(n)}: at most {_GREATEST_N} is allowed")
+    common.check_slopes(n, a)
     for one_n in n:
         for one_a in a or [None]:
             try:

@@ -1,5 +1,6 @@
 """What all experiments share: flags, grids, one-line errors, provenance, the summary."""
 
+import contextlib
 import io
 import json
 import math
@@ -26,12 +27,14 @@ if TYPE_CHECKING:  # heavy imports wait until an experiment runs, so that --help
     from xarray import Dataset
 
     from adam_transition.claims import Claim
+    from adam_transition.store import Store
     from adam_transition.studies import Plan
 
 NOT_IDENTITY = (
     "chunk_cells",
     "coordinator_address",
     "distributed",
+    "join_timeout",
     "json",
     "num_processes",
     "out",
@@ -292,6 +295,36 @@ def check_number(
         )
 
 
+def check_slopes(n: Sequence[int], a: Sequence[Fraction], dtype: str = "float64") -> None:
+    """Checks that the slopes of the counterexample, −a and 1 + (n−1)a, can be told apart.
+
+    Raises:
+      ValueError: naming --a, its value and what is allowed.
+    """
+    import numpy as np
+
+    # the hit exceeds the others' sum by 1, which must be left after rounding; squares must be too
+    info = np.finfo(dtype)
+    for one in a:
+        most = Fraction(float(0.1 / info.eps)) / max(n)
+        least = Fraction(float(info.tiny)) * 10**8
+        if one > 0 and not least <= one <= most:
+            raise ValueError(
+                f"--a={_short(one)}: in {dtype}, with --n={max(n)}, a must lie in "
+                f"[{float(least):.2g}, {float(most):.2g}]"
+            )
+
+
+def _short(value: Fraction) -> str:
+    """A number that a float may not hold."""
+    try:
+        if value == 0 or float(value) != 0:
+            return f"{float(value):g}"
+    except OverflowError:
+        pass
+    return f"1e{len(str(value.numerator)) - len(str(value.denominator))}"
+
+
 def check_memory(what: str, num_bytes: float) -> None:
     """Refuses what does not fit in the memory of this machine, before anything is written.
 
@@ -386,6 +419,20 @@ def run_study(
         attrs={**provenance(name, values), **(attrs or {})},
         resume=values["resume"],
     )
+    with contextlib.closing(store):
+        _write_study(name, values, store, started, figures, claims, more)
+
+
+def _write_study(
+    name: str,
+    values: Mapping[str, Any],
+    store: "Store",
+    started: float,
+    figures: Mapping[str, "Callable[[Dataset], Figure]"],
+    claims: "Callable[[Dataset], Sequence[Claim]]",
+    more: "Callable[[Dataset], Mapping[str, Any]]",
+) -> None:
+    out = Path(values["out"])
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
     store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
@@ -451,8 +498,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole, or leaves the one that is there; its folder is made.
 
     Raises:
-      ValueError: it cannot be written.
+      StoreError: it cannot be written.
     """
+    from adam_transition.store import StoreError
+
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
@@ -462,7 +511,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(f"{path}: cannot write: {error.strerror or error}") from error
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}") from error
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:

@@ -65,9 +65,9 @@ def give_up_when_locked(name: str) -> None:
     """
     show = warnings.showwarning
 
-    def showwarning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def showwarning(message: Warning | str, *rest: Any, **more: Any) -> None:
         if not ("persistent compilation cache" in str(message) and "Timeout" in str(message)):
-            show(message, category, *where)
+            show(message, *rest, **more)
         elif jax.config.values["jax_enable_compilation_cache"]:
             jax.config.update("jax_enable_compilation_cache", False)
             jax_cache.reset_cache()  # or JAX remembers that it was on

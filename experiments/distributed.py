@@ -1,9 +1,12 @@
 """Several processes for one experiment: `jax.distributed`, when asked for or on a cluster."""
 
+import contextlib
 import os
+import socket
 import sys
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +14,8 @@ from absl import flags
 
 _SHUTDOWN_S = 24 * 3600
 """For so long the others wait for the first process, which draws the figures."""
+
+_LONGER_S = 600  # than we wait ourselves
 
 _TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -29,6 +34,14 @@ def define_flags(values: flags.FlagValues) -> None:
     number = partial(flags.DEFINE_integer, lower_bound=0, flag_values=values)
     number("num_processes", None, "Number of processes, with --coordinator_address.")
     number("process_id", None, "This process, from 0, with --coordinator_address.")
+    flags.DEFINE_integer(
+        "join_timeout",
+        120,
+        "Seconds to wait for the other processes of a job, when it starts.",
+        1,
+        86_400,
+        flag_values=values,
+    )
 
 
 def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
@@ -53,14 +66,22 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
             f"--process_id={given['process_id']}: must be below --num_processes="
             f"{given['num_processes']}"
         )
+    if given:
+        _check_address(given["coordinator_address"])
     alone = any(os.environ.get(name) == "1" for name in _TASKS)
     if values["distributed"] == "off" or (alone and not given):
         return
     detection: dict[str, Any] = {"cluster_detection_method": "deactivate"} if given else {}
+    where = f"--coordinator_address={given['coordinator_address']}" if given else "the cluster"
     try:
-        with warnings.catch_warnings():  # JAX asks for a package in every pod of Kubernetes
-            warnings.simplefilter("ignore")
-            jax.distributed.initialize(**given, **detection, shutdown_timeout_seconds=_SHUTDOWN_S)
+        with warnings.catch_warnings(), _ending_after(values["join_timeout"], where):
+            warnings.simplefilter("ignore")  # JAX asks for a package in every pod of Kubernetes
+            jax.distributed.initialize(
+                **given,
+                **detection,
+                initialization_timeout=values["join_timeout"] + _LONGER_S,
+                shutdown_timeout_seconds=_SHUTDOWN_S,
+            )
     except ValueError:
         if given:
             raise
@@ -68,7 +89,6 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
     except RuntimeError as error:
         if not given and "must be called before" in str(error):
             return  # JAX is in use already: called from a program of its own, not a task of a job
-        where = f"--coordinator_address={given['coordinator_address']}" if given else "the cluster"
         raise ValueError(
             f"{where}: cannot join the job ({error}); --distributed=off runs alone"
         ) from error
@@ -77,6 +97,35 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
             f"this job has {jax.process_count()} processes, but the experiment runs in one: start "
             "one task, or each with its own --out and --distributed=off"
         )
+
+
+def _check_address(address: str) -> None:
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and port.isascii() and 0 < int(port[:6]) < 2**16):
+        raise ValueError(f"--coordinator_address={address}: write host:port, with a port to 65535")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"--coordinator_address={address}: {reason}") from None
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: float, where: str) -> Iterator[None]:
+    """Ends the process in one line where JAX would wait, and then end it with a stack trace."""
+
+    def end() -> None:
+        text = f"{where}: not all processes of the job have come within {seconds} s"
+        os.write(2, f"{text} (--join_timeout); --distributed=off runs alone\n".encode())
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def leave(status: int) -> int:

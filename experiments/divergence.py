@@ -20,12 +20,14 @@ FLAGS = common.common_flags("divergence")
 _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
+_GREATEST_N = {"n": 10**5, "d1_n": 100}
+
 _list("n", "5,10,20,50", "Numbers of components of regions and trajectories.")
 _list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
 _integer("cells", 100, "Cells of the regions along each axis of [0, 1)^2.", 4, 1000)
 _integer("largest_n", 3000, "The areas reach from n = 3 to this n.", 30, 10**5)
 flags.DEFINE_string("point", "0.2/0.1", "beta1/beta2 of the trajectories.", flag_values=FLAGS)
-_integer("steps", 100_000, "Steps of the trajectories.", 1000)
+_integer("steps", 100_000, "Steps of the trajectories.", 1000, 2**31 - 1)
 flags.DEFINE_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=FLAGS)
 _list("d1_n", "3,5,10,20", "Numbers of components for the least D1.")
 _list("d1_beta1", "0,0.9", "Values of beta1 for the least D1.")
@@ -63,16 +65,24 @@ def parse(values: dict[str, Any]) -> "DivergenceStudy":
     from adam_transition.divergence_study import DivergenceStudy
 
     common.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
+    common.check_number("step_size", values["step_size"], above=0)
     ns = {flag: common.parse_integers(flag, values[flag]) for flag in ("n", "d1_n")}
     for flag, entries in ns.items():
         if min(entries) < 3:
             raise ValueError(f"--{flag}={min(entries)}: the divergence theorem needs n ≥ 3")
+        if max(entries) > _GREATEST_N[flag]:
+            raise ValueError(f"--{flag}={max(entries)}: at most {_GREATEST_N[flag]} is allowed")
     betas = {
         flag: tuple(common.parse_grid(flag, ",".join(values[flag])).tolist())
         for flag in ("d1_beta1", "d1_beta2")
     }
     if min(betas["d1_beta2"]) <= 0:
         raise ValueError("--d1_beta2: values must lie in (0, 1); β2 = 0 is solved exactly")
+    drifts = 2 * (len(values["sampling"]) + 1) * len(ns["n"]) * values["cells"] ** 2
+    common.check_memory(
+        f"--n={','.join(values['n'])} --cells={values['cells']}: {drifts} values of the drift",
+        8.0 * 8 * drifts,
+    )
     return DivergenceStudy(
         num_components=tuple(ns["n"]),
         samplings=tuple(values["sampling"]),

@@ -60,8 +60,10 @@ def parse(values: dict[str, Any]) -> "NetworkStudy":
     for name, grid in zip(("beta1", "beta2"), grids, strict=True):
         if len(grid) < 2:
             raise ValueError(f"--{name}={values[name]}: a plane needs two or more values")
+    tasks = tuple(training.parse_task(values, task, "tasks") for task in values["tasks"])
+    training.check_data_dir(values, tasks)
     study = NetworkStudy(
-        tuple(training.parse_task(values, task, "tasks") for task in values["tasks"]),
+        tasks,
         tuple(common.parse_integers("batch_size", values["batch_size"])),
         values["epochs"],
         training.parse_grid(values, *grids),

@@ -39,7 +39,6 @@ _ROOT = Path(__file__).parent.parent
 def main(values: dict[str, Any]) -> None:
     """Flags → every experiment → page, claims."""
     from adam_transition import store
-    from adam_transition import store
     from experiments import explorer, paper_page
 
     names = [run.name for run in RUNS]

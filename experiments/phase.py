@@ -63,6 +63,11 @@ _list("trajectories", "", "Points beta1/beta2 whose trajectories are drawn.")
 _integer("chunk_cells", 0, "Cells written at once, which a kill may lose; 0 chooses.", 0)
 
 
+_MOST_TRAJECTORIES = 100
+_BYTES_PER_CELL = 100.0
+"""Results, drift and what is computed from them and drawn."""
+
+
 def main(values: dict[str, Any]) -> None:
     """Flags → sweep → data set, figures, claims."""
     import jax
@@ -93,9 +98,7 @@ def main(values: dict[str, Any]) -> None:
     store.complete("drift", partial(phase_drift.add_drift, spec))
     if points:
         add = phase_diagram.add_trajectories
-        store.complete(
-            "trajectories", lambda results: add(spec, points, results, num_records=400)
-        )
+        store.complete("trajectories", lambda results: add(spec, points, results, num_records=400))
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
     store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
@@ -182,10 +185,23 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
             _check_start(values["x0"], member, values)
     beta1 = common.parse_grid("beta1", values["beta1"])
     beta2 = common.parse_grid("beta2", values["beta2"])
+    cells = values["random_cells"] or len(beta1) * len(beta2)
+    cells *= len(n) * max(1, len(a)) * len(values["sampling"])
+    asked = f"--beta1={values['beta1']} --beta2={values['beta2']}"
+    if values["random_cells"]:
+        asked = f"--random_cells={values['random_cells']}"
+    common.check_memory(
+        f"{asked}: {cells} cells over all n and sampling schemes", _BYTES_PER_CELL * cells
+    )
     if values["random_cells"]:
         random = np.random.default_rng(values["seed"]).random((2, len(n), values["random_cells"]))
         beta1, beta2 = (
             beta.min() + u * (beta.max() - beta.min()) for beta, u in zip((beta1, beta2), random)
+        )
+    if len(values["trajectories"]) > _MOST_TRAJECTORIES:
+        raise ValueError(
+            f"--trajectories: {len(values['trajectories'])} points; at most {_MOST_TRAJECTORIES} "
+            "can be drawn"
         )
     points = [common.parse_point("trajectories", text) for text in values["trajectories"]]
     if len(set(points)) < len(points) or len(points) > _MOST_POINTS:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from adam_transition.theorem_study import TheoremStudy
 
 
+_BYTES_PER_RUN = 2000.0
+"""Three results at 40 steps in single precision, and again in double; measured on many runs."""
+
+
 def theorem_flags(name: str) -> flags.FlagValues:
     """The flags of either experiment."""
     values = common.common_flags(name)
@@ -19,9 +23,9 @@ def theorem_flags(name: str) -> flags.FlagValues:
     flags.DEFINE_list("n", "3,5,10,20", "Numbers of components.", flag_values=values)
     integer("triples", 384, "Pairs (beta1, beta2) for each n and family of problems.", 16)
     integer("seeds", 10, "Index streams over which expectations are taken.", 3)
-    integer("steps", 1_000_000, "Steps of each run.", 2000)
+    integer("steps", 1_000_000, "Steps of each run.", 2000, 2**31 - 1)
     flags.DEFINE_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=values)
-    integer("samples", 50_000, "Steps averaged for each point of the random drift.", 10_000)
+    integer("samples", 50_000, "Steps averaged for each point of the random drift.", 10_000, 10**7)
     return values
 
 
@@ -56,6 +60,12 @@ def parse(scheme: "Sampling", values: dict[str, Any]) -> "TheoremStudy":
     from adam_transition import theorem_runs
     from adam_transition.theorem_study import TheoremStudy
 
+    common.check_number("step_size", values["step_size"], dtype="float32", above=0)
+    if values["seed"] + 6 * values["seeds"] > 2**31:
+        raise ValueError(
+            f"--seeds={values['seeds']}: with --seed={values['seed']}, 6 times as many seeds must "
+            "stay below 2^31"
+        )
     n = common.parse_integers("n", values["n"])
     if min(n) < 3:
         raise ValueError(f"--n={min(n)}: the counterexample needs n ≥ 3")
@@ -63,6 +73,12 @@ def parse(scheme: "Sampling", values: dict[str, Any]) -> "TheoremStudy":
         theorem_runs.record_every(values["steps"], n)
     except ValueError as error:
         raise ValueError(f"--{error}") from None
+    runs = len(n) * values["seeds"] * values["triples"]
+    common.check_memory(
+        f"--n={','.join(values['n'])} --seeds={values['seeds']} --triples={values['triples']}: "
+        f"{runs} runs of each family",
+        _BYTES_PER_RUN * runs,
+    )
     return TheoremStudy(
         scheme=scheme,
         num_components=tuple(n),

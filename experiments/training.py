@@ -1,5 +1,6 @@
 """What `experiments.networks` and `experiments.batch_size` share: flags of networks."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,10 @@ from experiments import common
 if TYPE_CHECKING:
     from adam_transition.networks.panels import Conditions, Task
     from adam_transition.networks.training import Grid
+
+
+_BYTES_PER_NETWORK = 200.0
+"""For each epoch: loss and accuracy in single and double precision, at four records and more."""
 
 
 def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
@@ -46,6 +51,7 @@ def parse_conditions(values: dict[str, Any]) -> "Conditions":
     common.check_choices("schedule", [values["schedule"]], schedules)
     common.check_choices("initialization", [values["initialization"]], adam.INITIALIZATIONS)
     common.check_choices("dtype", [values["dtype"]], ("float32", "float64"))
+    common.check_number("epsilon", values["epsilon"], dtype=values["dtype"], least=0)
     method = Method(values["sampling"], values["schedule"], values["initialization"])
     return Conditions(method, values["epsilon"], values["evaluated"], values["dtype"])
 
@@ -64,7 +70,18 @@ def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
         raise ValueError(f"--{flag}={text}: write model/data, for example mlp/digits")
     common.check_choices(f"{flag}={text}: model", [model], models.MODELS)
     common.check_choices(f"{flag}={text}: data", [samples], data.DATA_SETS)
-    return Task(samples, model, values["width"], values["data_dir"], values["samples"])
+    folder = values["data_dir"] if samples in data.FROM_FILES else None
+    return Task(samples, model, values["width"], folder, values["samples"])
+
+
+def check_data_dir(values: dict[str, Any], tasks: Iterable["Task"]) -> None:
+    """Raises ValueError for files that no task reads."""
+    from adam_transition.networks import data
+
+    if values["data_dir"] is not None and not any(task.data in data.FROM_FILES for task in tasks):
+        raise ValueError(
+            f"--data_dir={values['data_dir']}: only {', '.join(data.FROM_FILES)} need files"
+        )
 
 
 def parse_grid(values: dict[str, Any], beta1: Iterable[float], beta2: Iterable[float]) -> "Grid":
@@ -76,7 +93,16 @@ def parse_grid(values: dict[str, Any], beta1: Iterable[float], beta2: Iterable[f
     from adam_transition.networks.training import Grid
 
     rates = common.parse_list("learning_rate", values["learning_rate"], float)
-    if not all(0 < rate < float("inf") for rate in rates):
-        raise ValueError(f"--learning_rate={','.join(values['learning_rate'])}: must be above 0")
+    for rate in rates:
+        common.check_number("learning_rate", rate, dtype=values["dtype"], above=0)
+    if values["seed"] + values["seeds"] > 2**31:
+        raise ValueError(f"--seeds={values['seeds']}: --seed={values['seed']} leaves no room")
     seeds = range(values["seed"], values["seed"] + values["seeds"])
+    axes = {"learning_rate": rates, "beta1": list(beta1), "beta2": list(beta2)}
+    size = len(seeds) * math.prod(map(len, axes.values()))
+    common.check_memory(
+        f"--seeds={values['seeds']} and the grids of {', '.join(axes)}: {size} networks",
+        _BYTES_PER_NETWORK * size * values["epochs"],
+    )
+    beta1, beta2 = axes["beta1"], axes["beta2"]
     return Grid(tuple(rates), tuple(seeds), tuple(map(float, beta1)), tuple(map(float, beta2)))

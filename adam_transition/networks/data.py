@@ -16,7 +16,9 @@ of two divide an epoch.
 
 import gzip
 import importlib
+import math
 import random
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +74,12 @@ def load(
 
     Raises:
       ValueError: an unknown name, a missing package or file (with the command that gets it), a
-        file that is not what it should be, or fewer samples than wanted.
+        file that is not what it should be or that nothing needs, or fewer samples than wanted.
     """
     if name not in _LOADERS:
         raise ValueError(f"data={name}: allowed are {', '.join(DATA_SETS)}")
+    if data_dir is not None and name not in FROM_FILES:
+        raise ValueError(f"data_dir={data_dir}: data={name} needs no files")
     found = _LOADERS[name](None if data_dir is None else Path(data_dir), seed)
     size = len(found)
     if num_samples is None:
@@ -116,10 +120,12 @@ def _markov(data_dir: Path | None, seed: int) -> DataSet:
 def _mnist(data_dir: Path | None, seed: int) -> DataSet:
     del seed
     images, labels = (_idx(_mnist_file(data_dir, name)) for name in _MNIST_FILES)
-    if images.ndim != 3 or labels.shape != images.shape[:1]:
+    if images.ndim != 3 or not images.size or labels.shape != images.shape[:1]:
         raise ValueError(
             f"data=mnist: {data_dir} holds images {images.shape} and labels {labels.shape}"
         )
+    if labels.max() > 9:
+        raise ValueError(f"data=mnist: {data_dir}: a label is {labels.max()}, above 9")
     pixels = (images / np.float32(255))[..., None]
     return DataSet("mnist", pixels.astype(np.float32), labels.astype(np.int32), 10)
 
@@ -139,14 +145,15 @@ def _idx(path: Path) -> np.ndarray:
     """An array in the IDX format: two zero bytes, type (8: unsigned bytes), rank, sizes, data."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot read: {error}") from error
-    rank = raw[3] if raw[:3] == b"\0\0\x08" else 0
-    shape = tuple(np.frombuffer(raw, ">i4", rank, offset=4)) if rank else ()
-    values = np.frombuffer(raw, np.uint8, offset=min(len(raw), 4 + 4 * rank))
-    if not rank or values.size != np.prod(shape):
-        raise ValueError(f"{path}: not an IDX file of unsigned bytes, or cut short")
-    return values.reshape(shape)
+    rank = raw[3] if len(raw) > 3 and raw[:3] == b"\0\0\x08" else 0
+    start = 4 + 4 * rank
+    if 0 < rank <= 3 and len(raw) >= start:
+        shape = tuple(np.frombuffer(raw, ">u4", rank, offset=4).tolist())
+        if len(raw) - start == math.prod(shape):
+            return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    raise ValueError(f"{path}: not an IDX file of unsigned bytes, or cut short")
 
 
 def _cifar10(data_dir: Path | None, seed: int) -> DataSet:
@@ -214,3 +221,5 @@ _LOADERS: dict[str, Callable[[Path | None, int], DataSet]] = {
 }
 
 DATA_SETS: tuple[str, ...] = tuple(_LOADERS)
+FROM_FILES: tuple[str, ...] = ("mnist", "cifar10", "text")
+"""Those that are read from `data_dir`."""
