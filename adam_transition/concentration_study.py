@@ -353,7 +353,7 @@ def _direction_claims(dataset: xr.Dataset) -> list[Claim]:
             f"1 − β2 ≤ {20 * q.min():.2g})",
             "ergodic mean",
             measured=float(exponents.min()),
-            at_least=0.5,
+            at_least=1.0,
             ours=True,
         ),
     ]
