@@ -7,14 +7,8 @@ from adam_transition.advise.monitor import (
     diagnostics,
     monitor,
 )
-from adam_transition.advise.probe import (
-    GradientTable,
-    Needed,
-    Probe,
-    gradient_table,
-    needed_beta2,
-    probe,
-)
+from adam_transition.advise.needed import Needed, needed_beta2
+from adam_transition.advise.probe import Answer, Probe, is_large_enough, probe
 from adam_transition.advise.rules import (
     Advice,
     Setting,
@@ -25,11 +19,15 @@ from adam_transition.advise.rules import (
     half_life_rule,
     sde_rule,
 )
+from adam_transition.advise.sampling_error import Interval
+from adam_transition.advise.tables import GradientTable, gradient_table
 
 __all__ = [
     "Advice",
+    "Answer",
     "Diagnostics",
     "GradientTable",
+    "Interval",
     "MonitorState",
     "Needed",
     "Probe",
@@ -42,6 +40,7 @@ __all__ = [
     "gradient_table",
     "half_life",
     "half_life_rule",
+    "is_large_enough",
     "monitor",
     "needed_beta2",
     "probe",
