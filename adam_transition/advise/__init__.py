@@ -17,6 +17,8 @@ from adam_transition.advise.rules import (
     clipped_rule,
     half_life,
     half_life_rule,
+    recommendation,
+    recommended,
     sde_rule,
 )
 from adam_transition.advise.sampling_error import Interval
@@ -44,5 +46,7 @@ __all__ = [
     "monitor",
     "needed_beta2",
     "probe",
+    "recommendation",
+    "recommended",
     "sde_rule",
 ]

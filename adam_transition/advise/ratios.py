@@ -239,7 +239,7 @@ def _with_tail(
     epsilon: float, factor: int,
 ) -> Float[np.ndarray, "4 Q"]:  # fmt: skip
     """The four sums of one coordinate if it had rows beyond its largest."""
-    column, weights = tail
+    column, weights, _ = tail
     if factor > 1:
         extra = len(tail.column) - tail.num_rows
         column = np.concatenate([combined, column[-extra:] / factor + mean * (1 - 1 / factor)])
