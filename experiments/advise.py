@@ -1,4 +1,4 @@
-"""What to set beta2 and beta1 to at another batch size: three rules, and what to do about them.
+"""What to set beta2 to at another batch size: what to do, and what three rules say.
 
 Example:
     python -m experiments.advise --batch_size=512 --beta1=0.9 --beta2=0.95 --new_batch_size=16
@@ -39,7 +39,7 @@ _float("ceiling", 0.9999, "Greatest beta2 of the clipped rule.")
 
 def main(values: dict[str, Any]) -> None:
     """Flags → the table of rules, printed and in advise.json; and the probe beside training."""
-    from adam_transition.advise import Setting, advise, half_life
+    from adam_transition.advise import Setting, advise, half_life, recommendation
 
     known = Setting(values["batch_size"], values["beta1"], values["beta2"])
     try:
@@ -49,34 +49,45 @@ def main(values: dict[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(f"--{error}") from None
     study = parse_results(values) if values["results"] else None
+    todo = recommendation(known, found)
     rows = [
         {
             "rule": one.rule,
-            "beta1": one.setting.beta1,
-            "beta2": one.setting.beta2,
-            "learning_rate_factor": one.learning_rate_factor,
-            "epsilon_factor": one.epsilon_factor,
-            "half_life": one.half_life,
-            "bounded_steps": one.bounded_steps,
+            "holds": one.holds,
+            "preserves": one.preserves,
+            "limits": one.limits,
+            # a number where the rule says nothing would be followed all the same
+            "beta1": one.setting.beta1 if one.holds else None,
+            "beta2": one.setting.beta2 if one.holds else None,
+            "learning_rate_factor": one.learning_rate_factor if one.holds else None,
+            "epsilon_factor": one.epsilon_factor if one.holds else None,
+            "half_life": one.half_life if one.holds else None,
+            "bounded_steps": one.bounded_steps if one.holds else None,
             "steps": list(one.steps),
         }
         for one in found
     ]
     if values["json"] != "-":
         before = half_life(known.beta2, known.batch_size)
-        print(f"batch size {known.batch_size:g} → {values['new_batch_size']:g}")
+        print(f"{todo}.")
+        print(f"\nbatch size {known.batch_size:g} → {values['new_batch_size']:g}; half-life in samples")
         print(f"{'rule':10} {'β1':>9} {'β2':>10} {'half-life':>10} {'β1 < √β2':>9}  lr ×    ε ×")
         print(f"{'(known)':10} {known.beta1:9.6g} {known.beta2:10.7g} {before:10.4g}")
         for one in found:
+            if not one.holds:
+                print(f"{one.rule:10} {'–':>9} {'–':>10}  does not hold here")
+                continue
             print(
                 f"{one.rule:10} {one.setting.beta1:9.6g} {one.setting.beta2:10.7g} "
                 f"{one.half_life:10.4g} {'yes' if one.bounded_steps else 'no':>9}  "
                 f"{one.learning_rate_factor:<6.3g} {one.epsilon_factor:.3g}"
             )
         for one in found:
-            print(f"{one.rule}: {'; '.join(one.steps)}.")
+            print(f"{one.rule} keeps {one.preserves}: {'; '.join(one.steps)}.")
+            if one.holds:
+                print(f"  Limits: {one.limits}.")
     if study is None:
-        common.write_summary("advise", values, [], [], rows=rows)
+        common.write_summary("advise", values, [], [], rows=rows, recommendation=todo)
         return
 
     from adam_transition import advise_study, figures
@@ -88,7 +99,9 @@ def main(values: dict[str, Any]) -> None:
         advise_study.plan(study),
         figures={"advise": figures.probe_and_training},
         claims=advise_study.advise_claims,
-        more=lambda dataset: {"rows": rows, "networks": advise_study.rows(dataset)},
+        more=lambda dataset: {
+            "rows": rows, "recommendation": todo, "networks": advise_study.rows(dataset)
+        },
         attrs={"learning_rate": study.tuning},
     )
 

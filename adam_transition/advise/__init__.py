@@ -11,14 +11,8 @@ from adam_transition.advise.monitor import (
     monitor,
     verdict,
 )
-from adam_transition.advise.probe import (
-    GradientTable,
-    Needed,
-    Probe,
-    gradient_table,
-    needed_beta2,
-    probe,
-)
+from adam_transition.advise.needed import Needed, needed_beta2
+from adam_transition.advise.probe import Answer, Probe, is_large_enough, probe
 from adam_transition.advise.rules import (
     Advice,
     Setting,
@@ -27,14 +21,20 @@ from adam_transition.advise.rules import (
     clipped_rule,
     half_life,
     half_life_rule,
+    recommendation,
+    recommended,
     sde_rule,
 )
+from adam_transition.advise.sampling_error import Interval
+from adam_transition.advise.tables import GradientTable, gradient_table
 
 __all__ = [
     "ANSWERS",
     "Advice",
+    "Answer",
     "Diagnostics",
     "GradientTable",
+    "Interval",
     "MonitorState",
     "Needed",
     "Probe",
@@ -49,9 +49,12 @@ __all__ = [
     "gradient_table",
     "half_life",
     "half_life_rule",
+    "is_large_enough",
     "monitor",
     "needed_beta2",
     "probe",
+    "recommendation",
+    "recommended",
     "sde_rule",
     "verdict",
 ]

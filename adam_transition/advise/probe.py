@@ -1,122 +1,65 @@
 """Is β2 large enough for this batch size? The stationary drift of a user's own gradients.
 
-The probe freezes the parameters, draws mini-batch gradients, and asks where Adam would go with
-them: E[m/√v] with independent mini-batches, for a grid of β2. It compares the progress
-⟨∇f, E[m/√v]⟩ with its limit as β2 → 1, ⟨∇f, ∇f/√(E g²)⟩. Where the ratio is 1 noise does not
-matter; where it is below 0 Adam goes uphill. Gradients of larger batches are means of draws.
+The probe freezes the parameters and asks where Adam would go with the mini-batch gradients of a
+table: E[m/(√v + ε)] with independent mini-batches, exactly (`field`). It compares the progress
+⟨∇f, E[m/(√v + ε)]⟩ with its limit as β2 → 1, ⟨∇f, ∇f/(√(E g²) + ε)⟩, and the mean square of the
+steps with its own limit, (E[m²])/(√(E g²) + ε)². Where both ratios are 1 noise does not matter;
+where progress is below 0 Adam goes uphill; where it is above 1, or squares are, v forgets between
+large gradients and single steps are too long. Gradients of larger batches are means of draws.
+
+The table is a sample. Every ratio is that of the table, with an interval for that of the data
+(`sampling_error`), in which the noise of the mean gradient is taken off its square; if some
+coordinates stand for all, also for these.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree
-from tqdm import tqdm
+from jaxtyping import Array, Float, Key
 
-from adam_transition import adam, keys
+from adam_transition.advise.ratios import Ratios, ratios
+from adam_transition.advise.tables import GradientTable
 
-_CHAINS = 64
-_MEMORIES = 8  # of burn-in; then as many are averaged, but at least _LEAST_STEPS
-_LEAST_STEPS = 2000
-_ROWS = 4096  # of the table of a larger batch
+EPSILON = 1e-8
+"""That of optax and PyTorch, in the units of the gradient."""
 
-
-class GradientTable(NamedTuple):
-    """Mini-batch gradients at one point, for some coordinates of the parameters."""
-
-    rows: Float[np.ndarray, "n k"]
-    num_parameters: int
-    squared_norms: Float[np.ndarray, " n"]  # ‖g_i‖² over all parameters
-    mean_squared_norm: float  # ‖mean of g_i‖² over all parameters
-
-    @property
-    def noise_ratio(self) -> float:
-        """Mean ‖g_i‖²/‖mean g_i‖²: D1/n of assumption A2 at this point, if D0 = 0."""
-        return float(self.squared_norms.mean() / self.mean_squared_norm)
-
-    @property
-    def skewness(self) -> Float[np.ndarray, " k"]:
-        """Third standardised moment of each coordinate; 0 where it does not vary."""
-        centred = self.rows - self.rows.mean(axis=0)
-        scale = centred.std(axis=0)
-        return (centred**3).mean(axis=0) / np.where(scale > 0, scale, 1) ** 3
+LEAST, MOST, SQUARES = 0.5, 1.1, 2.0
+"""A β2 is good if progress lies between the first two and squares below the third."""
 
 
 class Probe(NamedTuple):
-    """What Adam would do with these gradients; S batch sizes, Q values of β2."""
+    """What Adam would do with these gradients; S batch sizes, Q values of β2.
+
+    Each ratio is that of the table; the 95 % interval is for the data that its batches come from,
+    and infinite where the table cannot tell. `stderr` is the distance to the farther end over 1.96.
+    """
 
     batch_factors: np.ndarray  # [S] batch sizes over that of the table
     one_minus_beta2: np.ndarray  # [Q]
-    progress: Float[np.ndarray, "S Q"]  # ⟨∇f, E[m/√v]⟩ over its limit as β2 → 1
+    progress: Float[np.ndarray, "S Q"]  # ⟨∇f, E[m/(√v+ε)]⟩ over its limit as β2 → 1
     progress_stderr: Float[np.ndarray, "S Q"]
     wrong_mass: Float[np.ndarray, "S Q"]  # share of Σ|∇f| in coordinates with the wrong sign
+    progress_low: Float[np.ndarray, "S Q"]
+    progress_high: Float[np.ndarray, "S Q"]
+    squares: Float[np.ndarray, "S Q"]  # E‖m/(√v+ε)‖² over its limit as β2 → 1
+    squares_low: Float[np.ndarray, "S Q"]
+    squares_high: Float[np.ndarray, "S Q"]
+    unseen: float  # batches rarer than this may be missing from the table
 
 
-class Needed(NamedTuple):
-    """The smallest β2 that keeps the progress."""
+class Answer(NamedTuple):
+    """Whether a β2 is large enough; every number is explained in `Probe`."""
 
-    one_minus_beta2: float
-    stderr: float
-
-
-def gradient_table(
-    loss: Callable[[PyTree, Any], Array],
-    params: PyTree,
-    batches: Iterable[Any],
-    key: Key[Array, ""],
-    *,
-    num_coordinates: int = 64,
-) -> GradientTable:
-    """Draws gradients of a loss at params, one batch at a time; keeps some coordinates of each.
-
-    Memory: two gradients and n × num_coordinates numbers. Progress on stderr, if a terminal.
-
-    Args:
-      loss: (params, batch) → scalar, differentiable.
-      params: any pytree of floating-point arrays.
-      batches: mini-batches of one size, a finite iterable.
-      key: chooses the coordinates.
-      num_coordinates: how many to keep; all if there are fewer.
-
-    Raises:
-      ValueError: a loss that is not a finite scalar, fewer than two batches, gradients that are
-        not finite or all zero, no coordinates.
-    """
-    flat, unravel = ravel_pytree(params)
-    if num_coordinates < 1 or not flat.size:
-        raise ValueError(f"num_coordinates={num_coordinates} of {flat.size} parameters: need one")
-    chosen = jax.random.choice(
-        key, flat.size, (min(num_coordinates, flat.size),), replace=False
-    ).sort()
-
-    @jax.jit
-    def one(flat: Array, batch: Any) -> tuple[Array, Array]:
-        def of_flat(flat: Array) -> Array:
-            value = loss(unravel(flat), batch)
-            if jnp.shape(value) != ():
-                raise ValueError(f"loss has shape {jnp.shape(value)}: it must be a scalar")
-            return value
-
-        return jax.value_and_grad(of_flat)(flat)
-
-    total, rows, norms = jnp.zeros_like(flat), [], []
-    for i, batch in enumerate(tqdm(batches, unit="batch", disable=None)):
-        value, gradient = one(flat, batch)
-        if not (jnp.isfinite(value) and jnp.isfinite(gradient).all()):
-            raise ValueError(f"batch {i}: loss={float(value)} or its gradient is not finite")
-        total += gradient
-        rows.append(np.asarray(gradient[chosen], np.float64))
-        norms.append(float(jnp.sum(gradient.astype(jnp.float32) ** 2)))
-    if len(rows) < 2:
-        raise ValueError(f"{len(rows)} batches: need at least two")
-    mean = float(jnp.sum((total / len(rows)).astype(jnp.float32) ** 2))
-    if mean == 0:
-        raise ValueError("the mean gradient is zero at these parameters")
-    return GradientTable(np.stack(rows), flat.size, np.array(norms), mean)
+    verdict: Literal["good", "too small", "cannot tell"]
+    reason: str
+    progress: float
+    progress_low: float
+    progress_high: float
+    squares: float
+    squares_low: float
+    squares_high: float
+    unseen: float
 
 
 def probe(
@@ -126,141 +69,143 @@ def probe(
     *,
     beta1: float = 0.9,
     batch_factors: Sequence[int] = (1,),
+    epsilon: float = EPSILON,
 ) -> Probe:
-    """Progress and wrong signs over a grid of β2 and batch sizes, from one set of histories.
+    """Progress, squares and wrong signs over a grid of β2 and batch sizes.
+
+    Time: a few milliseconds for each coordinate of the table, and about ten times as many for each
+    other batch size.
 
     Args:
-      table: from `gradient_table`.
+      table: from `gradient_table` or `GradientTable.from_rows`.
       one_minus_beta2: values in (0, 1].
-      key: of the histories and of the larger batches.
+      key: of the larger batches; at batch factor 1 nothing is drawn.
       beta1: in [0, 1).
       batch_factors: batch sizes in units of that of the table, 1 or more.
+      epsilon: that of the optimiser, outside the root, in the units of the gradient. With 0, a
+        coordinate that is exactly 0 in many rows can have an infinite mean step or square.
 
     Raises:
-      ValueError: values outside their ranges.
+      ValueError: values outside their ranges, or rows that are not finite.
     """
     q = np.asarray(one_minus_beta2, np.float64)
     if q.ndim != 1 or not q.size or not ((q > 0) & (q <= 1)).all():
         raise ValueError(f"one_minus_beta2={one_minus_beta2}: needs a list of values in (0, 1]")
-    if not 0 <= beta1 < 1:
-        raise ValueError(f"beta1={beta1} is outside [0, 1)")
-    if not batch_factors or min(batch_factors) < 1:
+    check("beta1", beta1, "[0, 1)", 0 <= beta1 < 1)
+    check("epsilon", epsilon, "[0, ∞)", 0 <= epsilon < np.inf)
+    factors = [check_factor("batch_factors", one) for one in batch_factors]
+    if not factors:
         raise ValueError(f"batch_factors={batch_factors}: need whole numbers from 1 on")
-    found = []
-    for factor in batch_factors:
-        rows = _rows_of(table, factor, key)
-        found.append(
-            tuple(
-                np.array(part)
-                for part in zip(*(_at(rows, 1 - beta1, one, key) for one in q), strict=True)
-            )
-        )
-    progress, stderr, wrong = (np.stack(part) for part in zip(*found, strict=True))
-    return Probe(np.asarray(batch_factors), q, progress, stderr, wrong)
+    found = [ratios(table, q, key, 1 - beta1, epsilon, factor) for factor in factors]
+    return Probe(np.asarray(factors), q, *_columns(found), table.unseen)
 
 
-def needed_beta2(
+def is_large_enough(
     table: GradientTable,
     key: Key[Array, ""],
     *,
+    beta2: float,
     beta1: float = 0.9,
     batch_factor: int = 1,
-    progress: float = 0.5,
-    least: float = 1e-4,
-) -> Needed:
-    """The greatest 1 − β2 up to which Adam keeps that part of its progress.
+    epsilon: float = EPSILON,
+    least: float = LEAST,
+    most: float = MOST,
+    squares: float = SQUARES,
+) -> Answer:
+    """Good, too small, or cannot tell: the probe at one β2, in words.
 
-    Looked for on a grid even in log(1 − β2) from `least` to 1, then by bisection with the same
-    histories. `progress=0` is where the update turns: the phase boundary, if there is one. NaN if
-    even 1 − β2 = `least` is too much, 1 if nothing is.
+    - *too small*: progress is outside [`least`, `most`], or the squares above `squares`, by more
+      than the error, or β1 ≥ √β2, beyond which single steps are unbounded.
+    - *good*: both lie within, with their whole intervals.
+    - *cannot tell*: an interval reaches across, for instance since the mean gradient is lost in the
+      noise of so few batches.
+
+    Args:
+      table: from `gradient_table` or `GradientTable.from_rows`.
+      key: of the larger batches.
+      beta2: in [0, 1).
+      beta1: in [0, 1).
+      batch_factor: the batch size in units of that of the table.
+      epsilon: that of the optimiser.
+      least: the least progress that is good, below 1.
+      most: the greatest, above 1.
+      squares: how much larger the mean square of a step may be than in its limit.
 
     Raises:
-      ValueError: values outside their ranges: `batch_factor` from 1 on, `progress` in [0, 1),
-        `least` in (0, 1).
+      ValueError: values outside their ranges, or rows that are not finite.
     """
-    if batch_factor < 1:
-        raise ValueError(f"batch_factor={batch_factor}: needs a whole number from 1 on")
-    for name, value, allowed, holds in (
-        ("beta1", beta1, "[0, 1)", 0 <= beta1 < 1),
-        ("progress", progress, "[0, 1)", 0 <= progress < 1),
-        ("least", least, "(0, 1)", 0 < least < 1),
-    ):
-        if not holds:
-            raise ValueError(f"{name}={value} is outside {allowed}")
-    grid = np.geomspace(least, 1, 17)
-    rows = _rows_of(table, batch_factor, key)
-
-    def excess(q: float) -> tuple[float, float]:
-        value, stderr, _ = _at(rows, 1 - beta1, q, key)
-        return value - progress, stderr
-
-    low = high = float(grid[0])
-    if excess(low)[0] < 0:
-        return Needed(np.nan, np.nan)
-    for high in grid[1:].tolist():
-        if excess(high)[0] < 0:
-            break
-        low = high
-    else:
-        return Needed(1.0, 0.0)
-    for _ in range(18):
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if excess(middle)[0] >= 0 else (low, middle)
-    step = 1.05
-    slope = (excess(low * step)[0] - excess(low / step)[0]) / (low * step - low / step)
-    return Needed(low, abs(excess(low)[1] / slope))
-
-
-def _rows_of(table: GradientTable, factor: int, key: Key[Array, ""]) -> np.ndarray:
-    """Gradients of batches `factor` times as large: means of draws, each row drawn equally often.
-
-    So the mean is that of the table exactly; moving it there would change the small gradients,
-    whose sign matters where noise is heavy-tailed.
-    """
-    if factor == 1:
-        return table.rows
-    generator = keys.generator(jax.random.fold_in(key, factor))
-    count = factor * -(-_ROWS // len(table.rows))
-    drawn = generator.permutation(np.repeat(np.arange(len(table.rows)), count)).reshape(-1, factor)
-    return sum(table.rows[one] for one in drawn.T) / factor
-
-
-def _at(rows: np.ndarray, p: float, q: float, key: Key[Array, ""]) -> tuple[float, float, float]:
-    """Progress, its standard error over chains, and the mass with the wrong sign."""
-    gradient, square = rows.mean(axis=0), (rows**2).mean(axis=0)
-    limit = np.divide(gradient, np.sqrt(square), out=np.zeros_like(square), where=square > 0)
-    burn_in = int(_MEMORIES / min(p, q))
-    # a power of two, so that values of β2 share programs
-    num_steps = 1 << (max(_LEAST_STEPS, burn_in) - 1).bit_length()
-    with jax.enable_x64(True):
-        chains = np.asarray(
-            _directions(jnp.asarray(rows), p, q, key, burn_in=num_steps, num_steps=num_steps)
+    check("beta2", beta2, "[0, 1)", 0 <= beta2 < 1)
+    check_levels(least, most, squares)
+    found = probe(
+        table, [1 - beta2], key, beta1=beta1, batch_factors=[batch_factor], epsilon=epsilon
+    )
+    numbers = tuple(
+        float(getattr(found, name)[0, 0]) for name in Answer._fields[2:8]
+    )
+    verdict, reason = _verdict(*numbers, least, most, squares)
+    if beta1 > 0 and beta1 >= np.sqrt(beta2):
+        verdict = "too small"
+        reason = f"β1={beta1:g} is not below √β2={np.sqrt(beta2):.4g}: single steps are unbounded" + (
+            f"; {reason}" if reason else ""
         )
-    progress = chains @ gradient / (limit @ gradient)
-    wrong = np.abs(gradient)[chains.mean(axis=0) * gradient < 0].sum() / np.abs(gradient).sum()
-    return (
-        float(progress.mean()),
-        float(progress.std(ddof=1) / np.sqrt(_CHAINS)),
-        float(wrong),
-    )
+    if verdict == "good" and not table.complete:
+        reason += f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
+    return Answer(verdict, reason, *numbers, table.unseen)
 
 
-@partial(jax.jit, static_argnames=("burn_in", "num_steps"))
-def _directions(
-    rows: Float[Array, "n k"], p: Array, q: Array, key: Array, *, burn_in: int, num_steps: int
-) -> Float[Array, "chains k"]:
-    """The mean of m/√v along chains of independent draws."""
-    hyper = adam.Hyperparameters(p, q)
-    start = adam.init_from_gradients(
-        jnp.broadcast_to(rows.mean(axis=0), (_CHAINS, rows.shape[1])),
-        jnp.broadcast_to((rows**2).mean(axis=0), (_CHAINS, rows.shape[1])),
-    )
+def _verdict(
+    progress: float, low: float, high: float, square: float, square_low: float, square_high: float,
+    least: float, most: float, squares: float,
+) -> tuple[Literal["good", "too small", "cannot tell"], str]:  # fmt: skip
+    numbers = f"progress {progress:.3g} ({low:.3g} to {high:.3g})"
+    steps = f"squares {square:.3g} ({square_low:.3g} to {square_high:.3g})"
+    if high < least:
+        return "too small", f"{numbers} is below {least:g}"
+    if low > most:
+        return "too small", f"{numbers} is above {most:g}: v forgets between large gradients"
+    if square_low > squares:
+        return "too small", f"{steps} of single steps are above {squares:g} times their limit"
+    if least <= low and high <= most and square_high <= squares:
+        return "good", f"{numbers}, {steps}"
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "cannot tell", (
+            "the mean gradient is lost in the noise of these batches: take more of them, or more "
+            "coordinates"
+        )
+    return "cannot tell", f"{numbers} or {steps} reach across a limit: take more batches"
 
-    def step(k: Array, carry: tuple[Array, adam.AdamState]) -> tuple[Array, adam.AdamState]:
-        total, state = carry
-        drawn = jax.random.randint(jax.random.fold_in(key, k), (_CHAINS,), 0, len(rows))
-        direction, state = adam.update(rows[drawn], state, hyper)
-        return total + jnp.where(k >= burn_in, direction, 0), state
 
-    zero = jnp.zeros((_CHAINS, rows.shape[1]))
-    return jax.lax.fori_loop(0, burn_in + num_steps, step, (zero, start))[0] / num_steps
+def check(name: str, value: Any, allowed: str, holds: bool) -> None:
+    """Raises ValueError if a value is outside its range."""
+    if not holds:
+        raise ValueError(f"{name}={value} is outside {allowed}")
+
+
+def check_factor(name: str, factor: Any) -> int:
+    """A batch factor as an int."""
+    if isinstance(factor, bool) or factor < 1 or factor != int(factor):
+        raise ValueError(f"{name}={factor}: needs a whole number from 1 on")
+    return int(factor)
+
+
+def check_levels(least: float, most: float, squares: float) -> None:
+    """Raises ValueError if one of the limits of a good β2 is outside its range."""
+    check("least", least, "[0, 1)", 0 <= least < 1)
+    check("most", most, "(1, ∞)", 1 < most < np.inf)
+    check("squares", squares, "(1, ∞)", 1 < squares < np.inf)
+
+
+def _columns(found: list[Ratios]) -> list[np.ndarray]:
+    def stack(values: list[Any]) -> np.ndarray:
+        return np.stack([np.asarray(value) for value in values])
+
+    return [
+        stack([one.progress for one in found]),
+        stack([one.progress_stderr for one in found]),
+        stack([one.wrong_mass for one in found]),
+        stack([one.progress_interval.low for one in found]),
+        stack([one.progress_interval.high for one in found]),
+        stack([one.squares for one in found]),
+        stack([one.squares_interval.low for one in found]),
+        stack([one.squares_interval.high for one in found]),
+    ]

@@ -2,22 +2,34 @@
 
 Three rules, of which none leaves [0, 1):
 
-- *Half-life* (Marek et al., 2025): β2 → β2^(B2/B1) keeps the number of samples that v averages
-  over. The phase boundary of skewed noise moves in the same way: with mini-batches of B
+- *Half-life* (Marek et al., 2025): β2 → β2^k with k = B2/B1 keeps the number of samples that v
+  averages over. The phase boundary of skewed noise moves in the same way: with mini-batches of B
   independent samples, 1 − β2* ≈ 2μσ²B/κ3 to first order, linear in B.
-- *SDE* (Malladi et al., 2022), in its exponential form: β1 and β2 → β^k with k = B2/B1, learning
-  rate × √k, ε/√k. The linear form 1 − β → k(1 − β) agrees while k(1 − β) is small and turns
-  negative beyond; this one does not.
+- *SDE* (Malladi et al., 2022), in its exponential form: β1 and β2 → β^k, learning rate × √k, ε/√k.
+  It keeps the distribution of the path where that is the path of a stochastic differential
+  equation: while a step forgets little of m and v, that is while k(1 − β1) and k(1 − β2) are small.
+  The linear form 1 − β → k(1 − β) agrees there and turns negative beyond.
 - *Clipped*: the half-life rule between a floor and a ceiling. At large batches there is little
   noise left to average, and runs without a floor have spiked.
 
-Batch sizes may be counted in samples or in tokens.
+None of them knows the learning rate, on which the β2 that training needs depends as much as on the
+batch size. Batch sizes may be counted in samples or in tokens.
 """
 
 import math
 from typing import Literal, NamedTuple
 
 Rule = Literal["half-life", "SDE", "clipped"]
+
+SMALL = 0.5
+"""A step of the SDE rule forgets little while 1 − β is at most this at both batch sizes: at 1/2 the
+exponential and the linear form differ by a third or more."""
+
+ENOUGH = 0.999
+"""The β2 of optax and PyTorch, which most runs have as their default."""
+
+_LEAST_BETA2 = 0.5  # of the half-life rule
+_MOST_RATIO = 1e9  # of batch sizes
 
 
 class Setting(NamedTuple):
@@ -38,6 +50,9 @@ class Advice(NamedTuple):
     half_life: float  # of v, in samples: after so many a gradient's weight has halved
     bounded_steps: bool  # β1 < √β2
     steps: tuple[str, ...]  # what to do, in the paper's order
+    holds: bool  # whether the rule says anything at this distance
+    preserves: str  # what it keeps
+    limits: str  # where it stops to hold
 
 
 def half_life(beta2: float, batch_size: float) -> float:
@@ -119,21 +134,82 @@ def clipped_rule(
 def advise(
     known: Setting, batch_size: float, *, floor: float = 0.95, ceiling: float = 0.9999
 ) -> list[Advice]:
-    """What each rule says, and what to do about it in the order of the paper.
+    """What each rule says, whether it holds there, and what to do in the order of the paper.
 
     Raises:
       ValueError: as the rules.
     """
     ratio = _ratio(known, batch_size)
     return [
-        _advice("half-life", known, half_life_rule(known, batch_size)),
-        _advice("SDE", known, sde_rule(known, batch_size), scale=math.sqrt(ratio)),
-        _advice("clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling)),
+        _advice("half-life", known, half_life_rule(known, batch_size), ratio),
+        _advice("SDE", known, sde_rule(known, batch_size), ratio),
+        _advice("clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling), ratio),
     ]
 
 
-def _advice(rule: Rule, known: Setting, found: Setting, *, scale: float = 1.0) -> Advice:
+def recommended(advice: list[Advice]) -> Advice:
+    """The one to follow: the clipped rule, which holds at every distance and leaves β1 alone."""
+    return next(one for one in advice if one.rule == "clipped")
+
+
+def recommendation(known: Setting, advice: list[Advice]) -> str:
+    """One line: what to do about β2, and what to look at besides.
+
+    A smaller batch needs a β2 at least as large as the rule's; 0.999 is kept where it is that
+    already, and a β2 that works is not lowered, since too large a one costs little.
+    """
+    one = recommended(advice)
+    beta1, found = one.setting.beta1, one.setting.beta2
+    if found <= known.beta2:
+        what = f"keep β2 = {known.beta2:g}: it is large enough for batches of {one.setting.batch_size:g}"
+        beta2 = known.beta2
+    else:
+        what, beta2 = f"β2 = {found:.6g}", found
+        if found <= ENOUGH:
+            what += f" or more (the usual {ENOUGH:g} is already enough)"
+    rest = f"β1 = {beta1:g}"
+    if beta1 >= math.sqrt(beta2):
+        rest = f"β1 below √β2 = {math.sqrt(beta2):.4g} instead of {beta1:g}"
+    return (
+        f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the loss "
+        "still spikes, lower it first"
+    )
+
+
+def _advice(rule: Rule, known: Setting, found: Setting, ratio: float) -> Advice:
+    holds, preserves, limits = _scope(rule, known, found, ratio)
+    scale = math.sqrt(ratio) if rule == "SDE" else 1.0
+    samples = half_life(found.beta2, found.batch_size)
     bounded = found.beta1 < math.sqrt(found.beta2)
+    steps = _steps(known, found, bounded, scale) if holds else (f"does not hold here: {limits}",)
+    return Advice(
+        rule, found, scale, 1 / scale, samples, bounded, steps, holds, preserves, limits
+    )
+
+
+def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bool, str, str]:
+    """Whether a rule holds, what it keeps, and where it stops to hold."""
+    if rule == "SDE":
+        largest = max(
+            (1 - beta) * max(ratio, 1) for beta in (known.beta1, known.beta2)
+        )
+        limits = (
+            "k(1 − β1) and k(1 − β2) have to be small, k = B2/B1; the larger is "
+            f"{largest:.3g}, at most {SMALL:g} will do"
+        )
+        return largest <= SMALL, "the distribution of the path, in the limit of small steps", limits
+    kept = "the samples over which v averages"
+    if rule == "half-life":
+        limits = (
+            f"β2 = {found.beta2:.3g} would average over less than a step or two, below {_LEAST_BETA2:g}"
+            if found.beta2 < _LEAST_BETA2
+            else "it knows no learning rate, and at large batches β2 falls without a floor"
+        )
+        return found.beta2 >= _LEAST_BETA2 or found.beta2 == known.beta2, kept, limits
+    return True, f"{kept}, between floor and ceiling", "it knows no learning rate"
+
+
+def _steps(known: Setting, found: Setting, bounded: bool, scale: float) -> tuple[str, ...]:
     if found.beta2 > known.beta2:
         first = f"raise β2 from {known.beta2:g} to {found.beta2:.6g}: smaller batches are noisier"
     elif found.beta2 < known.beta2:
@@ -148,8 +224,7 @@ def _advice(rule: Rule, known: Setting, found: Setting, *, scale: float = 1.0) -
         steps.append(f"then take β1 = {found.beta1:.6g}, below √β2")
     if scale != 1:
         steps.append(f"and multiply the learning rate by {scale:.4g}, divide ε by it")
-    samples = half_life(found.beta2, found.batch_size)
-    return Advice(rule, found, scale, 1 / scale, samples, bounded, tuple(steps))
+    return tuple(steps)
 
 
 def _ratio(known: Setting, batch_size: float) -> float:
@@ -157,7 +232,13 @@ def _ratio(known: Setting, batch_size: float) -> float:
     _check("beta2", known.beta2)
     _check_size("batch_size", known.batch_size)
     _check_size("new_batch_size", batch_size)
-    return batch_size / known.batch_size
+    ratio = batch_size / known.batch_size
+    if not 1 / _MOST_RATIO <= ratio <= _MOST_RATIO:
+        raise ValueError(
+            f"new_batch_size={batch_size:g} is {ratio:.3g} times batch_size={known.batch_size:g}: "
+            f"no rule reaches farther than a factor of {_MOST_RATIO:g}"
+        )
+    return ratio
 
 
 def _power(name: str, beta: float, ratio: float) -> float:

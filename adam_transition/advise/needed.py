@@ -1,0 +1,143 @@
+"""The smallest β2 that is large enough for a table of gradients."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+from scipy import interpolate, optimize
+
+from adam_transition.advise.probe import (
+    EPSILON,
+    LEAST,
+    MOST,
+    SQUARES,
+    check,
+    check_factor,
+    check_levels,
+)
+from adam_transition.advise.ratios import Sums, contrast, sums
+from adam_transition.advise.tables import GradientTable
+
+_NUM_Q, _NUM_INSIDE = 25, 7
+_BELOW = 1 - 1e-6  # of 1 − β1²: β1 < √β2
+
+
+class Needed(NamedTuple):
+    """The smallest β2 that is large enough, as the greatest 1 − β2."""
+
+    one_minus_beta2: float  # NaN if even the least asked for is too much
+    stderr: float  # to the farther end of the interval, over 1.96; infinite if no limit was met
+    low: float  # 95 % of the value for the data that the batches come from; 0 if below `least`
+    high: float
+    reason: str  # what stops it there
+    unseen: float  # batches rarer than this may be missing from the table
+
+
+def needed_beta2(
+    table: GradientTable,
+    key: Key[Array, ""],
+    *,
+    beta1: float = 0.9,
+    batch_factor: int = 1,
+    progress: float = LEAST,
+    most: float = MOST,
+    squares: float = SQUARES,
+    least: float = 1e-4,
+    epsilon: float = EPSILON,
+) -> Needed:
+    """The greatest 1 − β2 up to which Adam's steps are those of the gradient.
+
+    That is, up to which progress is between `progress` and `most`, and the mean square of a step
+    at most `squares` times its limit (see `Probe`). Never beyond β1 < √β2, where single steps are
+    unbounded: where nothing else stops it the answer is 1 − β1², and `reason` says so. Looked for
+    on a grid even in log(1 − β2) from `least` on. `progress=0` is where the update turns: the phase
+    boundary, if there is one. NaN if even 1 − β2 = `least` is too much.
+
+    The interval holds the values at which the table cannot tell whether a limit is met.
+
+    Args:
+      table: from `gradient_table` or `GradientTable.from_rows`.
+      key: of the larger batches; at batch factor 1 nothing is drawn.
+      beta1: in [0, 1).
+      batch_factor: batch size in units of that of the table, 1 or more.
+      progress: the least progress, in [0, 1).
+      most: the greatest, above 1.
+      squares: the greatest mean square, in units of its limit, above 1.
+      least: the least 1 − β2, in (0, 1 − β1²).
+      epsilon: that of the optimiser, outside the root, in the units of the gradient.
+
+    Raises:
+      ValueError: values outside their ranges, or rows that are not finite.
+    """
+    batch_factor = check_factor("batch_factor", batch_factor)
+    check("beta1", beta1, "[0, 1)", 0 <= beta1 < 1)
+    check("progress", progress, "[0, 1)", 0 <= progress < 1)
+    check_levels(progress, most, squares)
+    check("epsilon", epsilon, "[0, ∞)", 0 <= epsilon < np.inf)
+    bound = (1 - beta1) * (1 + beta1) * (_BELOW if beta1 > 0 else 1)
+    check("least", least, f"(0, 1 − β1² = {bound:.6g})", 0 < least < bound)
+
+    limits = [
+        (f"progress is below {progress:g}", np.array([1, -progress, 0, 0])),
+        (f"progress is above {most:g}: v forgets between large gradients", np.array([-1, most, 0, 0])),
+        (f"squares of single steps are above {squares:g} times their limit", np.array([0, 0, -1, squares])),
+    ]
+
+    def at(q: np.ndarray, *, errors: bool) -> Sums:
+        return sums(table, q, key, 1 - beta1, epsilon, batch_factor, errors=errors)
+
+    grid = np.geomspace(least, bound, _NUM_Q)
+    found = at(grid, errors=True)
+    margins, intervals = zip(*(contrast(found, one) for _, one in limits), strict=True)
+    low, _ = _first_below(grid, [np.asarray(interval.low) for interval in intervals])
+    high, _ = _first_below(grid, [np.asarray(interval.high) for interval in intervals])
+    low = 0.0 if low == least else low
+    value, stopped_by = _first_below(grid, list(margins))
+    if stopped_by is None:
+        reason = (
+            f"nothing up to 1 − β1² = {bound:.4g} is too much; from β1 = √β2 on single steps are "
+            "unbounded"
+            if beta1 > 0
+            else "no β2 is too small"
+        )
+    elif value == least:
+        reason = f"even at 1 − β2 = {least:g} {limits[stopped_by][0]}"
+        return Needed(np.nan, np.inf, low, high, reason, table.unseen)
+    else:
+        place = int(np.searchsorted(grid, value))
+        inside = np.geomspace(grid[place - 1], grid[place], _NUM_INSIDE)
+        finer = at(inside, errors=False)
+        value, inner = _first_below(inside, [contrast(finer, one)[0] for _, one in limits])
+        stopped_by = stopped_by if inner is None else inner
+        reason = limits[stopped_by][0]
+    if table.complete:
+        return Needed(value, 0.0, value, value, reason, 0.0)
+    low, high = min(low, value), max(high, value)
+    reason += f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
+    # no limit met and none near: that is no error of 0, for what is not in the table may meet one
+    stderr = max(value - low, high - value) / 1.96 or np.inf
+    return Needed(value, stderr, low, high, reason, table.unseen)
+
+
+def _first_below(
+    q: Float[np.ndarray, " Q"], margins: list[Float[np.ndarray, " Q"]]
+) -> tuple[float, int | None]:
+    """The first 1 − β2 at which a margin is below 0, and which; the last and None if none is."""
+    found: tuple[float, int | None] = (float(q[-1]), None)
+    for i, margin in enumerate(margins):
+        below = np.flatnonzero(~(margin >= 0))
+        if below.size:
+            where = _crossing(q, margin, int(below[0]))
+            if found[1] is None or where < found[0]:
+                found = where, i
+    return found
+
+
+def _crossing(q: np.ndarray, margin: np.ndarray, first: int) -> float:
+    """Where a margin goes through 0 on its way to that entry."""
+    if first == 0 or not np.isfinite(margin[: first + 1]).all():
+        return float(q[max(first - 1, 0)])
+    known = np.isfinite(margin)
+    curve = interpolate.PchipInterpolator(np.log(q[known]), margin[known])
+    ends = np.log(q[first - 1]), np.log(q[first])
+    return float(np.exp(optimize.brentq(curve, *ends)))

@@ -1,0 +1,262 @@
+"""Progress and squares of a table's steps over their limits as β2 → 1, and their errors."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Float, Int, Key
+
+from adam_transition import keys
+from adam_transition.advise import field, sampling_error
+from adam_transition.advise.sampling_error import Interval
+from adam_transition.advise.tables import GradientTable, checked_rows
+
+_NUM_COMBINED = 2048  # rows of the table of a larger batch, or a little more
+
+_N, _L, _S, _T = range(4)  # ⟨∇f, step⟩ and its limit, mean square step and its limit
+
+
+class Sums(NamedTuple):
+    """Four sums over coordinates at Q values of β2, and what is known of their errors.
+
+    In the order: ⟨∇f, E[m/(√v+ε)]⟩, its limit, E‖m/(√v+ε)‖², its limit.
+    """
+
+    value: Float[np.ndarray, "4 Q"]
+    debiased: Float[np.ndarray, "4 Q"]  # the noise of the mean gradient taken off
+    tailed: Float[np.ndarray, "4 Q"]  # `debiased`, with rows beyond the largest
+    influence: Float[np.ndarray, "n 4 Q"]  # of the rows; of no rows if the table is complete
+    between: Float[np.ndarray, "4 4 Q"]  # covariance by the choice of coordinates, about
+    drawn: Float[np.ndarray, "4 4 Q"]  # and by the drawing of larger batches
+    wrong_mass: Float[np.ndarray, " Q"]
+
+
+class Ratios(NamedTuple):
+    """Of one batch size, at Q values of β2; see `Probe`."""
+
+    progress: Float[np.ndarray, " Q"]
+    progress_interval: Interval
+    squares: Float[np.ndarray, " Q"]
+    squares_interval: Interval
+    wrong_mass: Float[np.ndarray, " Q"]
+
+    @property
+    def progress_stderr(self) -> Float[np.ndarray, " Q"]:
+        """To the farther end of the interval, over 1.96."""
+        low, high = (np.asarray(end) for end in self.progress_interval)
+        return np.maximum(high - self.progress, self.progress - low) / 1.96
+
+
+def ratios(
+    table: GradientTable,
+    q: Float[np.ndarray, " Q"],
+    key: Key[Array, ""],
+    p: float,
+    epsilon: float,
+    factor: int,
+) -> Ratios:
+    """The ratios of a table at 1 − β1 = p, with batches `factor` times as large."""
+    return ratios_of(sums(table, q, key, p, epsilon, factor))
+
+
+def ratios_of(found: Sums) -> Ratios:
+    """The ratios and their intervals."""
+    n, limit, s, square_limit = found.value
+    with np.errstate(invalid="ignore", divide="ignore"):
+        progress, squares = n / limit, s / square_limit
+    return Ratios(
+        progress, _ratio(found, _N, _L), squares, _ratio(found, _S, _T), found.wrong_mass
+    )
+
+
+def contrast(
+    found: Sums, coefficients: Float[np.ndarray, "4 *Q"]
+) -> tuple[np.ndarray, Interval]:
+    """A linear combination of the four sums at each β2: the table's, and its interval."""
+    c = coefficients if coefficients.ndim == 2 else np.repeat(coefficients[:, None], found.value.shape[1], 1)
+    used = c != 0
+
+    def combined(values: np.ndarray) -> np.ndarray:
+        return np.where(used, c * np.where(used, values, 0), 0).sum(axis=-2)
+
+    half = _half(found, c)
+    middle, other = combined(found.debiased), combined(found.tailed)
+    return combined(found.value), Interval(
+        np.fmin(middle, other) - half, np.fmax(middle, other) + half
+    )
+
+
+def _half(found: Sums, c: Float[np.ndarray, "4 Q"]) -> Float[np.ndarray, " Q"]:
+    if not len(found.influence):
+        rows = np.zeros(c.shape[1])
+    else:
+        rows = sampling_error.half_width(np.einsum("ijq,jq->iq", found.influence, c))
+    rest = sum(
+        np.maximum(np.einsum("ijq,iq,jq->q", one, c, c), 0) for one in (found.between, found.drawn)
+    )
+    return np.sqrt(rows**2 + 1.96**2 * rest)
+
+
+def _ratio(found: Sums, over: int, under: int) -> Interval:
+    """Fieller's interval: the ratios r at which the contrast over − r·under may be 0."""
+    lows, highs = [], []
+    for values in (found.debiased, found.tailed):
+        a, b = values[over], values[under]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            guess = np.where(b > 0, a / b, 0.0)
+        known = np.isfinite(guess)
+        guess = np.where(known, guess, 0.0)
+        # half-widths of over − r·under are √(x − 2ry + r²z): three r give x, y and z
+        c = np.zeros((4, len(a)))
+        c[over], c[under] = 1, -guess
+        at = _half(found, c) ** 2
+        c[over] = 0
+        z = _half(found, np.where(np.arange(4)[:, None] == under, 1.0, 0.0) * np.ones_like(c)) ** 2
+        c[over], c[under] = 1, -guess - 1
+        beyond = _half(found, c) ** 2
+        # of r = guess + d: at − 2 d·slope + d² z
+        slope = (at + z - beyond) / 2
+        rest = np.where(known, a, 0) - guess * b
+        quadratic = b**2 - z
+        linear = rest * b - slope
+        constant = rest**2 - at
+        root = np.sqrt(np.maximum(linear**2 - quadratic * constant, 0))
+        sure = (quadratic > 0) & (b > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            low = np.where(sure, guess + (linear - root) / quadratic, -np.inf)
+            high = np.where(sure, guess + (linear + root) / quadratic, np.inf)
+        # a value that is infinite has no error
+        lows.append(np.where(known, low, values[over]))
+        highs.append(np.where(known, high, values[over]))
+    return Interval(np.minimum(*lows), np.maximum(*highs))
+
+
+def sums(
+    table: GradientTable,
+    q: Float[np.ndarray, " Q"],
+    key: Key[Array, ""],
+    p: float,
+    epsilon: float,
+    factor: int,
+    *,
+    errors: bool = True,
+) -> Sums:
+    """The sums over the coordinates of a table at 1 − β1 = p, with batches `factor` times as large.
+
+    Without `errors` only `value` and `wrong_mass` are computed.
+    """
+    rows = checked_rows(table.rows)
+    n, k = rows.shape
+    sampled = errors and not table.complete
+    parts = _parts(n, factor, key)  # [m, factor] rows of each combined one
+    # what a row's weight does: it is `factor` of the draws of the combined rows that it is in
+    spread = scipy.sparse.csr_array(
+        (np.ones(parts.size), (parts.ravel(), np.arange(len(parts)).repeat(factor))),
+        shape=(n, len(parts)),
+    )
+    spread = spread * (factor * n / parts.size)
+    exponents = sampling_error.tail_exponents(rows)
+    total, residual = np.zeros((n, 4, len(q))), np.zeros((len(parts), 4, len(q)))
+    value, bias, tailed = np.zeros((3, 4, len(q)))
+    each, within = np.zeros((k, 4, len(q))), np.zeros((4, 4, len(q)))
+    wrong, mass = np.zeros(len(q)), 0.0
+    for i, column in enumerate(rows.T):
+        mean, combined = column.mean(), column
+        if factor > 1:
+            combined = column[parts].mean(axis=1)
+        by_mean = np.array([mean, mean, 1, 1])[:, None]  # the first two are products with ∇f
+        found, influence = _of_column(combined, p, q, epsilon, errors=errors)
+        each[i] = by_mean * found
+        value += each[i]
+        mass += abs(mean)
+        wrong += np.where(found[_N] * mean < 0, abs(mean), 0)
+        if not errors:
+            continue
+        own = influence
+        if factor > 1:
+            own = (spread @ influence.reshape(len(parts), -1)).reshape(n, 4, len(q))
+            residual += by_mean * (influence - own[parts].sum(axis=1) / factor)
+        if not sampled:
+            continue
+        # ∇f is known from the rows that the step is: the products with themselves are taken off
+        centred = column - mean
+        bias[:2] += np.einsum("i,iaq->aq", centred, own[:, :2]) / (n * (n - 1))
+        own = by_mean * own
+        own[:, :2] += centred[:, None, None] * found[:2]
+        total += own
+        within += np.einsum("iaq,ibq->abq", own, own) / (n * (n - 1))
+        tail = sampling_error.with_tail(column, float(exponents[i]), num_drawn=factor)
+        if tail is not None:
+            tailed += _with_tail(tail, combined, mean, p, q, epsilon, factor) - each[i]
+    drawn = np.einsum("iaq,ibq->abq", residual, residual) / len(parts) ** 2
+    between = np.zeros_like(within)
+    if errors and k < table.num_parameters:
+        deviation = each - each.mean(axis=0) if k > 1 else each
+        between = np.einsum("iaq,ibq->abq", deviation, deviation) * (k / max(k - 1, 1))
+        between = (1 - k / table.num_parameters) * between - within
+    return Sums(
+        value, value - bias, value - bias + tailed, total[: n if sampled else 0], between, drawn,
+        wrong / mass,
+    )  # fmt: skip
+
+
+def _of_column(
+    column: Float[np.ndarray, " m"],
+    p: float,
+    q: Float[np.ndarray, " Q"],
+    epsilon: float,
+    weights: Float[np.ndarray, " m"] | None = None,
+    *,
+    errors: bool,
+) -> tuple[Float[np.ndarray, "4 Q"], Float[np.ndarray, "m 4 Q"]]:
+    """Of one coordinate: step, its limit, square and its limit; and influences."""
+    found = field.steps(column, p, q, epsilon, weights, influences=errors)
+    share = np.full(len(column), 1 / len(column)) if weights is None else weights
+    mean, square = share @ column, share @ column**2
+    root = np.sqrt(square)
+    size = root + epsilon
+    variance = square - mean**2
+    first = mean**2 + p / (2 - p) * variance  # E[m²]
+    limit, square_limit = (mean / size, first / size**2) if root > 0 else (0.0, 0.0)
+    value = np.empty((4, len(q)))
+    value[_N], value[_L] = found.mean.value, limit
+    value[_S], value[_T] = found.square.value, square_limit
+    influence = np.zeros((len(column) if errors else 0, 4, len(q)))
+    if errors and root > 0:
+        centred, squared = column - mean, column**2 - square
+        by_size = squared / (2 * root * size)
+        of_limit = centred / size - limit * by_size
+        of_first = 2 * mean * centred + p / (2 - p) * (squared - 2 * mean * centred)
+        influence[:, _N], influence[:, _S] = found.mean.influence, found.square.influence
+        influence[:, _L] = of_limit[:, None]
+        influence[:, _T] = (of_first / size**2 - 2 * square_limit * by_size)[:, None]
+    return value, influence
+
+
+def _with_tail(
+    tail: sampling_error.Tail, combined: np.ndarray, mean: float, p: float, q: np.ndarray,
+    epsilon: float, factor: int,
+) -> Float[np.ndarray, "4 Q"]:  # fmt: skip
+    """The four sums of one coordinate if it had rows beyond its largest."""
+    column, weights, _ = tail
+    if factor > 1:
+        extra = len(tail.column) - tail.num_rows
+        column = np.concatenate([combined, column[-extra:] / factor + mean * (1 - 1 / factor)])
+        seen = 1 - weights[-extra:].sum()
+        weights = np.concatenate([np.full(len(combined), seen / len(combined)), weights[-extra:]])
+    found, _ = _of_column(column, p, q, epsilon, weights, errors=False)
+    return np.array([mean + (weights @ column - mean)] * 2 + [1, 1])[:, None] * found
+
+
+def _parts(n: int, factor: int, key: Key[Array, ""]) -> Int[np.ndarray, "m factor"]:
+    """Which rows make up the larger batches; each is drawn equally often.
+
+    So the mean is that of the table exactly; moving it there would change the small gradients,
+    whose sign matters where noise is heavy-tailed.
+    """
+    if factor == 1:
+        return np.arange(n)[:, None]
+    generator = keys.generator(jax.random.fold_in(keys.checked(key), factor))
+    count = factor * -(-_NUM_COMBINED // n)
+    return generator.permutation(np.repeat(np.arange(n), count)).reshape(-1, factor)

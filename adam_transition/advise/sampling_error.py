@@ -1,0 +1,141 @@
+"""What other batches of the same data would say: errors of statistics of a table's rows.
+
+A statistic's influence values, its derivatives by the weights of the rows, give its variance over
+tables. Two things make such errors too small, and both are counted:
+
+- *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of freedom,
+  and Student's quantile with those (Satterthwaite's) stands for 1.96.
+- *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule of
+  three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows fall
+  off slowly, like a power of their rank, the statistic is computed a second time with a tail of that
+  power and mass beyond them, and the interval reaches from one to the other.
+
+Neither knows of a kind of batch that is not in the table and unlike all that are.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+from scipy import stats
+
+_LEVEL = 0.975
+_UNSEEN = 3.0  # rows
+_HEAVY = 0.22  # exponents 1/α of a tail P(|g| > x) ~ x^−α from which fourth moments are uncertain
+_HEAVY_THIRD = 0.3  # and those from which third moments are
+_STEEPEST = 0.8  # tails heavier than this are cut to it: E g² is infinite from a half on
+_REACH = np.geomspace(1, 1e-4, 13)  # of the tail: shares of it that lie beyond
+_SHRUNK = 20  # spacings that count as much as those of all coordinates together
+
+
+class Interval(NamedTuple):
+    """95 % of a statistic over tables of other batches; infinite where the table cannot tell."""
+
+    low: ArrayLike
+    high: ArrayLike
+
+
+class Tail(NamedTuple):
+    """A coordinate with rows beyond the largest, and their probabilities."""
+
+    column: Float[np.ndarray, " m"]  # the rows of the table first
+    weights: Float[np.ndarray, " m"]
+    num_rows: int
+
+
+def half_width(influence: Float[np.ndarray, "n *s"], n: int | None = None) -> np.ndarray:
+    """Of a 95 % interval; `n` is the number of rows of the table, if not all influences are given."""
+    centred = influence - influence.mean(axis=0)
+    square = (centred**2).sum(axis=0)
+    fourth = (centred**4).sum(axis=0)
+    count = len(influence)
+    freedom = 2 * square**2 / np.maximum(fourth - square**2 / count, 1e-300)
+    freedom = np.clip(np.where(square > 0, freedom, 1e6), 1, 1e6)
+    variance = square / (count - 1) / (count if n is None else n)
+    return stats.t.ppf(_LEVEL, freedom) * np.sqrt(variance)
+
+
+def tail_exponents(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+    """1/α of tails |g| > x with probability ~ x^−α, from the largest twentieth.
+
+    With i the rank, the i·log(x_i/x_{i+1}) of such a tail are exponential of mean 1/α (Rényi).
+    Their median does not see a single gap, as below rare gradients of one size. A coordinate's own
+    is drawn to that of all, since it rests on few rows.
+    """
+    count = _num_largest(len(rows))
+    largest = np.sort(np.abs(rows), axis=0)[::-1][: count + 1]
+    above, below = largest[:-1], largest[1:]
+    ratio = np.divide(above, below, out=np.ones_like(above), where=below > 0)
+    spacings = np.arange(1, len(above) + 1)[:, None] * np.log(ratio)
+    own, common = np.median(spacings, axis=0), np.median(spacings)
+    weight = len(above) / (len(above) + _SHRUNK)
+    return (weight * own + (1 - weight) * common) / np.log(2)
+
+
+def with_tail(
+    column: Float[np.ndarray, " n"], exponent: float, *, num_drawn: int = 1
+) -> Tail | None:
+    """The column with what may lie beyond its largest row; None if its tail is light.
+
+    The tail has the exponent, the signs of the largest rows, and the mass of the rule of three.
+    With `num_drawn`, those of means of so many rows.
+    """
+    if exponent <= _HEAVY or not column.any():
+        return None
+    n = len(column)
+    places = np.argsort(-np.abs(column), kind="stable")[: _num_largest(n)]
+    positive = float(np.mean(column[places] > 0))
+    share = _REACH[:-1] - _REACH[1:]
+    middle = np.sqrt(_REACH[:-1] * _REACH[1:])
+    sizes = np.abs(column[places[0]]) * middle ** -min(exponent, _STEEPEST)
+    mass = min(0.5, num_drawn * _UNSEEN / n) * share / share.sum()
+    extra = np.concatenate([sizes, -sizes])
+    weights = np.concatenate([positive * mass, (1 - positive) * mass])
+    return Tail(
+        np.concatenate([column, extra]),
+        np.concatenate([np.full(n, (1 - weights.sum()) / n), weights]),
+        n,
+    )
+
+
+def mean_with_tail(squares: Float[np.ndarray, " n"]) -> float:
+    """The mean of ‖g‖² with what may lie beyond the largest."""
+    size = np.sqrt(squares)
+    [exponent] = tail_exponents(size[:, None])
+    tail = with_tail(size, float(exponent))
+    return float(squares.mean() if tail is None else tail.weights @ tail.column**2)
+
+
+def skewness(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+    """Third standardised moment of each coordinate; 0 where it does not vary."""
+    return (_standardised(rows) ** 3).mean(axis=0)
+
+
+def skewness_interval(rows: Float[np.ndarray, "n k"]) -> Interval:
+    """See `GradientTable.skewness_interval`."""
+    z, doubt = _standardised(rows), 1 + 1.44 / np.sqrt(_num_largest(len(rows)))
+    cube = z**3
+    value = cube.mean(axis=0)
+    influence = cube - value - 3 * z - 1.5 * value * (z**2 - 1)
+    half = half_width(influence)
+    low, high = value - half, value + half
+    # of rows on either side of the mean: most of the third moment in one, or a slow decay
+    centred = rows - rows.mean(axis=0)
+    most = 0.5 * np.abs(cube).sum(axis=0)
+    for sign, bound in ((-1, low), (1, high)):
+        side = np.maximum(sign * centred, 0)
+        slow = (doubt * tail_exponents(side) > _HEAVY_THIRD) | ((np.abs(z) ** 3 * (side > 0)).max(0) > most)
+        bound[slow & (half > 0)] = sign * np.inf
+    return Interval(low, high)
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(axis=0)
+    scale = np.sqrt((centred**2).mean(axis=0))
+    # a constant coordinate has but rounding errors
+    varies = scale > 1e-12 * np.abs(rows).max(axis=0)
+    return np.divide(centred, scale, out=np.zeros_like(centred), where=varies)
+
+
+def _num_largest(n: int) -> int:
+    return min(n - 1, max(5, n // 20))

@@ -1,0 +1,379 @@
+"""Mini-batch gradients at frozen parameters, from a loss in JAX or from rows of any library."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+from tqdm import tqdm
+
+from adam_transition import keys
+from adam_transition.advise import sampling_error
+from adam_transition.advise.sampling_error import Interval
+
+_NO_MEAN = (
+    "the mean gradient is zero at these parameters: there is no direction to keep. Look for units "
+    "that are always off (a dead network), a loss that does not depend on the parameters, or "
+    "gradients that underflow, and probe a checkpoint from before"
+)
+
+
+class GradientTable(NamedTuple):
+    """Mini-batch gradients at one point, for some coordinates of the parameters.
+
+    Made by `gradient_table`, or by `GradientTable.from_rows` from gradients of any library.
+    """
+
+    rows: Float[np.ndarray, "n k"]
+    num_parameters: int
+    squared_norms: Float[np.ndarray, " n"]  # ‖g_i‖² over all parameters
+    mean_squared_norm: float  # ‖mean of g_i‖² over all parameters
+    alignments: Float[np.ndarray, " n"] | None = None  # ⟨g_i, mean of those before⟩, over all
+    complete: bool = False  # the rows are all mini-batches that there are, equally often
+
+    @classmethod
+    def from_rows(
+        cls, rows: Any, *, num_parameters: int | None = None, complete: bool = False
+    ) -> "GradientTable":
+        """A table from gradients that were computed elsewhere, one mini-batch a row.
+
+        Args:
+          rows: [n, k], whatever NumPy can read: arrays, lists, tensors on the CPU.
+          num_parameters: of the whole model, if the k coordinates were drawn from them at random;
+            norms are then estimated from the rows. k if None.
+          complete: the rows are all mini-batches that there are, so that they are not a sample.
+
+        Raises:
+          ValueError: rows that are no table of finite numbers, fewer than two, or a mean of zero.
+        """
+        found = checked_rows(rows)
+        whole = found.shape[1] if num_parameters is None else num_parameters
+        if whole < found.shape[1]:
+            raise ValueError(f"num_parameters={whole} is below the {found.shape[1]} of the rows")
+        scale = whole / found.shape[1]
+        squares, mean = scale * (found**2).sum(axis=1), found.mean(axis=0)
+        if not mean.any():
+            raise ValueError(f"rows: {_NO_MEAN}")
+        return cls(found, whole, squares, float(scale * (mean**2).sum()), None, complete)
+
+    @property
+    def noise_ratio(self) -> float:
+        """E‖g_i‖²/‖E g_i‖²: D1/n of assumption A2 at this point, if D0 = 0.
+
+        The variance of the mean of the rows is taken off its square; infinite if nothing is left.
+        """
+        square, mean = self._norms()
+        return square / mean if mean > 0 else np.inf
+
+    @property
+    def noise_ratio_interval(self) -> Interval:
+        """95 % of the noise ratio over the drawing of batches; infinite above if the mean is noise."""
+        square, mean = self._norms()
+        if self.complete:
+            return Interval(square / mean, square / mean)
+        squares, n = np.asarray(self.squared_norms, np.float64), len(self.rows)
+        aligned, part = self._alignments()
+        influence = 2 * (aligned - aligned.mean()) - mean / square * (
+            squares[part] - squares[part].mean()
+        )
+        error = sampling_error.half_width(influence, n) / square
+        low, high = mean / square - error, mean / square + error
+        unseen = sampling_error.mean_with_tail(squares) / square
+        low /= unseen
+        return Interval(1 / high if high > 0 else np.inf, 1 / low if low > 0 else np.inf)
+
+    @property
+    def skewness(self) -> Float[np.ndarray, " k"]:
+        """Third standardised moment of each coordinate; 0 where it does not vary."""
+        return sampling_error.skewness(np.asarray(self.rows, np.float64))
+
+    @property
+    def skewness_interval(self) -> Interval:
+        """95 % of each coordinate's skewness over the drawing of batches, two arrays [k].
+
+        Infinite where the largest rows do not bound it: where they have most of the third moment,
+        or fall off so slowly that there may be none.
+        """
+        rows = np.asarray(self.rows, np.float64)
+        if self.complete:
+            return Interval(self.skewness, self.skewness)
+        return sampling_error.skewness_interval(rows)
+
+    @property
+    def unseen(self) -> float:
+        """A kind of batch rarer than this is in no row of the table with 5 % probability or more.
+
+        The rule of three, 3/n; 0 if the table is complete. No error bar here knows of batches
+        that are not in the table and like none of those that are.
+        """
+        return 0.0 if self.complete else min(1.0, 3 / len(self.rows))
+
+    def _norms(self) -> tuple[float, float]:
+        """E‖g‖² and ‖E g‖², the latter unbiased."""
+        n = len(self.rows)
+        square, mean = float(np.mean(self.squared_norms)), float(self.mean_squared_norm)
+        return square, mean if self.complete else (n * mean - square) / (n - 1)
+
+    def _alignments(self) -> tuple[np.ndarray, slice]:
+        """⟨g_i, E g⟩ as well as it is known, and of which rows."""
+        rows, n = np.asarray(self.rows, np.float64), len(self.rows)
+        if self.alignments is not None and n >= 8:
+            # the later half: means of few rows are noise
+            part = slice(n // 2, None)
+            return np.asarray(self.alignments, np.float64)[part], part
+        return self.num_parameters / rows.shape[1] * (rows @ rows.mean(axis=0)), slice(None)
+
+
+def checked_rows(rows: Any) -> Float[np.ndarray, "n k"]:
+    """The rows in float64.
+
+    Raises:
+      ValueError: rows that are no table of finite numbers, fewer than two, or no coordinate.
+    """
+    try:
+        found = np.asarray(rows)
+        if found.dtype.kind not in "fiub" and found.dtype.name not in ("bfloat16",):
+            raise TypeError(f"of type {found.dtype}")
+        found = found.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = " ".join(str(error).split())
+        raise ValueError(f"rows: needs a table of numbers, one batch a row: {first}") from None
+    if found.ndim != 2 or found.shape[1] < 1:
+        raise ValueError(f"rows have shape {found.shape}: needs [batches, coordinates]")
+    if len(found) < 2:
+        raise ValueError(f"{len(found)} batches: need at least two")
+    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(bad):
+        raise ValueError(f"row {bad[0]} of {len(found)} is not finite; {len(bad)} such in all")
+    return found
+
+
+def gradient_table(
+    loss: Callable[..., Any],
+    params: PyTree,
+    batches: Iterable[Any],
+    key: Key[Array, ""],
+    *,
+    num_coordinates: int = 64,
+    has_aux: bool = False,
+    key_per_batch: bool = False,
+    complete: bool = False,
+) -> GradientTable:
+    """Draws gradients of a loss at params, one batch at a time; keeps some coordinates of each.
+
+    Memory: two gradients in float32 or wider and n × num_coordinates numbers. Progress on stderr,
+    if a terminal. Sums are in float32 or wider, whatever the parameters are in.
+
+    State that the loss reads but that is not trained (running means of a batch norm) belongs into
+    the function: `lambda p, batch: model_loss(p, state, batch)`. Randomness such as dropout takes a
+    key of each batch: `key_per_batch=True`. A `flax.nnx` module can be passed as it is; it is
+    not changed, and its random streams are moved on from batch to batch.
+
+    Args:
+      loss: (params, batch) → scalar, differentiable by JAX; (params, batch, key) with
+        `key_per_batch`. Gradients of other libraries: `GradientTable.from_rows`.
+      params: any pytree; its floating-point arrays are watched, all else is handed on as it is.
+      batches: mini-batches of one size, pytrees of arrays and numbers; a finite iterable.
+      key: chooses the coordinates.
+      num_coordinates: how many to keep; all if there are fewer.
+      has_aux: the loss returns (value, anything).
+      key_per_batch: the loss takes a key of its own for each batch.
+      complete: the batches are all that there are, and not a sample of them.
+
+    Raises:
+      ValueError: naming the batch or the leaf: a loss that is not a finite scalar, batches of
+        several sizes, fewer than two, gradients that are not finite, a mean of zero, nothing to
+        differentiate.
+    """
+    if isinstance(batches, Mapping | str | bytes):
+        raise ValueError(f"batches is one {type(batches).__name__}: needs an iterable of batches")
+    key = keys.checked(key)
+    evaluate, params = _evaluation(loss, params, key if key_per_batch else None)
+    leaves, structure = jax.tree.flatten(params)
+    trained = _trained(params)
+    start = [jnp.asarray(leaf) for leaf, one in zip(leaves, trained, strict=True) if one]
+    size = sum(leaf.size for leaf in start)
+    if num_coordinates < 1 or not size:
+        raise ValueError(f"num_coordinates={num_coordinates} of {size} parameters: need one")
+    chosen = _chosen([leaf.size for leaf in start], min(num_coordinates, size), key)
+
+    @jax.jit
+    def one(trained_leaves: list[Array], total: list[Array], batch: Any, i: Array) -> _Gradient:
+        def of_trained(trained_leaves: list[Array]) -> Array:
+            rest = iter(trained_leaves)
+            whole = [next(rest) if on else leaf for leaf, on in zip(leaves, trained, strict=True)]
+            return _scalar(evaluate(structure.unflatten(whole), batch, i), has_aux)
+
+        value, gradient = jax.value_and_grad(of_trained)(trained_leaves)
+        wide = [_wide(g) for g in gradient]
+        return _Gradient(
+            _wide(value),
+            jnp.concatenate([g.reshape(-1)[at] for g, at in zip(wide, chosen, strict=True)]),
+            _dot(wide, wide),
+            _dot(wide, total),
+            [t + g for t, g in zip(total, wide, strict=True)],
+        )
+
+    total = [jnp.zeros(leaf.shape, _wide(leaf[:0]).dtype) for leaf in start]
+    rows, norms, alignments = [], [], []
+    first: tuple[Any, ...] | None = None
+    for i, batch in enumerate(tqdm(batches, unit="batch", disable=None)):
+        shapes = _shapes(batch, i)
+        first = first or shapes
+        if shapes != first:
+            raise ValueError(
+                f"batch {i} has {_named(shapes)}, but batch 0 has {_named(first)}: gradients of "
+                f"batches of several sizes are not draws of one kind; leave it out"
+            )
+        value, kept, square, aligned, total = _called(one, start, total, batch, i)
+        row = np.asarray(kept, np.float64)
+        norms.append(_product(square))
+        if not (np.isfinite(value) and np.isfinite(row).all() and np.isfinite(norms[-1])):
+            raise ValueError(f"batch {i}: loss={float(value)} or its gradient is not finite")
+        alignments.append(_product(aligned) / max(i, 1))
+        rows.append(row)
+    if len(rows) < 2:
+        used = "; was it a generator that is used up?" if not rows else ""
+        raise ValueError(f"{len(rows)} batches: need at least two{used}")
+    mean = _product(jax.jit(_dot)(total, total)) / len(rows) ** 2
+    if mean == 0:
+        raise ValueError(_NO_MEAN)
+    return GradientTable(np.stack(rows), size, np.array(norms), mean, np.array(alignments), complete)
+
+
+class _Gradient(NamedTuple):
+    """Of one batch."""
+
+    value: Float[Array, ""]
+    kept: Float[Array, " k"]
+    square: tuple[Array, tuple[Array, Array]]  # ‖g‖², see `_dot`
+    aligned: tuple[Array, tuple[Array, Array]]  # ⟨g, sum of those before⟩
+    total: list[Array]  # with it
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _dot(one: list[Array], other: list[Array]) -> tuple[Array, tuple[Array, Array]]:
+    """⟨one, other⟩ as a mantissa and two factors: squares of small gradients underflow in float32."""
+    largest = [jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs if x.size])) for xs in (one, other)]
+    scales = [jnp.where(x > 0, x, 1) for x in largest]
+    parts = [jnp.sum((a / scales[0]) * (b / scales[1])) for a, b in zip(one, other, strict=True)]
+    return sum(parts), tuple(scales)
+
+
+def _product(found: tuple[Array, tuple[Array, Array]]) -> float:
+    mantissa, (first, second) = found
+    return float(mantissa) * float(first) * float(second)
+
+
+def _scalar(found: Any, has_aux: bool) -> Array:
+    if isinstance(found, tuple):
+        if not has_aux:
+            raise ValueError(
+                f"loss returns a tuple of {len(found)}: if it is (value, anything), pass has_aux=True"
+            )
+        found = found[0]
+    elif has_aux:
+        raise ValueError("has_aux=True, but loss does not return (value, anything)")
+    if jnp.shape(found) != ():
+        raise ValueError(f"loss has shape {jnp.shape(found)}: it must be a scalar, such as a mean")
+    value = jnp.asarray(found)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"loss has dtype {value.dtype}: it must be a floating-point number")
+    return value
+
+
+def _evaluation(
+    loss: Callable[..., Any], params: PyTree, key: Key[Array, ""] | None
+) -> tuple[Callable[[PyTree, Any, Array], Any], PyTree]:
+    """The loss as a function of (params, batch, number of the batch), and the trained pytree."""
+
+    def more(i: Array) -> tuple[Array, ...]:
+        return () if key is None else (jax.random.fold_in(key, i),)
+
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None or not isinstance(params, nnx.Module):
+        return lambda params, batch, i: loss(params, batch, *more(i)), params
+    graph, trained, counts, rest = nnx.split(params, nnx.Param, nnx.RngCount, ...)
+
+    def of_module(trained: PyTree, batch: Any, i: Array) -> Any:
+        moved = jax.tree.map(lambda count: count + i.astype(count.dtype), counts)
+        module = nnx.merge(graph, trained, moved, rest, copy=True)
+        return loss(module, batch, *more(i))
+
+    return of_module, trained
+
+
+def _trained(params: PyTree) -> list[bool]:
+    """For each leaf, whether the loss is differentiated by it."""
+    found = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        dtype = getattr(leaf, "dtype", None)
+        if isinstance(leaf, float):
+            found.append(True)
+        elif isinstance(leaf, jax.Array | np.ndarray | np.generic) and dtype is not None:
+            if jnp.issubdtype(dtype, jnp.complexfloating):
+                name = jax.tree_util.keystr(path)
+                raise ValueError(
+                    f"params{name} is complex: split it into its real and imaginary parts"
+                )
+            found.append(bool(jnp.issubdtype(dtype, jnp.floating)))
+        else:
+            found.append(False)
+    return found
+
+
+def _chosen(sizes: list[int], count: int, key: Key[Array, ""]) -> list[np.ndarray]:
+    """`count` of all places, in each leaf; by Floyd's algorithm, so without a list of all."""
+    places = np.sort(keys.generator(key).choice(sum(sizes), count, replace=False, shuffle=False))
+    ends = np.cumsum(sizes)
+    parts = np.split(places, np.searchsorted(places, ends)[:-1])
+    return [part - (end - size) for part, end, size in zip(parts, ends, sizes, strict=True)]
+
+
+def _shapes(batch: Any, i: int) -> tuple[Any, ...]:
+    """Names, shapes and types of what a batch is made of.
+
+    Raises:
+      ValueError: naming a leaf that is no array and no number.
+    """
+    found = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
+        name = jax.tree_util.keystr(path)
+        try:
+            kind = jax.dtypes.result_type(leaf)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"batch {i}{name} is a {type(leaf).__name__}: batches hold arrays and numbers only"
+            ) from None
+        found.append((name, tuple(np.shape(leaf)), kind))
+    return (jax.tree.structure(batch), *found)
+
+
+def _named(shapes: tuple[Any, ...]) -> str:
+    return ", ".join(f"{name or 'an array'} of shape {shape}" for name, shape, _ in shapes[1:])
+
+
+def _called(one: Callable[..., _Gradient], start: Any, total: Any, batch: Any, i: int) -> _Gradient:
+    """Calls it; what JAX says of a loss that it cannot differentiate, in one line."""
+    try:
+        return one(start, total, batch, jnp.asarray(i, jnp.int32))
+    except jax.errors.JAXTypeError as error:
+        kind = type(error).__name__
+        raise ValueError(
+            f"JAX cannot differentiate this loss ({kind}): it calls NumPy or Python on its arguments. "
+            "Write it with jax.numpy, or compute gradients yourself and hand them to "
+            "GradientTable.from_rows"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "TraceContextError":
+            raise
+        raise ValueError(
+            "loss changes a flax module that lies outside of it: pass the nnx module as params, or "
+            "merge it with nnx.merge(..., copy=True)"
+        ) from error
