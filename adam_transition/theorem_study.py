@@ -3,6 +3,7 @@
 Both theorems are about one scheme each; what is computed is the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
