@@ -380,6 +380,7 @@ MANY_DIGITS = {
     ("with_replacement", 0.1, 1e-2): -1.9965328127637475,
     ("with_replacement", 1.0, 1e-3): -2.0312061336087867,
     ("with_replacement", 0.1, 1e-3): -2.0312619743235104,
+    ("with_replacement", 1.0, 1e-4): -2.0351562843542134,
     ("random_shuffling", 1.0, 1e-2): -2.0042698923577956,
     ("random_shuffling", 0.1, 1e-2): -2.0292946795961824,
     ("random_shuffling", 1.0, 1e-3): -2.0324607922207063,
