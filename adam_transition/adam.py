@@ -55,14 +55,14 @@ def hyperparameters(
     For β2 within 1e-6 of 1 build `Hyperparameters` from 1 − β2 itself.
 
     Raises:
-      ValueError: a β outside [0, 1), or a negative ε.
+      ValueError: a β outside [0, 1), or an ε that is negative or not finite.
     """
     for name, value in (("beta1", beta1), ("beta2", beta2)):
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value} is outside [0, 1)")
     for name, value in (("epsilon", epsilon), ("epsilon_root", epsilon_root)):
-        if not value >= 0:
-            raise ValueError(f"{name}={value} is negative")
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name}={value} is negative or not finite")
     return Hyperparameters(1.0 - beta1, 1.0 - beta2, epsilon, epsilon_root)
 
 
@@ -84,8 +84,10 @@ def update(
 ) -> tuple[PyTree, AdamState]:
     """One update of Algorithm 1: returns (direction m/(√v + ε), new state).
 
-    Where the denominator is zero no gradient was ever seen, and the direction is 0. With
-    `bias_correction` (static) m and v are divided by 1 − β^k first, as in Kingma & Ba (2015).
+    Where the denominator is zero the direction is 0. Then either no gradient was ever seen, or v
+    holds none of those that m still holds: at β2 = 0 after a gradient 0, or where v underflows; the
+    ratio is then not 0 but infinite or lost. With `bias_correction` (static) m and v are divided by
+    1 − β^k first, as in Kingma & Ba (2015).
     """
     p, q, epsilon, epsilon_root = hyper
     step = state.step + 1

@@ -63,6 +63,8 @@ def divergence_intervals(
 ) -> list[list[Interval]]:
     """For each β1 the intervals of β2 in [0, 1) with D > 0: none, one or more, ascending.
 
+    β2 below 2e-12 is taken to be like 2e-12.
+
     Edges are exact: for cyclic order to a few units of rounding (1e-15 in β2, relative in 1 − β2),
     for the random schemes to about 1e-12. Where the drift has to be estimated (`is_estimated`),
     they are so to 1e-7 for the histories that the key stands for, and to the standard error for all
@@ -97,13 +99,11 @@ def divergence_intervals(
     if least_one_minus_beta2 is None:
         random = scheme in RANDOM
         least_one_minus_beta2 = _least_q(table, scheme, np.asarray(beta1), eps) if random else 1e-13
-    least_u = _least_u(table) if (table == 0).any() and not any(eps) else -np.inf
-    first_u = max(_LEAST_U, least_u)
-    for u in (least_u, first_u):
-        hyper = adam.Hyperparameters(p, _one_minus_beta2(np.array(u)), *eps)
-        reason = reason_against(table, hyper, scheme, num_samples=num_samples)
-        if reason is not None:
-            raise ValueError(reason)
+    first_u = _least_u(table) if (table == 0).any() and not any(eps) else _LEAST_U
+    hyper = adam.Hyperparameters(p, _one_minus_beta2(np.array(first_u)), *eps)
+    reason = reason_against(table, hyper, scheme, num_samples=num_samples)
+    if reason is not None:
+        raise ValueError(reason)
 
     histories = None
     if estimated:
@@ -127,7 +127,8 @@ def divergence_intervals(
     stderr = _stderr_of_roots(evaluate, p[rows], roots) if estimated else np.zeros(len(roots))
     q = _one_minus_beta2(roots)
     edges = [Edge(*values) for values in zip(_beta2(roots).tolist(), q.tolist(), stderr.tolist())]
-    starts = drift(p, np.full(len(p), least_u)) > 0
+    # at β2 = 0 itself D may be 0, or have no value
+    starts = drift(p, np.full(len(p), first_u)) > 0
     return [
         _intervals([edges[i] for i in np.flatnonzero(rows == row)], bool(starts[row]))
         for row in range(len(p))

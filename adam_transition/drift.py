@@ -183,7 +183,7 @@ def stationary_drift(
     -0.3759
     >>> hyper = adam.hyperparameters(0.0, 0.9, epsilon=1.0)
     >>> round(float(stationary_drift(table, hyper, "with_replacement").drift[0]), 4)
-    -0.3043
+    -0.2802
     """
     sampling.check(scheme)
     table, cells, shape = _checked(gradients, hyper)

@@ -1,13 +1,18 @@
-"""How small D1 can be while Adam diverges: the paper's question about n < D1 < 2n².
+"""How small D1 can be while Adam goes to infinity: the paper's question about n < D1 < 2n².
 
-Members of the class are the finite sums f_i = s_i·u of `problems.slope_table`, D0 = 0, for which
-D1 = n² Σ s_i²/(Σ s_i)². On them Adam diverges where the stationary drift of the slopes is positive.
+Members of the class are the finite sums f_i = s_i·u of `problems.slope_table` in one dimension,
+D0 = 0, for which D1 = n² Σ s_i²/(Σ s_i)². On them Adam, started many steps away from the minimiser,
+goes to infinity with a speed where the stationary drift D of the slopes is positive; ε = 0.
 
 Proved, for Sign-SGD (β1 = β2 = 0). Under every sampling scheme the drift is the number of negative
 slopes less the number of positive ones. If it is positive, at most p = ⌊(n−1)/2⌋ slopes are
 positive; let P be their sum. Some slope is negative, so Σ s_i < P, and Σ s_i² > P²/p by
 Cauchy–Schwarz. Hence D1 > n²/p, and `problems.sign_counterexample` comes as near to it as one
 likes: n²/⌊(n−1)/2⌋, about 2n, is the greatest lower bound, and it is not attained.  ∎
+
+Where the drift is 0, for n even and half of the slopes negative, Sign-SGD has no speed and does not
+converge either: it freezes (cyclic order, shuffling) or wanders (with replacement). There D1 may
+come down to 2n, below n²/⌊(n−1)/2⌋ (docs/mathematics/theorems.md).
 
 Found numerically, for β2 > 0 and cyclic order: `least_d1` minimises D1 over all tables of n slopes
 with D ≥ 0. Its value is attained by the table that it returns, so the least D1 is at most that;
@@ -32,14 +37,14 @@ _MARGIN = 1e-9  # of the drift, so that rounding does not leave the table outsid
 
 
 class Certificate(NamedTuple):
-    """Exact proof that Sign-SGD diverges on a table of slopes, if the drift is positive."""
+    """Exact proof that Sign-SGD goes to infinity on a table of slopes, if the drift is positive."""
 
     drift: int  # signs per epoch in the wrong direction
     d1: Fraction
 
 
 class LeastD1(NamedTuple):
-    """A table of slopes on which Adam diverges, with D1 as small as was found."""
+    """A table of slopes with D ≥ 0, on the boundary or past it, and D1 as small as was found."""
 
     d1: float
     slopes: Float[np.ndarray, " n"]  # in cyclic order, the largest first; they sum to 1
@@ -61,10 +66,13 @@ def sign_sgd_certificate(slopes: Sequence[Fraction]) -> Certificate:
 
 
 def sign_sgd_infimum(n: int) -> Fraction:
-    """n²/⌊(n−1)/2⌋: Sign-SGD diverges on a table with this D1 or less for none, above it for some.
+    """n²/⌊(n−1)/2⌋: no table with this D1 or less has a drift above 0, some above it have.
+
+    That is about going to infinity with a speed. For n even, tables with drift 0, on which Sign-SGD
+    does not converge either, have a D1 down to 2n.
 
     Raises:
-      ValueError: n < 3: then Sign-SGD never diverges.
+      ValueError: n < 3: then the drift of Sign-SGD is never positive.
     """
     if n < 3:
         raise ValueError(f"n={n}: needs n ≥ 3; with fewer slopes the positive ones are in majority")
@@ -78,7 +86,7 @@ def least_d1(
     *,
     starts: Sequence[Float[np.ndarray, " n"]] = (),
 ) -> LeastD1 | None:
-    """The least D1 found among tables of n slopes on which Adam diverges in cyclic order.
+    """The least D1 found among tables of n slopes with D ≥ 0 in cyclic order, ε = 0.
 
     Minimises Σ s² subject to Σ s = 1 and D(s) ≥ 0 by sequential quadratic programming with the
     derivative of the drift, from two-valued tables with few to many positive slopes, together and

@@ -59,7 +59,7 @@ MOST_STATES = 512
 MOST_STATES_OF_TWO = 1 << 22
 """And of a table with two different gradients."""
 
-MOST_WORK = 1e11
+MOST_WORK = 1e10
 """The most states × steps of one cell: some minutes."""
 
 _SPACING = 0.25

@@ -1,4 +1,4 @@
-"""How the boundary moves with n, with a and with D1: measured edges, laws, fitted exponents."""
+"""How the boundary moves with n, a and D1, at ε = 0: measured edges, laws, fitted exponents."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -47,9 +47,11 @@ def cyclic_law(n: float, a: float) -> float:
 def with_replacement_law(table: Float[np.ndarray, "n 1"], beta1: float) -> float:
     """1 − β2* with replacement to first order in 1 − β2; good while it is small.
 
-    q0 = 2 E[g] E[g²]/Cov(g, g²) at β1 = 0, and q0(1−β1)/((1−β1) − β1 q0) with momentum.
+    q0 = 2 E[g] E[g²]/Cov(g, g²) at β1 = 0, and q0(1−β1)/((1−β1) − β1 q0) with momentum. It says
+    something where it is positive.
     """
     g = np.asarray(table)[:, 0]
+    g = g / np.abs(g).max()  # the cube of a number may not be one
     q0 = 2 * g.mean() * (g**2).mean() / ((g**3).mean() - g.mean() * (g**2).mean())
     return float(q0 * (1 - beta1) / ((1 - beta1) - beta1 * q0))
 

@@ -208,13 +208,75 @@ def test_errors_name_the_argument(table, message):
 
 
 def test_an_estimated_boundary_has_its_standard_error():
-    """A gradient that is 0 is the limit of small ones, whose boundary is exact."""
-    table = np.array([[5.0], [-1.0], [-1.0], [0.0]])
+    """Gradients that are alike to 1e-9 have too many states; those that are alike have few."""
+    alike = np.array([5.0] + [-0.4] * 10)[:, None]
+    apart = alike + 1e-9 * np.arange(11)[:, None]
     with pytest.raises(ValueError, match="needs a key"):
-        divergence_intervals(table, [0.0], "with_replacement")
+        divergence_intervals(apart, [0.0], "random_shuffling")
     [[estimate]] = divergence_intervals(
-        table, [0.0], "with_replacement", key=sampling.stream_key(0), num_samples=400_000
+        apart, [0.0], "random_shuffling", key=sampling.stream_key(0), num_samples=200_000
     )
-    [[limit]] = divergence_intervals(np.where(table == 0, 1e-9, table), [0.0], "with_replacement")
+    [[limit]] = divergence_intervals(alike, [0.0], "random_shuffling")
     assert 0 < estimate.high.stderr < 3e-3
     assert abs(estimate.high.beta2 - limit.high.beta2) < 4 * estimate.high.stderr
+
+
+def test_gradients_that_are_zero_have_a_boundary():
+    """It is that of small gradients; with replacement the drift has no value near β2 = 0."""
+    table = np.array([[5.0], [-1.0], [-1.0], [0.0]])
+    for scheme in ("cyclic", "random_shuffling", "with_replacement"):
+        [[exact]] = divergence_intervals(table, [0.0], scheme)
+        [[limit]] = divergence_intervals(np.where(table == 0, 1e-9, table), [0.0], scheme)
+        assert exact.high.stderr == 0
+        assert exact.high.beta2 == pytest.approx(limit.high.beta2, abs=1e-7)
+    with pytest.raises(ValueError, match="so the mean of m/√v is infinite"):
+        divergence_intervals(table, [0.5], "with_replacement")
+    assert divergence_intervals(table, [0.5], "with_replacement", epsilon=1e-8)
+    sparse = np.concatenate([table, np.zeros((100, 1))])
+    assert len(divergence_intervals(sparse, [0.9])[0]) in (0, 1, 2)
+
+
+@given(
+    st.integers(3, 30), st.floats(-4, 1), st.floats(0, 0.97), st.floats(-4, 1), st.booleans(),
+    st.integers(0, 3),
+)  # fmt: skip
+@settings(max_examples=25)
+def test_no_sign_change_is_lost_with_epsilon(n, log_a, beta1, log_epsilon, inside, num_zeros):
+    """Brute force: 10 000 points between β2 = 1e-9 and 1 − 1e-9."""
+    table = np.vstack([counterexample_table(n, 10.0**log_a), np.zeros((num_zeros, 1))])
+    eps = {"epsilon_root" if inside else "epsilon": 10.0**log_epsilon}
+    u = np.linspace(-20.7, 20.7, 10_000)
+    hyper = adam.Hyperparameters(1 - beta1, 1 / (1 + np.exp(u)), **eps)
+    crossings = np.flatnonzero(np.diff(np.signbit(stationary_drift(table, hyper).drift[:, 0])))
+    [intervals] = divergence_intervals(table, [beta1], **eps)
+    edges = [e for pair in intervals for e in pair if 1e-9 < e.beta2 < 1 - 1e-9]
+    assert len(edges) == len(crossings)
+    for edge, k in zip(edges, crossings, strict=True):
+        found = -np.log(1 / edge.beta2 - 1)
+        assert u[k] - 1e-6 <= found <= u[k + 1] + 1e-6
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling", "with_replacement"])
+def test_epsilon_moves_the_boundary_down_and_then_away(scheme):
+    """The small gradients of this table are 0.0028. Only the ratio of ε to them counts."""
+    table = counterexample_table(20)
+    ends = [
+        [one.high.beta2 for one in divergence_intervals(table, [0.0], scheme, epsilon=eps)[0]]
+        for eps in (0.0, 1e-3, 1e-2, 1e-1)
+    ]
+    assert ends[0] > ends[1] > ends[2] > ends[3] == []
+    [[scaled]] = divergence_intervals(1e6 * table, [0.0], scheme, epsilon=1e4)
+    assert scaled.high.beta2 == pytest.approx(ends[2][0], abs=1e-10)
+    [curve] = boundary_curve(table, scheme, epsilon=1e-3, num_points=(12, 40))
+    start = curve[np.abs(curve[:, 0]).argmin()]
+    assert start == pytest.approx([0.0, ends[1][0]], abs=1e-6)
+
+
+def test_the_order_of_the_schemes_is_that_of_the_counterexample_alone():
+    """Another table on which cyclic order needs the largest β2, and shuffling the least."""
+    table = np.array([[1.0419], [0.2634], [-0.0604], [-0.1132], [-0.1317]])
+    cyclic, shuffled, drawn = (
+        divergence_intervals(table, [0.0], scheme)[0][-1].high.beta2
+        for scheme in ("cyclic", "random_shuffling", "with_replacement")
+    )
+    assert (cyclic, drawn, shuffled) == pytest.approx((0.300, 0.181, 0.127), abs=1e-3)

@@ -1,5 +1,9 @@
 """The stationary drift: closed form, estimates with honest errors, and its invariances."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import mpmath
 import numpy as np
@@ -11,16 +15,21 @@ from adam_transition import adam, sampling
 from adam_transition.drift import (
     LEAST_ESTIMATED,
     RANDOM,
+    at_least,
     counterexample_table,
     draw_histories,
+    drift_of_groups,
+    reason_against,
     stationary_drift,
 )
 
 BETAS = st.floats(0, 0.99)
+MANY = np.arange(1.0, 11.0)[:, None] - 4.5  # different gradients: too many states for shuffling
 
 
-def _drift(table, beta1, beta2, scheme="cyclic", **kwargs):
-    return stationary_drift(table, adam.hyperparameters(beta1, beta2), scheme, **kwargs)
+def _drift(table, beta1, beta2, scheme="cyclic", *, epsilon=0.0, epsilon_root=0.0, **kwargs):
+    hyper = adam.hyperparameters(beta1, beta2, epsilon=epsilon, epsilon_root=epsilon_root)
+    return stationary_drift(table, hyper, scheme, **kwargs)
 
 
 def _estimate(table, beta1, beta2, scheme, seed, num_samples=1_000_000):
@@ -175,11 +184,11 @@ def test_common_histories_make_the_drift_smooth(scheme):
 
 
 def test_histories_may_be_shared():
-    table, key = np.array([[1.0], [0.0], [-0.5]]), sampling.stream_key(3)
+    table, key = MANY, sampling.stream_key(3)
     hyper = adam.Hyperparameters(0.5, np.array([0.5, 0.1]))
-    shared = draw_histories(table, "with_replacement", key, memory=10.0, num_samples=100_000)
-    again = stationary_drift(table, hyper, "with_replacement", histories=shared)
-    once = stationary_drift(table, hyper, "with_replacement", key=key, num_samples=100_000)
+    shared = draw_histories(table, "random_shuffling", key, memory=10.0, num_samples=20_000)
+    again = stationary_drift(table, hyper, "random_shuffling", histories=shared)
+    once = stationary_drift(table, hyper, "random_shuffling", key=key, num_samples=20_000)
     np.testing.assert_array_equal(again.drift, once.drift)
 
 
@@ -219,18 +228,18 @@ def test_float64_whatever_the_caller_uses():
         (lambda: counterexample_table(5, 0.0), "n=5, a=0.0: the counterexample needs"),
         (lambda: _drift(np.ones(3), 0, 0), r"gradients of shape \(3,\)"),
         (lambda: _drift(np.full((3, 1), np.nan), 0, 0), "need a finite table"),
-        (lambda: _drift(np.eye(3), 0, 0, RANDOM[0]), "needs a key"),
+        (lambda: _drift(MANY, 0, 0, RANDOM[0]), "needs a key"),
         (lambda: _drift(np.ones((3, 1)), 0, 0, "shuffle_once"), "needs a key"),
         (
             lambda: stationary_drift(np.ones((3, 1)), adam.Hyperparameters(1.0, 0.0)),
-            "one_minus_beta2: values must lie in",
+            "one_minus_beta2=0: values must lie in .0, 1]",
         ),
         (
             lambda: stationary_drift(
-                np.eye(3), adam.Hyperparameters(LEAST_ESTIMATED / 2, 1.0), RANDOM[0],
+                MANY, adam.Hyperparameters(LEAST_ESTIMATED / 2, 1.0), RANDOM[0],
                 key=sampling.stream_key(0),
             ),
-            "one_minus_beta1: values must lie in",
+            "one_minus_beta1=5e-05: values must lie in .0.0001, 1]",
         ),
         (
             lambda: stationary_drift(
@@ -255,3 +264,200 @@ def test_float64_whatever_the_caller_uses():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def _long_run(column, beta1, beta2, epsilon, epsilon_root, num_epochs=400):
+    m = v = total = 0.0
+    for k in range(num_epochs * len(column)):
+        g = column[k % len(column)]
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        total -= (
+            m / (np.sqrt(v + epsilon_root) + epsilon) if k >= (num_epochs - 1) * len(column) else 0
+        )
+    return total
+
+
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "epsilon", "epsilon_root"),
+    [(0.0, 0.5, 0.1, 0), (0.9, 0.5, 0.3, 0.2), (0.5, 0.9, 1e-3, 0), (0.3, 0.95, 0, 0.7)],
+)
+def test_epsilon_counts_in_cyclic_order(beta1, beta2, epsilon, epsilon_root):
+    for column in ([3.0, -1, 0.5, -0.2], [0, 3.0, 0, -1, 0]):
+        found = _drift(
+            np.array(column)[:, None], beta1, beta2, epsilon=epsilon, epsilon_root=epsilon_root
+        )
+        expected = _long_run(column, beta1, beta2, epsilon, epsilon_root)
+        assert found.drift[0] == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_given_epsilon_is_not_dropped():
+    """The counterexample at n = 20, (0, 0.5): its small gradients are 0.0028."""
+    table = counterexample_table(20)
+    assert _drift(table, 0.0, 0.5).drift[0] > 0
+    assert _drift(table, 0.0, 0.5, epsilon=0.1).drift[0] < 0
+    for scheme in RANDOM:
+        assert _drift(table, 0.0, 0.5, scheme).drift[0] > 0
+        assert _drift(table, 0.0, 0.5, scheme, epsilon=0.1).drift[0] < 0
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", *RANDOM])
+def test_scale_matters_with_epsilon_alone(scheme):
+    """D(sG, sε) = D(G, ε); a large ε leaves −n·mean/ε."""
+    table = np.array([[3.0], [-1.0], [0.0], [0.5]])
+    once = _drift(table, 0.4, 0.7, scheme, epsilon=0.2).drift
+    again = _drift(table * 1e200, 0.4, 0.7, scheme, epsilon=0.2e200).drift
+    np.testing.assert_allclose(again, once, rtol=1e-12)
+    flat = _drift(table, 0.4, 0.7, scheme, epsilon=1e9).drift[0]
+    assert flat == pytest.approx(-2.5e-9, rel=1e-8)
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", *RANDOM])
+@pytest.mark.parametrize("scale", [1e155, 1e-160, 1e300, 1e-300])
+def test_no_scale_is_too_large_or_too_small(scheme, scale):
+    table = np.array([[3.0], [-1.0], [-1.0]])
+    found = _drift(scale * table, 0.3, 0.7, scheme).drift
+    np.testing.assert_allclose(found, _drift(table, 0.3, 0.7, scheme).drift, rtol=1e-11)
+
+
+def test_runs_of_zeros_are_followed_past_the_smallest_number():
+    """One gradient in 30: v falls by 1e-12 a step, to 1e-348, and m/√v grows to its true size."""
+    beta1, beta2 = 0.9, mpmath.mpf(1) - mpmath.mpf(1 - 1e-12)
+    table = np.zeros((30, 1))
+    table[0] = 1
+    with mpmath.workdps(40):
+        first = (1 - mpmath.mpf(beta1)) / (1 - mpmath.mpf(beta1) ** 30)
+        first /= mpmath.sqrt((1 - beta2) / (1 - beta2**30))
+        ratio = mpmath.mpf(beta1) / mpmath.sqrt(beta2)
+        expected = float(-first * sum(ratio**j for j in range(30)))
+    for turn in (0, 7):
+        hyper = adam.Hyperparameters(1 - beta1, 1 - 1e-12)
+        found = stationary_drift(np.roll(table, turn, axis=0), hyper)
+        assert found.drift[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_cannot_be_had_is_nan_at_its_own_cell():
+    table = np.array([[3.0, 1.0], [-1.0, -2.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    hyper = adam.Hyperparameters(1 - np.array([0.9, 0.0, 0.9]), 1 - np.array([0.25, 0.25, 0.99]))
+    found = stationary_drift(table, hyper, "with_replacement")
+    np.testing.assert_array_equal(np.isnan(found.drift[:, 0]), [True, False, False])
+    for k in (1, 2):
+        alone = stationary_drift(
+            table, adam.Hyperparameters(*(np.asarray(one)[k] for one in hyper[:2])),
+            "with_replacement",
+        )  # fmt: skip
+        np.testing.assert_allclose(found.drift[k], alone.drift, rtol=1e-12)
+    near = adam.Hyperparameters(1.0, np.array([0.5, 1e-7]))
+    drift = stationary_drift(counterexample_table(5), near, "with_replacement").drift[:, 0]
+    assert np.isfinite(drift[0])
+    assert np.isnan(drift[1])
+
+
+@pytest.mark.parametrize(
+    ("table", "hyper", "scheme", "reason"),
+    [
+        ([3.0, -1, 0, 0, 0], (0.9, 0.25), "with_replacement", r"mean of m/√v is infinite .* 1.08"),
+        ([3.0, -1, 0, 0], (0.5, 0.0), "with_replacement", "v = 0 there while m is not"),
+        ([3.0, -1, 0, 0], (0.5, 0.0), "random_shuffling", "half of the gradients .* are 0"),
+        ([3.0, -1, 0, 0], (0.5, 0.0), "cyclic", "beta2=0: half of the gradients of coordinate 0"),
+        ([1.0, 1e-160], (0.5, 0.5), "cyclic", "coordinate 0: their sizes differ by more than"),
+        ([1.0, -2], (0.0, 1 - 1e-7), "with_replacement", "values must lie in .1e-05, 1]"),
+        (np.arange(10_000.0) + 1, (0.0, 0.9), "random_shuffling", "n=10000: .* 13.4 GiB"),
+        ([1.0] + [-1e-3] * 999_999, (0.0, 0.9999), "random_shuffling", "2e.12 operations"),
+    ],
+)
+def test_a_drift_that_cannot_be_had_is_refused_with_the_reason(table, hyper, scheme, reason):
+    table = np.reshape(np.asarray(table, float), (-1, 1))
+    hyper = adam.hyperparameters(*hyper)
+    with pytest.raises(ValueError, match=reason):
+        stationary_drift(table, hyper, scheme, key=sampling.stream_key(0))
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(reason_against(table, hyper, scheme))
+
+
+def test_an_estimate_that_rare_runs_of_zeros_carry_is_refused():
+    """The variance is infinite where p0 β1² ≥ β2; the mean is not, and is had exactly."""
+    table = np.array([[3.0], [-1.0], [0.0], [0.0], [0.0]])
+    hyper = adam.hyperparameters(0.9, 0.45)
+    assert np.isfinite(stationary_drift(table, hyper, "with_replacement").drift).all()
+    histories = draw_histories(
+        table, "with_replacement", sampling.stream_key(0), memory=10.0, num_samples=1000
+    )
+    with pytest.raises(ValueError, match="an estimate has no standard error"):
+        stationary_drift(table, hyper, "with_replacement", histories=histories)
+    with pytest.raises(ValueError, match="an estimate has no standard error"):
+        drift_of_groups(table, hyper, histories)
+
+
+def test_limits_hold_for_the_decimal_that_was_typed():
+    assert at_least(1 - 0.9999, 1e-4)
+    assert at_least(1 - 0.99999, 1e-5)
+    assert not at_least(1 - 0.999991, 1e-5)
+    assert not at_least(0.0, np.finfo(np.float64).tiny)
+    key = sampling.stream_key(0)
+    assert reason_against(MANY, adam.hyperparameters(0.0, 0.9999), "random_shuffling") is None
+    draw_histories(MANY, "random_shuffling", key, memory=1 / (1 - 0.9999), num_samples=1)
+    assert reason_against(np.ones((3, 1)), adam.hyperparameters(0.0, 0.99999), RANDOM[1]) is None
+
+
+@pytest.mark.parametrize("name", adam.Hyperparameters._fields)
+@pytest.mark.parametrize("value", [np.nan, -1.0, np.inf, [0.5, np.nan]])
+def test_hyperparameters_that_mean_nothing_are_refused(name, value):
+    hyper = adam.hyperparameters(0.0, 0.5)._replace(**{name: value})
+    for scheme in ("cyclic", *RANDOM):
+        with pytest.raises(ValueError, match=f"{name}=.*: values must"):
+            stationary_drift(counterexample_table(3), hyper, scheme)
+
+
+def test_samples_and_histories_that_mean_nothing_are_refused():
+    key = sampling.stream_key(0)
+    with pytest.raises(ValueError, match="num_samples=0"):
+        _drift(MANY, 0.0, 0.5, "random_shuffling", key=key, num_samples=0)
+    with pytest.raises(ValueError, match="memory=nan"):
+        draw_histories(MANY, "random_shuffling", key, memory=np.nan, num_samples=10)
+    with pytest.raises(ValueError, match="scheme='cyclic'"):
+        draw_histories(MANY, "cyclic", key, memory=2.0, num_samples=10)
+    histories = draw_histories(MANY, "random_shuffling", key, memory=2.0, num_samples=10)
+    with pytest.raises(ValueError, match="histories of random_shuffling"):
+        _drift(MANY, 0.0, 0.1, "with_replacement", histories=histories)
+
+
+def test_estimates_count_epsilon():
+    """Ten gradients two of which are alike to 1e-9, and those that are alike: nearly one drift."""
+    alike = np.array([5.0] + [-1.0] * 9)[:, None]
+    apart = alike + 1e-9 * np.arange(10)[:, None]
+    for epsilon in (0.0, 0.5):
+        exact = _drift(alike, 0.3, 0.7, "random_shuffling", epsilon=epsilon).drift
+        found = _drift(
+            apart, 0.3, 0.7, "random_shuffling", epsilon=epsilon, key=sampling.stream_key(0),
+            num_samples=100_000,
+        )  # fmt: skip
+        assert 0 < found.stderr[0] < 0.05
+        assert abs(found.drift[0] - exact[0]) < 4 * found.stderr[0]
+
+
+_BITS = """
+import hashlib, numpy as np
+from adam_transition import adam
+from adam_transition.drift import counterexample_table, stationary_drift
+beta = (np.arange(16) + 0.5) / 16
+hyper = adam.Hyperparameters(1 - beta[:, None], 1 - beta, 0.01)
+for table in (counterexample_table(20), np.random.default_rng(0).normal(size=(9, 2))):
+    for scheme in ("cyclic", "with_replacement", "random_shuffling"):
+        if len(table) > 9 or scheme != "random_shuffling":
+            drift = stationary_drift(table, hyper, scheme).drift
+            print(hashlib.sha256(drift.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_one_core_gives_the_same_bits_as_several():
+    cores = os.sched_getaffinity(0)
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {some}){_BITS}"],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for some in (cores, {min(cores)})
+    ]  # fmt: skip
+    assert found[0].count("\n") == 5
+    assert found[0] == found[1]

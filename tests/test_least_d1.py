@@ -135,3 +135,36 @@ def test_adam_diverges_on_a_member_with_d1_far_below_the_papers():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_where_the_drift_is_0_sign_sgd_fails_below_the_infimum():
+    """n = 4, half of the slopes negative: it does not go to infinity, and does not converge."""
+    a = Fraction(1, 100)
+    slopes = [(1 + 2 * a) / 2] * 2 + [-a] * 2
+    certificate = sign_sgd_certificate(slopes)
+    assert certificate.drift == 0
+    assert 2 * 4 < certificate.d1 < sign_sgd_infimum(4)
+    for scheme in sampling.SAMPLINGS:
+        found = stationary_drift(
+            np.array([[float(s)] for s in slopes]), adam.hyperparameters(0, 0), scheme,
+            key=sampling.stream_key(0),
+        )  # fmt: skip
+        assert abs(found.drift[0]) < 1e-14
+    trace = simulate.simulate(
+        problems.as_arrays(problems.slope_table([float(s) for s in slopes]), np.float32),
+        adam.hyperparameters(0.0, 0.0), jnp.float32(1.0), 0.1, sampling.stream_key(0),
+        method=simulate.Method("cyclic"), num_steps=40_000, record_every=4, max_components=4,
+    )  # fmt: skip
+    moved = np.abs(np.asarray(trace.x[5000:]) - trace.x[-1])
+    assert moved.max() < 1e-3  # frozen, at a point
+    assert abs(float(trace.x[-1]) + 2) > 2.5  # that is far from the minimiser, x* = −2
+
+
+def test_the_counterexample_is_not_the_worst_member_of_its_class():
+    """At n = 5 in cyclic order: the D1 of its boundary at β2 = 0.8, and another table's."""
+    worst = least_d1(5, 0.0, 0.8)
+    at_least = problems.ProblemClass(5, 1, 0, worst.d1 * 1.2).divergence_construction()
+    hyper = adam.hyperparameters(0.0, 0.8)
+    a = float(np.asarray(at_least.a, np.float64))
+    assert stationary_drift(counterexample_table(5, a), hyper).drift[0] < 0
+    assert stationary_drift(worst.slopes[:, None], hyper).drift[0] >= 0

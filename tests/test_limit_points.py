@@ -170,3 +170,57 @@ def test_errors_name_the_argument(kwargs, message):
     problem = problems.quadratics([1.0] * 12, np.linspace(0, 1, 12).tolist())
     with pytest.raises(ValueError, match=message):
         limit_points(problem, adam.hyperparameters(0, 0.5), **kwargs)
+
+
+def test_epsilon_counts():
+    """Far below ε the drift is −n ∇f/ε, so the bias of skewed noise vanishes."""
+    problem = problems.nonrealizable_quadratics(5)
+    hyper = adam.hyperparameters(0.0, 0.5)
+    for scheme in ("cyclic", "with_replacement"):
+        [without] = limit_points(problem, hyper, scheme, starts=RANGE)
+        [little] = limit_points(problem, hyper._replace(epsilon=1e-9), scheme, starts=RANGE)
+        [large] = limit_points(problem, hyper._replace(epsilon=1e6), scheme, starts=RANGE)
+        assert little.x[0] == pytest.approx(without.x[0], abs=1e-7)
+        assert large.x[0] == pytest.approx(0.2, abs=1e-5)
+        table = large.x - np.array([0.0, 0.0, 0.0, 0.0, 1.0])[:, None]
+        drift = stationary_drift(table, hyper._replace(epsilon=1e6), scheme).drift
+        assert abs(drift[0]) < 1e-15
+
+
+def test_with_epsilon_the_minimiser_attracts_within_two_zeros_that_do_not():
+    """n = 20, β1 = 0, β2 = 0.5: D points away from x* = −2 until the gradients come down to ε."""
+    problem, starts = problems.counterexample(20), np.array([[-3.1], [0.0]])
+    for epsilon in (1e-3, 1e-7):
+        hyper = adam.hyperparameters(0.0, 0.5, epsilon=epsilon)
+        found = limit_points(problem, hyper, starts=starts)
+        assert [point.attracting for point in found] == [False, True, False]
+        left, middle, right = (point.x[0] for point in found)
+        assert middle == pytest.approx(-2, abs=1e-3 * epsilon)
+        assert right + 2 == pytest.approx(-2 - left, rel=1e-4)
+        # the gradients are G·(x + 2), and D sees them beside ε alone
+        assert right + 2 == pytest.approx(_unit_of_epsilon() * epsilon, rel=1e-4)
+
+
+def _unit_of_epsilon():
+    """z with D(zG, ε = 1) = 0, by bisection."""
+    table = problems.component_gradients(problems.counterexample(20), jnp.zeros(()), 20)
+    table = np.asarray(table, np.float64)[:, None]
+    hyper = adam.hyperparameters(0.0, 0.5, epsilon=1.0)
+    low, high = 1e-3, 1e6
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        away = stationary_drift(middle * table, hyper).drift[0] > 0
+        low, high = (low, middle) if away else (middle, high)
+    return high
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", "with_replacement"])
+def test_hyperparameters_that_mean_nothing_are_refused(scheme):
+    problem = problems.nonrealizable_quadratics(5)
+    for hyper, name in (
+        (adam.Hyperparameters(0.0, 0.5), "one_minus_beta1=0"),
+        (adam.Hyperparameters(0.5, np.nan), "one_minus_beta2=nan"),
+        (adam.Hyperparameters(0.5, 0.5, np.inf), "epsilon=inf"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            limit_points(problem, hyper, scheme, starts=RANGE)

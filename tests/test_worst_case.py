@@ -2,6 +2,7 @@
 
 import itertools
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,8 +121,59 @@ def test_drift_itself_is_bounded_on_the_whole_grid():
         ((2, 1.0, adam.hyperparameters(0, 0)), "n=2"),
         ((3, 0.0, adam.hyperparameters(0, 0)), "a=0.0"),
         ((3, 1.0, adam.Hyperparameters(0.0, 0.5)), "one_minus_beta1"),
+        ((3, 1.0, adam.Hyperparameters(0.5, np.nan)), "one_minus_beta2"),
+        ((3, 1.0, adam.Hyperparameters(0.5, 0.5, -1.0)), "epsilon"),
+        ((3, 1.0, adam.Hyperparameters(0.5, 0.5, 0.0, np.inf)), "epsilon_root"),
+        ((3, 1e-200, adam.hyperparameters(0.5, 0.5)), "does not fit in float64"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         worst_case_drift(*arguments)
+
+
+def _in_many_digits(n, a, p, q, epsilon, epsilon_root):
+    """W of the proof, and the sum of its two parts."""
+    with mpmath.workdps(40):
+        p, q, a, e, root = map(mpmath.mpf, (p, q, a, epsilon, epsilon_root))
+        r, beta1, beta2 = 1 / a + n - 1, 1 - p, 1 - q
+        kappa, s = (r * r - 1) * q, 1 + beta2 / (1 - beta2**n)
+
+        def d(y):
+            return 1 / (mpmath.sqrt(1 + root / a**2 + y) + e / a)
+
+        away = sum(d(kappa * s * beta2**i) for i in range(n))
+        back, weight, fallen = mpmath.mpf(0), p * (r + 1), mpmath.mpf(1)
+        while weight > 1e-25:
+            back += weight * d(kappa * fallen)
+            weight, fallen = weight * beta1, fallen * beta2
+        return away - back, float(away + back)
+
+
+def test_is_below_the_true_bound_whatever_rounding_did():
+    """And by no more than some 1e-12 of what is summed."""
+    rng = np.random.default_rng(0)
+    for i in range(50):
+        n = int(rng.choice([3, 5, 20, 100])) if i else 3000
+        a, p, q = (
+            10.0 ** rng.uniform(-7, 1),
+            rng.choice([1.0, 0.5, 0.1]),
+            10.0 ** -rng.uniform(0, 6),
+        )
+        epsilon = a * 10 ** rng.uniform(-3, 1) * (i % 3 == 0)
+        epsilon_root = a * a * 10 ** rng.uniform(-3, 1) * (i % 4 == 0)
+        hyper = adam.Hyperparameters(p, q, epsilon, epsilon_root)
+        true, size = _in_many_digits(n, a, *hyper)
+        below = true - mpmath.mpf(float(worst_case_drift(n, a, hyper)))
+        assert 0 < below < 3e-12 + 1e-14 * (n + 300) * size
+
+
+@given(st.integers(3, 8), st.floats(-3, 0.5), st.floats(0, 0.9), st.floats(0, 0.99), st.data())
+@settings(max_examples=30)
+def test_with_epsilon_it_is_below_the_drift_of_any_sequence_of_orders(n, log_a, b1, b2, data):
+    a = 10.0**log_a
+    places = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=6))
+    epsilon = a * data.draw(st.floats(0.01, 30))
+    hyper = adam.hyperparameters(b1, b2, epsilon=epsilon, epsilon_root=epsilon**2)
+    drift = a * float(drift_of_places(n, a, hyper, places))
+    assert a * float(worst_case_drift(n, a, hyper)) <= drift + 1e-12

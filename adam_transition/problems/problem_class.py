@@ -69,7 +69,10 @@ class ProblemClass:
         return ProblemClass(self.n, self.smoothness * factor, self.d0 * factor**2, self.d1)
 
     def divergence_construction(self) -> Counterexample:
-        """The member on which Adam diverges in the largest region: the counterexample with this D1.
+        """The paper's counterexample with the D1 of the class.
+
+        It is not the worst member of the class: other tables of slopes with the same D1, or less,
+        have a positive drift where this one has not (`least_d1`).
 
         a is the largest double with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic,
         and the scale is such that the smoothness is L; D0 = 0 whatever the class allows.
