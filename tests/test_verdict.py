@@ -85,7 +85,8 @@ def test_on_the_toy_problem_of_adopt():
     found = _diagram(
         "with_replacement", problem="reddi", num_components=(10, 50),
         beta1=np.array([0.0, 0.5, 0.9]),
-        beta2=np.array([0.1, 0.5, 0.9, 0.95, 0.999, 0.9999]), x0=0.0, step_size=0.01, schedule="constant",
+        beta2=np.array([0.1, 0.5, 0.9, 0.95, 0.999, 0.9999]), x0=0.0, step_size=0.01,
+        schedule="constant",
     )  # fmt: skip
     compared = phase_drift.compare(found, 0.01)
     assert (compared["agree"] == 1).all()
