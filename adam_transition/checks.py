@@ -32,13 +32,7 @@ def check_representable(name: str, value: float | Fraction, dtype: np.dtype | ty
     """Raises ValueError naming the argument unless `is_representable`."""
     if not is_representable(value, dtype):
         limits = np.finfo(dtype)
-        shown = value if isinstance(value, int | float) else _short(value)
         raise ValueError(
-            f"{name}={shown}: {np.dtype(dtype).name} holds 0 and sizes from {limits.tiny:.2g} to "
+            f"{name}={value}: {np.dtype(dtype).name} holds 0 and sizes from {limits.tiny:.2g} to "
             f"{limits.max:.2g}"
         )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:20]}…{text[-10:]}"

@@ -187,9 +187,14 @@ def _has_neighbourhood(problem: problems.FiniteSum, x0: np.ndarray) -> bool:
     if hasattr(problem, "problem_class"):
         return bool(problem.problem_class().d0 > 0)
     there, here = (_gradients_at(problem, x) for x in (np.asarray(problem.minimiser), x0))
-    factor = np.sum(there * here) / max(np.sum(here**2), np.finfo(np.float64).tiny)
-    differs = np.abs(there - factor * here).max() > _VANISHES * np.abs(there).max()
-    return bool(differs and np.abs(there).max() > _VANISHES * np.abs(here).max())
+    size_there, size_here = np.abs(there).max(), np.abs(here).max()
+    if not size_there > _VANISHES * size_here:
+        return False
+    if not 0 < size_here < np.inf:
+        return True
+    there, here = there / size_there, here / size_here  # squares of large ones would overflow
+    factor = np.sum(there * here) / np.sum(here**2)
+    return bool(np.abs(there - factor * here).max() > _VANISHES)
 
 
 def _gradients_at(problem: problems.FiniteSum, x: np.ndarray) -> Float[np.ndarray, "n d"]:

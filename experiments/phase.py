@@ -159,9 +159,7 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
     n = tuple(common.parse_integers("n", values["n"] or map(str, problems.default_n(problem))))
     for one_n in n:
         if one_n > _MOST_COMPONENTS:
-            raise ValueError(
-                f"--n={one_n}: at most {_MOST_COMPONENTS}, whose gradients fit a table"
-            )
+            raise ValueError(f"--n={one_n}: at most {_MOST_COMPONENTS} are allowed")
     for text in values["a"]:
         _number("a", text, values["dtype"])
     a = tuple(common.parse_list("a", values["a"], Fraction)) if values["a"] else ()
@@ -237,9 +235,7 @@ def _number(flag: str, text: str, dtype: str) -> Fraction:
             value: Fraction | float = float(text)
             if value == 0 and not any(digit in "123456789" for digit in text.lower().split("e")[0]):
                 return Fraction(0)
-            raise ValueError(
-                f"--{flag}={text}: {dtype} holds no number of this size; it must be finite"
-            )
+            raise ValueError(f"--{flag}={text}: {dtype} holds no number of this size")
         value = Fraction(text)
     except ZeroDivisionError:
         raise ValueError(f"--{flag}: {text!r} is not a number") from None
@@ -247,7 +243,8 @@ def _number(flag: str, text: str, dtype: str) -> Fraction:
         if str(error).startswith("--"):
             raise
         raise ValueError(f"--{flag}: {text!r} is not a number") from None
-    checks.check_representable(f"--{flag}", value, dtype)
+    if not checks.is_representable(value, dtype):
+        raise ValueError(f"--{flag}={text}: {dtype} holds no number of this size")
     return value
 
 

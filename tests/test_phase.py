@@ -282,8 +282,8 @@ def test_seeds_differ_and_repeat(reference, tmp_path):
         (["--a=1/0"], "--a: '1/0' is not a number"),
         (["--problem=reddi", "--a=1"], "a=1: reddi has none; only counterexample has it"),
         (["--a=1e-400"], "--a=1e-400: float32 holds no number of this size"),
-        (["--a=1e-60"], "--a=1e-60: float32 holds 0 and sizes from"),
-        (["--a=1e39"], "float32 holds 0 and sizes from 1.2e-38 to 3.4e+38"),
+        (["--a=1e-60"], "--a=1e-60: float32 holds no number of this size"),
+        (["--a=1e39"], "--a=1e39: float32 holds no number of this size"),
         (["--a=1e400"], "--a=1e400: float32 holds no number of this size"),
         (["--a=1e99999999"], "--a=1e99999999: float32 holds no number of this size"),
         (["--a=nan"], "--a=nan: float32 holds no number of this size"),
@@ -468,7 +468,7 @@ def test_a_limit_holds_for_the_number_as_it_is_typed(beta):
 
 
 def test_an_estimate_that_needs_too_much_memory_is_left_out():
-    table = counterexample_table(20_000)
+    table = np.linspace(1, 2, 20_000)[:, None]  # no two values alike: estimated
     spec = phase_diagram.PhaseDiagram(
         "counterexample", (20_000,), ("random_shuffling",), np.zeros(1), np.array([0.5, 0.99])
     )

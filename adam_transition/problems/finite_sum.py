@@ -244,7 +244,7 @@ def _common_length(data: PyTree) -> int:
                 f"{name} is a single number, but data need one common leading axis, of length n; "
                 "a list is a pytree here: pass np.asarray(list)"
             )
-        if leaf.dtype.kind == "O":
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "O":
             raise ValueError(f"{name} holds Python objects; it must be an array of numbers")
         is_wide = jnp.issubdtype(leaf.dtype, jnp.integer) and checks.is_concrete(leaf)
         if is_wide and leaf.size and not -(2**31) <= int(leaf.min()) <= int(leaf.max()) < 2**32:
