@@ -82,8 +82,6 @@ def run(
         terminal.make_streams_usable()
         with terminal.stoppable(name):
             status = _run(name, description, values, main, sys.argv[1:], shares_work)
-            if status in terminal.STOPPED:
-                terminal.leave_now(status)
     else:
         status = _run(name, description, values, main, argv, shares_work)
     return distributed.leave(terminal.flush(status))
@@ -118,8 +116,8 @@ def _run(
         main(values.flag_values_dict())
     except BrokenPipeError:
         return terminal.BROKEN_PIPE
-    except KeyboardInterrupt as error:
-        return _fail(name, terminal.message(error), terminal.status(error))
+    except KeyboardInterrupt:
+        return _fail(name, f"interrupted; {terminal.KEPT}", 130)
     except MemoryError as error:
         return _fail(name, f"not enough memory: {error}")
     except Exception as error:

@@ -1,10 +1,12 @@
 """Several processes for one experiment: `jax.distributed`, when asked for or on a cluster."""
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -15,6 +17,10 @@ from absl import flags
 _SHUTDOWN_S = 24 * 3600
 """For so long the others wait for the first process, which draws the figures."""
 
+_SILENT_S = float(os.environ.get("ADAM_TRANSITION_SILENT_S", "60"))
+_BEAT_S = min(5.0, _SILENT_S / 4)
+_LEAVING = threading.Event()
+_BEATS, _DONE = "adam_transition/beats/", "done"
 _LONGER_S = 600  # than we wait ourselves
 
 _TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -92,11 +98,63 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
         raise ValueError(
             f"{where}: cannot join the job ({error}); --distributed=off runs alone"
         ) from error
+    if jax.process_count() > 1:
+        _watch_the_others()
     if jax.process_count() > 1 and not shares_work:
         raise ValueError(
             f"this job has {jax.process_count()} processes, but the experiment runs in one: start "
             "one task, or each with its own --out and --distributed=off"
         )
+
+
+def _watch_the_others() -> None:
+    """Ends this process, in one line, when another is silent for a minute: stopped, or cut off.
+
+    One that has died is noticed at once (`processes.gather`). JAX notices silence too, but later,
+    and ends with a stack trace. Every process counts up in the job's key-value store.
+    """
+    import jax
+    from jax._src.distributed import global_state  # JAX shows its store to nobody else
+
+    client: Any = global_state.client
+    me, count = jax.process_index(), jax.process_count()
+    heard = dict.fromkeys(range(count), time.monotonic())
+    last: dict[int, str] = {}
+
+    def talk() -> None:
+        for beat in itertools.count():
+            try:
+                value = _DONE if _LEAVING.is_set() else str(beat)
+                client.key_value_set(f"{_BEATS}{me}", value, allow_overwrite=True)
+                for key, value in client.key_value_dir_get(_BEATS):
+                    process = int(key.rpartition("/")[2])
+                    if last.get(process) != value:
+                        last[process], heard[process] = value, time.monotonic()
+            except Exception:  # the job is over, or JAX is about to say what is wrong
+                return
+            time.sleep(_BEAT_S)
+
+    def listen() -> None:
+        before = time.monotonic()
+        while True:
+            time.sleep(1)
+            now = time.monotonic()
+            if now - before > _BEAT_S:  # it was us who slept
+                heard.update(dict.fromkeys(heard, now))
+            before = now
+            silent = [one for one, when in heard.items() if now - when > _SILENT_S and one != me]
+            silent = [one for one in silent if last.get(one) != _DONE]
+            if silent and talker.is_alive():
+                text = (
+                    f"process {silent[0]} of this job has not answered for {_SILENT_S:.0f} s; "
+                    "finished chunks are kept, run again to continue\n"
+                )
+                os.write(2, text.encode())
+                os._exit(2)
+
+    talker = threading.Thread(target=talk, daemon=True)
+    talker.start()
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _check_address(address: str) -> None:
@@ -137,6 +195,13 @@ def leave(status: int) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+        if jax.process_count() > 1:  # the first draws the figures still, and may take long
+            from jax._src.distributed import global_state
+
+            _LEAVING.set()
+            client: Any = global_state.client
+            with contextlib.suppress(Exception):
+                client.key_value_set(f"{_BEATS}{jax.process_index()}", _DONE, allow_overwrite=True)
         jax.distributed.shutdown()
     return status
 

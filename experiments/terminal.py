@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
@@ -14,8 +13,7 @@ from typing import TextIO
 BROKEN_PIPE = 128 + 13
 """Exit status where nobody reads the output: that of a program which SIGPIPE ends."""
 
-_GRACE_S = 0.5
-_KEPT = "finished chunks are kept, run again to continue"
+KEPT = "finished chunks are kept, run again to continue"
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):
     _WORDS[signal.SIGHUP] = "its terminal hung up"
@@ -24,34 +22,12 @@ STOP_WITH_STDIN = "ADAM_TRANSITION_STOP_WITH_STDIN"
 """Environment variable: where it is set, the program ends with its standard input, a pipe of the
 program that started it. A parent that is killed cannot tell its children."""
 
-STOPPED = frozenset(128 + one for one in _WORDS)
-"""Exit statuses after a signal: 130, 143 and 129."""
-
 _PLAIN = {
     "α": "alpha", "β": "beta", "δ": "delta", "ε": "epsilon", "η": "eta", "τ": "tau", "ρ": "rho",
     "σ": "sigma", "Σ": "sum", "κ": "kappa", "∇": "grad ", "√": "sqrt ", "∞": "inf", "∝": "~",
     "±": "+-", "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "≈": "~",
     "≠": "!=", "→": "->", "‖": "||", "…": "...", "∈": "in", "½": "1/2", "¼": "1/4", "°": " deg",
 }  # fmt: skip
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal that asks the program to end."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
-
-
-def message(stopped: KeyboardInterrupt) -> str:
-    """What is said of it."""
-    word = _WORDS.get(signal.Signals(getattr(stopped, "signum", signal.SIGINT)), "stopped")
-    return f"{word}; {_KEPT}"
-
-
-def status(stopped: KeyboardInterrupt) -> int:
-    """The exit status: 128 and the signal's number."""
-    return 128 + getattr(stopped, "signum", signal.SIGINT)
 
 
 def make_streams_usable() -> None:
@@ -117,10 +93,11 @@ def discard(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def stoppable(name: str) -> Iterator[None]:
-    """SIGTERM and SIGHUP raise `Stopped` within, as SIGINT raises KeyboardInterrupt.
+    """SIGINT, SIGTERM and SIGHUP end the program at once, with one line, 130, 143 or 129.
 
-    Where that cannot be raised at once, as a compiled program is running, the process ends without
-    it half a second later: what is written is whole at any time.
+    Not by an exception: that waits until a compiled program has run to its end, and is lost where
+    it happens to be raised in a callback. Nothing has to be tidied: what is written is whole at any
+    time, and the kernel gives locks back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -131,8 +108,8 @@ def stoppable(name: str) -> Iterator[None]:
     os.set_blocking(sender, False)
     wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     for one in before:
-        signal.signal(one, _raise)
-    threading.Thread(target=_end_soon, args=(name, receiver), daemon=True).start()
+        signal.signal(one, _left_to_the_thread)
+    threading.Thread(target=_end_by_signal, args=(name, receiver), daemon=True).start()
     if os.environ.pop(STOP_WITH_STDIN, None):  # popped: it is not meant for our own children
         threading.Thread(target=_end_with_stdin, args=(name,), daemon=True).start()
     try:
@@ -147,28 +124,19 @@ def stoppable(name: str) -> Iterator[None]:
 def catch_again() -> None:
     """After a library has taken the signals for itself, outside of Python."""
     for one in _WORDS:
-        if signal.getsignal(one) is _raise:
-            signal.signal(one, _raise)
+        if signal.getsignal(one) is _left_to_the_thread:
+            signal.signal(one, _left_to_the_thread)
 
 
-def leave_now(status: int) -> None:
-    """Ends the process, waiting for no thread."""
-    status = flush(status)
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
-    os._exit(status)
-
-
-def _raise(signum: int, frame: object) -> None:
-    del frame
-    for one in _WORDS:  # once: what follows is the end
-        if signal.getsignal(one) is _raise:
-            signal.signal(one, _ignore)
-    raise Stopped(signum)
-
-
-def _ignore(signum: int, frame: object) -> None:
+def _left_to_the_thread(signum: int, frame: object) -> None:
     del signum, frame
+
+
+def _end_by_signal(name: str, receiver: int) -> None:
+    while received := os.read(receiver, 1):
+        if received[0] in map(int, _WORDS):
+            _end(name, _WORDS[signal.Signals(received[0])], 128 + received[0])
+    os.close(receiver)
 
 
 def _end_with_stdin(name: str) -> None:
@@ -180,13 +148,6 @@ def _end_with_stdin(name: str) -> None:
 
 def _end(name: str, words: str, status: int) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, f"{name}: {words}; {_KEPT}\n".encode())
+        bar = "\n" if os.isatty(2) else ""  # a progress bar may stand in the line
+        os.write(2, f"{bar}{name}: {words}; {KEPT}\n".encode())
     os._exit(status)
-
-
-def _end_soon(name: str, receiver: int) -> None:
-    while received := os.read(receiver, 1):
-        if received[0] in map(int, _WORDS):
-            time.sleep(_GRACE_S)
-            _end(name, _WORDS[signal.Signals(received[0])], 128 + received[0])
-    os.close(receiver)

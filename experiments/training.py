@@ -25,7 +25,13 @@ def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
     integer = partial(flags.DEFINE_integer, flag_values=values)
     string("data_dir", None, "Folder of the files of mnist or cifar10; the file of text.")
     integer("samples", None, "Training samples, the first so many; default: nearly all.", 1)
-    integer("width", None, "Hidden units or channels of the first layer; default: the model's.", 1)
+    integer(
+        "width",
+        None,
+        "Hidden units or channels of the first layer; default: the model's.",
+        1,
+        2**16,
+    )
     string("sampling", "random_shuffling", "How samples are drawn.")
     string("schedule", "inverse_sqrt_epoch", "Step sizes: eta0/sqrt(epoch), or constant.")
     string("initialization", "bias_correction", "Initial moments.")

@@ -154,3 +154,45 @@ def test_errors_name_what_is_wrong_and_the_command_that_mends_it(tmp_path, mnist
 
     monkeypatch.setattr(data.importlib, "import_module", without)
     refused("mnist1d", "needs mnist1d; pip install mnist1d")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0\0\x08", b"\0\0\x08\x03", b"\0\0\x08\xff" + b"\xff" * 40,
+     b"\0\0\x08\x03" + b"\xff" * 12, b"\0\0\x08\x01\0\0\0\0"],
+)  # fmt: skip
+def test_a_damaged_idx_file_is_named(mnist, content):
+    folder = mnist[0]
+    (folder / "train-labels-idx1-ubyte").write_bytes(content)
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte: not an IDX|labels \(0,\)"):
+        data.load("mnist", data_dir=folder)
+
+
+def test_any_flipped_byte_of_a_compressed_file_is_an_error_in_one_line(mnist):
+    folder, *_ = mnist
+    path = folder / "train-images-idx3-ubyte.gz"
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*range(20), *rng.integers(20, len(good), 20)]:
+        changed = bytearray(good)
+        changed[place] ^= 0xFF
+        path.write_bytes(bytes(changed))
+        found, message = _loaded(folder)
+        if found is None:
+            assert path.name in message
+            assert "\n" not in message
+        else:  # the name and the time in the header do not matter
+            np.testing.assert_array_equal(found.targets, mnist[2][:256])
+            np.testing.assert_allclose(found.inputs[..., 0] * 255, mnist[1][:256], atol=1e-4)
+
+
+def _loaded(folder):
+    try:
+        return data.load("mnist", data_dir=folder), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def test_files_for_data_that_need_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data_dir=.*: data=digits needs no files"):
+        data.load("digits", data_dir=tmp_path)

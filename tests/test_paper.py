@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import explorer, paper, paper_page
+from experiments import explorer, paper, paper_page, paper_tables
 from experiments.paper_plan import RUNS, SCALES, STATEMENTS
 from tests import browser, experiment
 
@@ -136,3 +136,18 @@ def test_a_run_that_fails_is_named(tmp_path, capsys):
     assert experiment.run(paper, f"--out={tmp_path}", "--scale=smoke", "--only=phase") == 2
     assert "phase ended with status 2; run again" in capsys.readouterr().err
     assert not (tmp_path / "index.html").exists()
+
+
+def test_a_summary_from_elsewhere_brings_no_markup():
+    """Every field of a claim and of a summary, in the page and in the table of the docs."""
+    bad = "<script>alert(1)</script>|[x](javascript:1)`\n# y"
+    row = dict.fromkeys(
+        ("id", "run", "statement", "expected", "verdict", "reference"), bad
+    ) | {"statement_title": "Sign-SGD", "measured": 1.0, "uncertainty": 0.0}  # fmt: skip
+    page = paper_page.render([], {"phase": {"version": bad}}, [row], scale=bad, folder=Path())
+    assert "<script" not in page
+    table = paper_tables.page({"scale": bad, "version": bad, "minutes": 1.0, "rows": [row]})
+    assert "<script" not in table
+    assert "[x]" not in table
+    [line] = [line for line in table.splitlines() if "alert" in line and line.startswith("| ")]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 6

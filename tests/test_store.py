@@ -152,3 +152,58 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
         results.write(_region(0, slice(0, 4)), {"gap": np.zeros((1, 4), np.float32)})
     monkeypatch.undo()
     assert not results.is_complete(_region(0, slice(0, 4)), ["gap"])
+
+
+def test_pieces_are_kept_until_their_part_is_complete(tmp_path):
+    results = _create(tmp_path / "x.zarr")
+    calls = []
+
+    def part(inner, *, stop):
+        def compute():
+            calls.append(stop)
+            return [np.arange(3), np.eye(2)]
+
+        one, two = inner.piece("first", compute)
+        if stop:
+            raise KeyboardInterrupt
+        inner.add("sum", Variable((), np.float64, "sum"), np.array(one.sum() + two.sum()))
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            results.complete("sums", lambda inner: part(inner, stop=True))
+    assert calls == [True]
+    [piece] = (tmp_path / ".x.zarr.pieces/sums").glob("*.piece")
+    content = bytearray(piece.read_bytes())
+    content[len(content) // 2] ^= 1
+    piece.write_bytes(bytes(content))
+    results.complete("sums", lambda inner: part(inner, stop=False))
+    assert calls == [True, False]  # what was damaged is computed again
+    assert not piece.exists()
+    assert float(results._array("sum")[()]) == 5
+
+
+def test_pieces_of_other_flags_are_not_taken(tmp_path):
+    for steps in (10, 11):
+        results = _create(tmp_path / "x.zarr", {"--steps": steps}, resume=steps == 10)
+        found = []
+
+        def part(inner, steps=steps, found=found):
+            found += inner.piece("only", lambda: [np.array(steps)])
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            results.complete("part", part)
+        assert found == [steps]
+        del results
+
+
+def test_a_refused_run_leaves_nothing(tmp_path):
+    results = _create(tmp_path / "out" / "x.zarr")
+    with pytest.raises(ValueError, match="cannot be"), results.closed_on_error():
+        raise ValueError("cannot be")
+    assert not (tmp_path / "out").exists()
+    _create(tmp_path / "out" / "x.zarr")
+    again = _create(tmp_path / "out" / "x.zarr")
+    with pytest.raises(ValueError, match="cannot be"), again.closed_on_error():
+        raise ValueError("cannot be")
+    assert (tmp_path / "out" / "x.zarr").is_dir()  # another run began it
