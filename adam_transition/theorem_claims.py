@@ -25,6 +25,7 @@ from adam_transition.theorem_study import MEMORIES, START, settled_limit
 
 LEVEL = 0.025
 """The share of true slopes that chance calls too slow."""
+_ROUNDING = 1e-5  # of a slope: means are taken in float32
 _FIT = 1.5  # a β2 is in the window if the left-hand side is at most this many times the least
 
 _NAMES = {"with_replacement": "Theorem 3.1", "random_shuffling": "Theorem 3.3"}
@@ -119,7 +120,7 @@ def _slower(progress: np.ndarray, than: float) -> np.ndarray:
 
 def _falls(progress: np.ndarray) -> np.ndarray:
     found = bounds.rate(progress)
-    return found.slope + _quantile(len(progress)) * found.stderr < 0
+    return found.slope + _quantile(len(progress)) * found.stderr < -_ROUNDING
 
 
 def _median(progress: np.ndarray) -> tuple[float, float]:
