@@ -167,12 +167,12 @@ def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float
         kappa, log_beta2 = (r**2 - 1) * q, np.log1p(-q)
         crowded = kappa * (1 + (1 - q) / -np.expm1(n * log_beta2))
         away = (1 / np.sqrt(1 + crowded * np.exp(np.arange(n) * log_beta2))).sum()
-        # beyond these terms a hit is forgotten
+        if away <= (r + 1) / np.sqrt(1 + kappa):  # at β1 = 0, so at no β1
+            continue
+        # beyond these terms a hit is forgotten; as W > 0 here they are not many
         i = np.arange(max(1, int(np.ceil(np.log(kappa * 1e10) / -log_beta2))))
         remembered = 1 / np.sqrt(1 + kappa * np.exp(i * log_beta2))
         low, high = 0.0, 1.0
-        if away <= (r + 1) * remembered[0]:
-            continue
         for _ in range(40):
             beta1 = (low + high) / 2
             back = (1 - beta1) * np.exp(i * np.log(beta1)) @ remembered + beta1 ** len(i)

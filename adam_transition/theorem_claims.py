@@ -25,6 +25,7 @@ from adam_transition.theorem_study import MEMORIES, START, settled_limit
 
 LEVEL = 0.025
 """The share of true slopes that chance calls too slow."""
+_ROUNDING = 1e-5  # of a slope: means are taken in float32
 _FIT = 1.5  # a β2 is in the window if the left-hand side is at most this many times the least
 
 _NAMES = {"with_replacement": "Theorem 3.1", "random_shuffling": "Theorem 3.3"}
@@ -119,7 +120,7 @@ def _slower(progress: np.ndarray, than: float) -> np.ndarray:
 
 def _falls(progress: np.ndarray) -> np.ndarray:
     found = bounds.rate(progress)
-    return found.slope + _quantile(len(progress)) * found.stderr < 0
+    return found.slope + _quantile(len(progress)) * found.stderr < -_ROUNDING
 
 
 def _median(progress: np.ndarray) -> tuple[float, float]:
@@ -130,7 +131,8 @@ def _median(progress: np.ndarray) -> tuple[float, float]:
     def median(values: np.ndarray) -> np.ndarray:
         return np.asarray(np.median(bounds.slope(values)))
 
-    error = bounds.jackknife_stderr(bounds.without_each(median, progress))
+    with np.errstate(invalid="ignore"):  # an infinite median has no error
+        error = np.nan_to_num(bounds.jackknife_stderr(bounds.without_each(median, progress)))
     return float(median(progress)), 2 * float(error)
 
 
@@ -395,9 +397,11 @@ def window_ends(
     """Least and greatest 1 − β2 whose left-hand side is within 1.5 of the least.
 
     Ends lie between grid points, where the logarithm, linear between them, crosses the level. An
-    end that is not inside is that of the grid.
+    end that is not inside is that of the grid; NaN where no β2 has a finite left-hand side.
     """
-    excess = np.log(lhs) - np.log(lhs.min(axis=1, keepdims=True)) - np.log(_FIT)
+    least = lhs.min(axis=1, keepdims=True)
+    lhs = np.where(np.isfinite(least), lhs, np.nan)
+    excess = np.log(lhs) - np.log(least) - np.log(_FIT)
     log_q = np.log(q)
 
     def end(order: slice) -> np.ndarray:
@@ -406,7 +410,8 @@ def window_ends(
         before = np.maximum(first - 1, 0)
         high, low = (np.take_along_axis(one, i[:, None], axis=1)[:, 0] for i in (before, first))
         share = np.where(first > 0, high / np.where(high > low, high - low, 1.0), 1.0)
-        return np.exp(x[before] + share * (x[first] - x[before]))
+        found = np.exp(x[before] + share * (x[first] - x[before]))
+        return np.where(np.isnan(one).all(axis=1), np.nan, found)
 
     return end(slice(None)), end(slice(None, None, -1))
 
@@ -419,7 +424,7 @@ def _window(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     def statistics(progress: np.ndarray) -> np.ndarray:
         """Share inside, exponents of the slow and of the biased end; means over n."""
         low, high = window_ends(bounds.left_hand_side(progress)[0][..., late], q)
-        inside = (low > q[0]) & (high < q[-1])
+        inside = np.where(np.isnan(low), np.nan, (low > q[0]) & (high < q[-1]))
         fits = [((np.log(one) * x).sum(axis=-1) / (x @ x)).mean() for one in (low, high)]
         return np.array([inside.mean(), *fits])
 

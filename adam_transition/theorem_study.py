@@ -439,14 +439,12 @@ def _dimensions(study: TheoremStudy, results: store.Store) -> None:
 def _window(study: TheoremStudy, results: store.Store) -> None:
     """LHS against 1 − β2 at several T: too small a β2 is biased, too large a one is slow."""
     q = np.geomspace(1e-10, 1, 41)
-    found = []
-    for n in _WINDOW_N:
-        runs = _run(
-            study, [member("skewed", n, study.seed)], adam.Hyperparameters(np.ones_like(q), q),
-            dtype="float64", num_seeds=4 * study.num_seeds, pieces=results.pieces(str(n)),
-        )  # fmt: skip
-        found.append(runs.progress[0])
-    by_seed = np.stack(found, axis=1)
+    runs = _run(
+        study, [member("skewed", n, study.seed) for n in _WINDOW_N],
+        adam.Hyperparameters(np.ones_like(q), q), dtype="float64", num_seeds=4 * study.num_seeds,
+        pieces=results.pieces(),
+    )  # fmt: skip
+    by_seed = runs.progress.swapaxes(0, 1)
     results.add("window_q", Variable(("window_q",), np.float64, "1 − β2"), q)
     results.add("window_n", Variable(("window_n",), np.int64, "n"), np.array(_WINDOW_N))
     results.add("window_step", Variable(("window_step",), np.int64, "T"), runs.steps)

@@ -91,15 +91,15 @@ def test_verdicts_follow_the_data(finished):
         probed=two * 1.5, progress_at_threshold=progress * 0 + 0.9
     )
     verdicts = {claim.verdict for claim in advise_study.advise_claims(planted)}
-    assert verdicts == {"beyond the paper"}
+    assert verdicts == {"holds"}
     opposite = planted.assign(probed=two * 5, progress_at_threshold=progress * 0 + 0.1)
     none = planted.assign(probed=two * np.inf)
     for claim in advise_study.advise_claims(opposite):
-        assert (claim.verdict == "not reproduced") != claim.id.startswith("probe_finds")
+        assert (claim.verdict == "fails") != claim.id.startswith("probe_finds")
     for claim in advise_study.advise_claims(none):
         if claim.id.startswith("probe"):
             finds = claim.id.startswith("probe_finds")
-            assert claim.verdict == ("not reproduced" if finds else "inconclusive")
+            assert claim.verdict == ("fails" if finds else "open")
 
 
 def test_results_that_are_no_results(tmp_path, capsys, trained):

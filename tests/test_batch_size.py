@@ -92,7 +92,7 @@ def test_planted_laws_are_found(tmp_path):
     rule = dataset["rule"].sel(budget=BUDGETS[0], tuning="η0 = 0.01", rules="half-life").values
     np.testing.assert_allclose(rule, low, rtol=0.15)
     verdicts = _verdicts(dataset)
-    assert set(verdicts.values()) == {"reproduced", "beyond the paper"}
+    assert set(verdicts.values()) == {"reproduced", "holds"}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,19 @@ def test_planted_laws_are_found(tmp_path):
 )
 def test_planted_opposites_are_not_reproduced(tmp_path, planted, ids):
     verdicts = _verdicts(_planted(tmp_path, **planted))
-    assert {id_: verdicts[id_] for id_ in ids} == dict.fromkeys(ids, "not reproduced")
+    assert {verdicts[id_] for id_ in ids} <= {"not reproduced", "fails"}
+
+
+def test_seeds_that_disagree_leave_laws_open(tmp_path):
+    dataset = _planted(tmp_path)
+    wild = (-1.0) ** dataset["seed"] * 3
+    open_laws = dataset.assign(
+        exponent=dataset["exponent"] + wild,
+        low=dataset["low"] * np.exp(wild * dataset["batch_size"]),
+    )
+    verdicts = _verdicts(open_laws)
+    for id_ in ("linear_in_batch", "noise_scale", "learning_rate"):
+        assert verdicts[id_] == "open", id_
 
 
 def test_without_a_transient_there_is_no_optimum(tmp_path):

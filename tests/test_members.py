@@ -67,6 +67,35 @@ def test_least_d0_is_that_of_the_closed_form():
     assert found == pytest.approx(exact.d0, rel=1e-6)
 
 
+@pytest.mark.parametrize("family", ["realizable_quadratics", "counterexample"])
+def test_a_centred_member_is_the_same_in_other_coordinates(family):
+    wanted = ProblemClass(6, 2.0, 0, 90.0)
+    member = problems.random_member(wanted, family, 1, sampling.stream_key(3))
+    moved = problems.centred(member)
+    assert not np.any(moved.problem.minimiser)
+    assert moved.problem_class == member.problem_class
+    with jax.enable_x64(True):
+        star = jnp.asarray(member.problem.minimiser, jnp.float64)
+        for z in (-2.0, -1e-3, 0.0, 0.5, 1.5):
+            z = jnp.full(star.shape, z)
+            for i in range(6):
+                expected = member.problem.gradient(i, star + z)
+                np.testing.assert_allclose(moved.problem.gradient(i, z), expected, atol=1e-12)
+                expected = member.problem.value(i, star + z)
+                np.testing.assert_allclose(moved.problem.value(i, z), expected, atol=1e-12)
+        # nothing is left of x*: gradients are proportional to z however small it is
+        tiny = jnp.full(star.shape, 1e-200)
+        ratio = moved.problem.gradient(0, tiny) / moved.problem.gradient(0, 1e-3 + 0 * tiny)
+        np.testing.assert_allclose(ratio, 1e-197, rtol=1e-12)
+
+
+def test_regressions_have_no_centred_form():
+    wanted = ProblemClass(5, 1.0, 0.02, 20.0)
+    member = problems.random_member(wanted, "logistic", 2, sampling.stream_key(0))
+    with pytest.raises(ValueError, match="Regression has no centred form"):
+        problems.centred(member)
+
+
 @pytest.mark.parametrize(
     ("family", "dimension", "d0", "message"),
     [

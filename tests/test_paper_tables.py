@@ -28,12 +28,13 @@ def test_verdicts_are_counted():
         for verdict in ("reproduced", "reproduced", "not reproduced")
     ]
     *_, line = paper_tables.readme_table(rows).splitlines()
-    assert [cell.strip() for cell in line.split("|")[3:-1]] == ["2", "1", "", ""]
+    assert [cell.strip() for cell in line.split("|")[3:-1]] == ["2", "1", "", "", "", ""]
 
 
 def test_a_run_is_kept_and_written(tmp_path, monkeypatch):
     row = {
-        "statement_title": "Advice", "statement": "|x|", "expected": "1", "measured": 1.25,
+        "statement_title": "Advice", "statement": "|x|", "reference": "us", "expected": "1",
+        "measured": 1.25,
         "uncertainty": 0.5, "verdict": "inconclusive", "run": "advise",
     }  # fmt: skip
     (tmp_path / "claims.json").write_text(json.dumps([row]))
@@ -44,7 +45,10 @@ def test_a_run_is_kept_and_written(tmp_path, monkeypatch):
     (tmp_path / "README").write_text(f"before\n{paper_tables._BEGIN}old\n{paper_tables._END}after")
     paper_tables.main(tmp_path)
     assert json.loads((tmp_path / "KEPT").read_text())["minutes"] == 1.5
-    assert "| \\|x\\| | 1 | 1.25 ± 0.5 | inconclusive | advise |" in (tmp_path / "PAGE").read_text()
+    assert (
+        "| \\|x\\| | us | 1 | 1.25 ± 0.5 | inconclusive | advise |"
+        in (tmp_path / "PAGE").read_text()
+    )
     readme = (tmp_path / "README").read_text()
     assert readme.startswith("before\n")
     assert readme.endswith("after")

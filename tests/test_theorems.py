@@ -10,7 +10,7 @@ from adam_transition import theorem_claims, theorem_study
 from experiments import theorem_3_1, theorem_3_3
 from tests import experiment
 
-SMALL = ["--n=3,5", "--triples=40", "--seeds=4", "--steps=200000", "--samples=10000"]
+SMALL = ["--n=3,5", "--triples=16", "--seeds=3", "--steps=20000", "--samples=10000"]
 
 
 @pytest.fixture(scope="module")
@@ -24,36 +24,32 @@ def _dataset(out):
     return xr.open_zarr(out / "theorem_3_1.zarr", consolidated=False).load()
 
 
-def _verdicts(dataset):
-    return {claim.id: claim.verdict for claim in theorem_claims.claims(dataset)}
-
-
 def test_data_set_claims_and_figures(finished):
+    """At this size few claims can be told, but those that need no runs; none is wrong."""
     dataset = _dataset(finished)
-    assert dataset["lhs"].dims == ("family", "n", "triple", "step")
+    assert dataset["mean_progress"].dims == ("family", "seed", "n", "triple", "octave")
     assert dataset.attrs["theorem_scheme"] == "with_replacement"
     summary = json.loads((finished / "theorem_3_1.json").read_text())
     verdicts = {claim["id"]: claim["verdict"] for claim in summary["claims"]}
-    assert verdicts == _verdicts(dataset)
-    for id_ in ("rate_realizable", "violated_threshold", "neighbourhood_beta2",
-                "neighbourhood_dimensions", "neighbourhood_d0", "threshold_a_1",
-                "reddi_stuck"):  # fmt: skip
-        assert verdicts[id_] == "reproduced", id_
-    for id_ in ("neighbourhood_exact", "neighbourhood_symmetric", "schemes",
-                "reddi_cured", "beta1_line"):  # fmt: skip
-        assert verdicts[id_] == "beyond the paper", id_
+    assert verdicts == {claim.id: claim.verdict for claim in theorem_claims.claims(dataset)}
+    assert verdicts["neighbourhood_beta2"] == "reproduced"
+    for id_ in ("neighbourhood_exact", "schemes"):
+        assert verdicts[id_] == "holds", id_
+    # the theorem's own region needs T far beyond 20 000
+    assert verdicts["rate_region"] == "inconclusive"
     assert [row["n"] for row in summary["rows"]] == [3, 5]
-    assert all(row["attracting"] <= row["hypotheses_hold"] <= 40 for row in summary["rows"])
+    assert all(row["attracting"] <= row["hypotheses_hold"] <= 16 for row in summary["rows"])
+    assert all(row["region_one_minus_beta2"] is None for row in summary["rows"])
+    assert (dataset["arrived"] == 0).all()
     for name in ("rate", "neighbourhood", "conditions", "reddi"):
         assert (finished / f"theorem_3_1_{name}.png").stat().st_size > 10_000
 
 
 def test_bias_is_that_of_first_order(finished):
     """With replacement, β1 = 0: ½(1−β2)κ3/σ² for one centre of five at 1, κ3/σ² = 0.6."""
-    dataset = _dataset(finished).sel(noise="skewed", scheme="with_replacement")
-    q = dataset["plateau_q"].values
-    small = q < 0.05
-    np.testing.assert_allclose(dataset["bias"].values[small], 0.3 * q[small], rtol=0.05)
+    dataset = _dataset(finished)
+    small = dataset["small_bias"].sel(small_scheme="with_replacement")
+    np.testing.assert_allclose(small, 0.3 * dataset["small_q"], rtol=0.01)
 
 
 def test_left_hand_side_never_rises(finished):
@@ -62,43 +58,16 @@ def test_left_hand_side_never_rises(finished):
     assert (dataset["window"].diff("window_step") <= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("id_", "plant"),
-    [
-        # a wrong rate: T^(−0.3)
-        ("rate_realizable", lambda d: {"slope": -0.3, "slope_stderr": 0.0}),
-        ("rate_symmetric", lambda d: {"slope": -0.3, "slope_without": -0.3}),
-        ("rate_exponent", lambda d: {"slope": -0.3, "slope_without": -0.3}),
-        # a violated threshold at which the runs converge nevertheless
-        ("violated_threshold", lambda d: {"drift": abs(d["drift"]) + 1}),
-        # a plateau that does not shrink with 1 − β2, or not with D0
-        ("neighbourhood_beta2", lambda d: {"bias": d["bias"] * 0 + 0.1}),
-        ("neighbourhood_d0", lambda d: {"scaled_bias": d["scaled_bias"] * 0 + 0.1}),
-        ("neighbourhood_symmetric", lambda d: {"bias": d["bias"] + 0.1}),
-        ("limit_point", lambda d: {"settled_bias": d["settled_bias"] * 1.5}),
-        ("limit_point_logistic", lambda d: {"many_error": d["many_error"] + 2}),
-        ("schemes", lambda d: {"bias": d["bias"].isel(scheme=slice(None, None, -1)).values}),
-        ("rate_dimensions", lambda d: {"dimensions_slope": d["dimensions_slope"] * 0}),
-        ("neighbourhood_dimensions", lambda d: {"dimensions_lhs": 2 - d["dimensions_q"]}),
-        # no transient: the largest β2 is the best
-        ("window", lambda d: {"window": d["window"] * 0 + d["window_q"]}),
-        # a threshold that falls like n⁻⁶
-        ("threshold_a_1", lambda d: {"threshold": d["threshold"] * 0 + d["threshold_n"] ** -6.0}),
-        ("beta1_line", lambda d: {"line": d["line"] * 0 + 1}),
-        ("reddi_stuck", lambda d: {"reddi": -d["reddi"]}),
-        ("reddi_cured", lambda d: {"reddi": -d["reddi"]}),
-    ],
-)
-def test_planted_cases_are_not_reproduced(finished, id_, plant):
-    dataset = _dataset(finished)
-    planted = dataset.copy()
-    for name, values in plant(dataset).items():
-        shape = dataset[name].shape
-        planted[name] = (
-            dataset[name].dims,
-            np.broadcast_to(np.nan_to_num(values, neginf=0), shape),
-        )
-    assert _verdicts(planted)[id_] == "not reproduced"
+def test_the_region_is_that_of_the_theorem():
+    """1 − β2 from what the length of the runs can tell up to (1−β1^n)/n^5; for n = 3 at 10⁶."""
+    study = theorem_study.TheoremStudy("with_replacement", (3, 5), 600, 3, 10**6, 0.1, 10_000, 0)
+    beta1, q = theorem_study.region(study)
+    assert np.isnan(q[1]).all()
+    least = theorem_study.MEMORIES * 32 / (4 * 10**6)
+    assert (q[0] >= least).all()
+    assert (q[0] <= (1 - beta1[0] ** 3) / 3**5).all()
+    assert q[0].max() > 0.8 / 3**5
+    assert q[0].min() < 1.2 * least
 
 
 def test_triples_are_drawn_anew_with_the_seed():
