@@ -246,10 +246,14 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
     low, high = found.progress - error, found.progress + error
     resolved = (found.signal > _SURE) & jnp.isfinite(low) & jnp.isfinite(high)
     filled = (found.record >= _LEAST_STEPS) & (found.record * found.one_minus_beta2 >= 1)
-    sound = (found.stalled <= 0.5) & (2 * found.contradicted <= found.step)
-    wild = found.step_size > _STEP
-    small = sound & filled & (wild | (resolved & ((high < progress) | (low > most))))
-    fine = sound & resolved & ~wild & (low >= progress) & (high <= most)
+    follows = 2 * found.contradicted <= found.step
+    moves = found.stalled <= 0.5
+    # with β1 ≥ √β2 v dies out before m: it then stalls, at zero, since β2 is too small
+    unbounded = (1 - found.one_minus_beta1) ** 2 >= 1 - found.one_minus_beta2
+    wild = (found.step_size > _STEP) & (moves | unbounded)
+    turned = moves & resolved & ((high < progress) | (low > most))
+    small = follows & filled & (wild | turned)
+    fine = follows & moves & resolved & ~wild & (low >= progress) & (high <= most)
     fine &= found.record >= _LEAST_STEPS
     return jnp.where(small, 0, jnp.where(fine, 1, 2)).astype(jnp.int32)
 

@@ -1,6 +1,6 @@
 """How far Adam's mean update follows the mean gradient: from sums over blocks of steps.
 
-Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks b ≠ c that are not neighbours: G the
+Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks that are not neighbours: G the
 gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the block: what U becomes as
 β2 → 1. Noise of one block meets noise of another, so both sums are free of bias. Against the mean
 of v and not of g² since v remembers earlier gradients: where these were larger every update is
@@ -57,7 +57,7 @@ def estimate(
     )
     row = {name: jnp.where(used, value, 0) for name, value in row.items()}
     many = jnp.where(used, steps[:, None], 0).astype(jnp.float32)
-    scale = _positive(jnp.max(jnp.abs(row["gradient"])))
+    scale = _positive(jnp.max(jnp.abs(row["gradient"]), initial=0.0))
     second = row["second"] / _positive(many)
     denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
     seen = used & (second > 0)
