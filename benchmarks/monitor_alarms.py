@@ -3,7 +3,8 @@
 Networks: one hidden layer of 32 ReLU units on digits and MNIST-1D, trained with optax.adam at
 β1 = 0.9, over batch sizes, learning rates, β2 and seeds. A run is *bad* if its training loss at the
 end is more than `BAD` times that of the best β2 at the same batch size and learning rate. The
-counterexample: n = 20 frozen slopes, with replacement, where x goes uphill or does not.
+counterexample: n = 20 frozen slopes, 256 coordinates that draw theirs independently, with
+replacement; a run is bad if x goes uphill on the whole.
 
 A run raises an alarm if any of its readings, one every 500 steps, says "too small".
 
@@ -98,7 +99,7 @@ def frozen(beta1: float, a: float, *, seeds: int, steps: int, level: float) -> R
 
         def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
             x, state = carry
-            gradient = table[jax.random.randint(key, (1,), 0, 20)]
+            gradient = table[jax.random.randint(key, (256,), 0, 20)]
             update, state = optimiser.update(gradient, state, x)
             return (x + update, state), None
 
@@ -106,9 +107,9 @@ def frozen(beta1: float, a: float, *, seeds: int, steps: int, level: float) -> R
             carry, _ = jax.lax.scan(step, carry, jax.random.split(key, READING))
             found = diagnostics(carry[1])
             said = answer(found, progress=level)
-            return carry, (said, carry[0][0], found.progress, found.step_size)
+            return carry, (said, carry[0].mean(), found.progress, found.step_size)
 
-        start = jnp.zeros(1), optimiser.init(jnp.zeros(1))
+        start = jnp.zeros(256), optimiser.init(jnp.zeros(256))
         return jax.lax.scan(reading, start, jax.random.split(key, steps // READING))[1]
 
     keys = jax.random.split(jax.random.key(1), seeds)
@@ -130,10 +131,14 @@ def main() -> None:
     sizes = [int(one) for one in arguments.batch_sizes.split(",")]
     rates = [float(one) for one in arguments.learning_rates.split(",")]
     common = {"seeds": arguments.seeds, "steps": arguments.steps, "level": arguments.level}
-    saved, bad, alarms, told = {}, [], [], []
+    names = [one for one in arguments.data.split(",") if one]
+    saved: dict[str, np.ndarray] = {}
+    bad: list[np.ndarray] = []
+    alarms: list[np.ndarray] = []
+    told: list[np.ndarray] = []
     print(f"{'':24} share of runs with an alarm (share of bad runs) at β2 =")
     print(f"{'':24} " + " ".join(f"{beta2:>12g}" for beta2 in BETA2))
-    for name, size, rate in itertools.product(arguments.data.split(","), sizes, rates):
+    for name, size, rate in itertools.product(names, sizes, rates):
         runs = networks(name, size, rate, **common)
         best = np.exp(np.log(runs.loss).mean(axis=1)).min()
         is_bad = ~(runs.loss <= BAD * best)
@@ -144,10 +149,11 @@ def main() -> None:
         saved |= {f"{name}/{size}/{rate}/{key}": value for key, value in runs._asdict().items()}
         if arguments.save:
             np.savez(arguments.save, **saved)
-    _summary("networks", np.stack(bad), np.stack(alarms), np.stack(told))
+    if bad:
+        _summary("networks", np.stack(bad), np.stack(alarms), np.stack(told))
     bad, alarms, told = [], [], []
     for beta1, a in itertools.product((0.0, 0.9), (1.0, 1 / 361)):
-        runs = frozen(beta1, a, **{**common, "seeds": 4 * arguments.seeds})
+        runs = frozen(beta1, a, **common)
         is_bad = runs.loss > 0
         _row(f"frozen β1={beta1} a={a:.3g}", runs, is_bad)
         bad.append(is_bad)
@@ -163,11 +169,11 @@ def _row(name: str, runs: Runs, bad: np.ndarray) -> None:
 
 
 def _summary(name: str, bad: np.ndarray, alarms: np.ndarray, told: np.ndarray) -> None:
-    """Over (setting, β2, seed): runs whose majority at that setting is bad count as bad."""
+    """Over (setting, β2, seed)."""
     good = np.isin(BETA2, GOOD)[None, :, None] & ~bad
     shares = np.bincount(told.ravel(), minlength=3) / told.size
     print(
-        f"{name}: false alarms {alarms[good].mean():.3f} of {good.sum()} good runs at β2 from 0.99 on; "
+        f"{name}: false alarms {alarms[good].mean():.3f} of {good.sum()} good runs from β2 = 0.99; "
         f"{alarms[~bad].mean():.3f} of all {(~bad).sum()} good runs; "
         f"found {alarms[bad].mean():.3f} of {bad.sum()} bad runs; readings: "
         + ", ".join(f"{word} {share:.2f}" for word, share in zip(ANSWERS, shares, strict=True)),

@@ -431,26 +431,23 @@ def test_scan_donation_and_shapes_without_values():
     np.testing.assert_array_equal(mapped.inner[0].mu["w"], state.inner[0].mu["w"] + 1)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_a_second_moment_that_stalls_is_reported(dtype):
+def test_a_second_moment_that_stalls_is_reported():
     """At β2 = 0.999 a bfloat16 v cannot fall: 0.999 v rounds to v. At 0.9 it can."""
-    params = jnp.zeros(64, dtype)
+    params = jnp.zeros(64, jnp.bfloat16)
+    rows = np.random.default_rng(0).normal(size=(2500, 64)) + 1
 
     def run(beta2):
-        rng = np.random.default_rng(0)
         optimiser = monitor(optax.adam(1.0, b2=beta2))
-        state = optimiser.init(params)
-        update = jax.jit(optimiser.update)
-        for _ in range(200):
-            _, state = update(jnp.asarray(rng.normal(size=64) + 1, dtype), state, params)
+        step = lambda state, g: (optimiser.update(g, state, params)[1], None)  # noqa: E731
+        state, _ = jax.lax.scan(step, optimiser.init(params), jnp.asarray(rows, jnp.bfloat16))
         return diagnostics(state)
 
-    stalled, moving = run(0.9999), run(0.9)
+    stalled, moving = run(0.999), run(0.9)
     assert float(stalled.stalled) > 0.5
     assert verdict(stalled) == "cannot tell"
     assert float(moving.stalled) < 0.1
     assert int(stalled.contradicted) == int(moving.contradicted) == 0
-    assert float(moving.noise_ratio) == pytest.approx(2, rel=0.15)
+    assert float(moving.noise_ratio) == pytest.approx(2, rel=0.1)
 
 
 def test_squares_below_the_least_number_are_reported():
@@ -514,9 +511,9 @@ def test_noise_does_not_bias_progress_towards_one():
     table = jnp.asarray(slopes, jnp.float32)
 
     def run(key):
-        drawn = table[jax.random.randint(key, (1500, 64), 0, 8)]
+        drawn = table[jax.random.randint(key, (1500, 400), 0, 8)]
         step = lambda state, g: (optimiser.update(g, state)[1], None)  # noqa: E731
-        return diagnostics(jax.lax.scan(step, optimiser.init(jnp.zeros(64)), drawn)[0])
+        return diagnostics(jax.lax.scan(step, optimiser.init(jnp.zeros(400)), drawn)[0])
 
     found = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 40))
     mean, stderr = float(found.progress.mean()), float(found.progress.std(ddof=1) / np.sqrt(40))
@@ -526,6 +523,7 @@ def test_noise_does_not_bias_progress_towards_one():
     # the errors that are stated are those that are seen
     covered = np.abs(found.progress - mean) < 2 * found.progress_stderr
     assert covered.mean() >= 0.9
+    assert (found.signal > 3).all()
     assert beta2_too_small(found).mean() >= 0.9
 
 

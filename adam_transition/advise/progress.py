@@ -17,13 +17,14 @@ from jaxtyping import Array, Float, Int
 from adam_transition.advise.watch import ROWS
 
 LEAST_BLOCKS = 8  # with fewer, a standard error is a guess
+_FIELLER = 2.0  # standard errors within which the denominator must not come to zero
 
 
 class Progress(NamedTuple):
     """What a record says; scalars."""
 
     progress: Float[Array, ""]
-    progress_stderr: Float[Array, ""]  # infinite with fewer than `LEAST_BLOCKS`
+    progress_stderr: Float[Array, ""]  # infinite while it cannot be known
     signal: Float[Array, ""]  # the sum of ⟨G, L⟩ in its standard errors
     wrong_mass: Float[Array, ""]
     noise_ratio: Float[Array, ""]
@@ -74,7 +75,9 @@ def estimate(
     known = num_blocks >= LEAST_BLOCKS
     progress = jnp.sum(updated) / jnp.sum(limited)
     off = _spread(updated - progress * limited, num_blocks)
-    spread = _spread(limited, num_blocks)
+    signal = jnp.sum(limited) / _positive(_spread(limited, num_blocks))
+    # a denominator that is known badly widens the interval, as in Fieller's for two errors
+    sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
 
     total, length = {name: value.sum(axis=0) for name, value in row.items()}, many.sum(axis=0)
     mean = total["gradient"] / scale / _positive(length)
@@ -84,8 +87,10 @@ def estimate(
     num_seen = _positive(jnp.sum(jnp.where(seen, many, 0)))
     return Progress(
         progress=progress,
-        progress_stderr=jnp.where(known, off / jnp.abs(jnp.sum(limited)), jnp.inf),
-        signal=jnp.where(known, jnp.sum(limited) / spread, 0),
+        progress_stderr=jnp.where(
+            known & (sharp > 0), off / (jnp.sum(limited) * jnp.where(sharp > 0, sharp, 1)), jnp.inf
+        ),
+        signal=jnp.where(known, signal, 0),
         wrong_mass=jnp.sum(jnp.abs(mean), where=mean * total["step"] < 0) / mass,
         noise_ratio=jnp.sum(square) / jnp.sum(mean**2),
         skewness=_skewness(mean, variance, square, total["cube"] / scale**3 / _positive(length)),
