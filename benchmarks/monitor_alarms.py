@@ -148,7 +148,7 @@ def main() -> None:
         told.append(runs.answers)
         saved |= {f"{name}/{size}/{rate}/{key}": value for key, value in runs._asdict().items()}
         if arguments.save:
-            np.savez(arguments.save, **saved)
+            np.savez(arguments.save, allow_pickle=False, **saved)
     if bad:
         _summary("networks", np.stack(bad), np.stack(alarms), np.stack(told))
     bad, alarms, told = [], [], []

@@ -518,8 +518,9 @@ def test_noise_does_not_bias_progress_towards_one():
     found = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 40))
     mean, stderr = float(found.progress.mean()), float(found.progress.std(ddof=1) / np.sqrt(40))
     assert right < 0
-    # V is a mean over a block of 62 steps: 1/√V is above its limit by 3/8 of its relative variance
-    assert mean == pytest.approx(right, abs=4 * stderr + 0.05 * abs(right))
+    # V shares its noise with g in one block of nine: 1/20 to 1/15 for noise as skewed; the ratio of
+    # two means with a signal of 6 is 1/36 off
+    assert mean == pytest.approx(right, abs=4 * stderr + 0.1 * abs(right))
     # the errors that are stated are those that are seen
     covered = np.abs(found.progress - mean) < 2 * found.progress_stderr
     assert covered.mean() >= 0.9

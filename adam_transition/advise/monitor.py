@@ -9,7 +9,7 @@ gradients met there, with an error, and says so when they tell nothing.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -122,7 +122,7 @@ def monitor(
     def watched(state: PyTree) -> list[tuple[Moments, Settings | None]]:
         """The Adams in a state of the optimiser; settings of None cannot be read."""
         found = adams.find(state)
-        settings = adams.read(inner, state) or [None] * len(found)
+        settings: Sequence[Settings | None] = adams.read(inner, state) or [None] * len(found)
         return [
             (moments, one)
             for moments, one in zip(found, settings, strict=True)
@@ -144,7 +144,7 @@ def monitor(
                 start(
                     pick(moments.first, num_coordinates, seed),
                     pick(moments.second, num_coordinates, seed),
-                    moments.count,
+                    moments.steps,
                     block=block,
                     share=size(moments.first) / whole,
                 )
@@ -165,14 +165,14 @@ def monitor(
         else:
             watches = []
             for watch, (moments, own) in zip(state.watched, found, strict=True):
-                settings, overruled = _settle(own, given, moments.count - 1)
+                settings, overruled = _settle(own, given, moments.steps - 1)
                 places = num_coordinates, seed
                 watches.append(
                     observe(
                         watch,
                         pick(moments.first, *places),
                         pick(moments.second, *places),
-                        jnp.asarray(moments.count),
+                        jnp.asarray(moments.steps),
                         settings,
                         rounding=rounding(moments.first, moments.second, *places),
                         block=block,
@@ -358,7 +358,8 @@ def _compare(settings: Settings, given: _Given) -> None:
     """Refuses a number that is not the optimiser's own, where both are known."""
     told = dict(_told(given))
     for argument, name in _NAMES.items():
-        held, value = getattr(settings.hyper, name), told.get(name)
+        held: Any = getattr(settings.hyper, name)
+        value: Any = told.get(name)
         if value is None or callable(value) or _traced(held) or _traced(value):
             continue
         if abs(float(held) - float(value)) > _SAME * abs(float(held)):

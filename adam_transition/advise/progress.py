@@ -1,8 +1,8 @@
 """How far Adam's mean update follows the mean gradient: from sums over blocks of steps.
 
 Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks that are not neighbours: G the
-gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the block: what U becomes as
-β2 → 1. Noise of one block meets noise of another, so both sums are free of bias. Against the mean
+gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the blocks around: what U
+becomes as β2 → 1. Noise of one block meets noise of another, so both sums are free of bias. Against the mean
 of v and not of g² since v remembers earlier gradients: where these were larger every update is
 small, at every β2.
 
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from adam_transition.advise.watch import ROWS
 
 LEAST_BLOCKS = 8  # with fewer, a standard error is a guess
+_NEAR = 4  # blocks on each side over which v is averaged: fewer, and V feels the noise of g
 _FIELLER = 2.0  # standard errors within which the denominator must not come to zero
 
 
@@ -59,7 +60,9 @@ def estimate(
     row = {name: jnp.where(used, value, 0) for name, value in row.items()}
     many = jnp.where(used, steps[:, None], 0).astype(jnp.float32)
     scale = _positive(jnp.max(jnp.abs(row["gradient"]), initial=0.0))
-    second = row["second"] / _positive(many)
+    near = ((jnp.abs(age[:, None] - age) <= _NEAR) & (steps > 0)).astype(jnp.float32)
+    around = jnp.einsum("bc,ck->bk", near, row["second"])
+    second = around / _positive(jnp.einsum("bc,ck->bk", near, many))
     denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
     seen = used & (second > 0)
     limit = jnp.where(seen, row["first"] / denominator, 0)

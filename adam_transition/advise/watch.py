@@ -203,7 +203,10 @@ def observe(
         ),
         jnp.stack(
             Numbers(
-                *hyper,
+                p,
+                q,
+                hyper[2],
+                hyper[3],
                 jnp.where(counted & changed, p, began[0]),
                 jnp.where(counted & changed, q, began[1]),
                 decay * numbers.stalled + jnp.where(stepped, stood, 0),
