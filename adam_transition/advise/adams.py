@@ -31,7 +31,7 @@ class Moments(NamedTuple):
     path: str  # to them
     first: PyTree
     second: PyTree
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
 
 
 class Settings(NamedTuple):

@@ -9,7 +9,7 @@ gradients met there, with an error, and says so when they tell nothing.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -122,7 +122,7 @@ def monitor(
     def watched(state: PyTree) -> list[tuple[Moments, Settings | None]]:
         """The Adams in a state of the optimiser; settings of None cannot be read."""
         found = adams.find(state)
-        settings = adams.read(inner, state) or [None] * len(found)
+        settings: Sequence[Settings | None] = adams.read(inner, state) or [None] * len(found)
         return [
             (moments, one)
             for moments, one in zip(found, settings, strict=True)
@@ -144,7 +144,7 @@ def monitor(
                 start(
                     pick(moments.first, num_coordinates, seed),
                     pick(moments.second, num_coordinates, seed),
-                    moments.count,
+                    moments.steps,
                     block=block,
                     share=size(moments.first) / whole,
                 )
@@ -165,14 +165,14 @@ def monitor(
         else:
             watches = []
             for watch, (moments, own) in zip(state.watched, found, strict=True):
-                settings, overruled = _settle(own, given, moments.count - 1)
+                settings, overruled = _settle(own, given, moments.steps - 1)
                 places = num_coordinates, seed
                 watches.append(
                     observe(
                         watch,
                         pick(moments.first, *places),
                         pick(moments.second, *places),
-                        jnp.asarray(moments.count),
+                        jnp.asarray(moments.steps),
                         settings,
                         rounding=rounding(moments.first, moments.second, *places),
                         block=block,
@@ -246,10 +246,14 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
     low, high = found.progress - error, found.progress + error
     resolved = (found.signal > _SURE) & jnp.isfinite(low) & jnp.isfinite(high)
     filled = (found.record >= _LEAST_STEPS) & (found.record * found.one_minus_beta2 >= 1)
-    sound = (found.stalled <= 0.5) & (2 * found.contradicted <= found.step)
-    wild = found.step_size > _STEP
-    small = sound & filled & (wild | (resolved & ((high < progress) | (low > most))))
-    fine = sound & resolved & ~wild & (low >= progress) & (high <= most)
+    follows = 2 * found.contradicted <= found.step
+    moves = found.stalled <= 0.5
+    # with β1 ≥ √β2 v dies out before m: it then stalls, at zero, since β2 is too small
+    unbounded = (1 - found.one_minus_beta1) ** 2 >= 1 - found.one_minus_beta2
+    wild = (found.step_size > _STEP) & (moves | unbounded)
+    turned = moves & resolved & ((high < progress) | (low > most))
+    small = follows & filled & (wild | turned)
+    fine = follows & moves & resolved & ~wild & (low >= progress) & (high <= most)
     fine &= found.record >= _LEAST_STEPS
     return jnp.where(small, 0, jnp.where(fine, 1, 2)).astype(jnp.int32)
 
@@ -354,7 +358,8 @@ def _compare(settings: Settings, given: _Given) -> None:
     """Refuses a number that is not the optimiser's own, where both are known."""
     told = dict(_told(given))
     for argument, name in _NAMES.items():
-        held, value = getattr(settings.hyper, name), told.get(name)
+        held: Any = getattr(settings.hyper, name)
+        value: Any = told.get(name)
         if value is None or callable(value) or _traced(held) or _traced(value):
             continue
         if abs(float(held) - float(value)) > _SAME * abs(float(held)):

@@ -1,10 +1,10 @@
 """How far Adam's mean update follows the mean gradient: from sums over blocks of steps.
 
-Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks b ≠ c that are not neighbours: G the
-gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the block: what U becomes as
-β2 → 1. Noise of one block meets noise of another, so both sums are free of bias. Against the mean
-of v and not of g² since v remembers earlier gradients: where these were larger every update is
-small, at every β2.
+Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks that are not neighbours: G the
+gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the blocks around: what U
+becomes as β2 → 1. Noise of one block meets noise of another and adds nothing to either sum; V shares
+its noise with m in one block of nine. Against the mean of v and not of g² since v remembers earlier
+gradients: where these were larger every update is small, at every β2.
 
 The standard errors are those of sums over pairs: an influence for every block, as in the jackknife.
 """
@@ -17,13 +17,15 @@ from jaxtyping import Array, Float, Int
 from adam_transition.advise.watch import ROWS
 
 LEAST_BLOCKS = 8  # with fewer, a standard error is a guess
+_NEAR = 4  # blocks on each side over which v is averaged: fewer, and V feels the noise of g
+_FIELLER = 2.0  # standard errors within which the denominator must not come to zero
 
 
 class Progress(NamedTuple):
     """What a record says; scalars."""
 
     progress: Float[Array, ""]
-    progress_stderr: Float[Array, ""]  # infinite with fewer than `LEAST_BLOCKS`
+    progress_stderr: Float[Array, ""]  # infinite while it cannot be known
     signal: Float[Array, ""]  # the sum of ⟨G, L⟩ in its standard errors
     wrong_mass: Float[Array, ""]
     noise_ratio: Float[Array, ""]
@@ -57,8 +59,10 @@ def estimate(
     )
     row = {name: jnp.where(used, value, 0) for name, value in row.items()}
     many = jnp.where(used, steps[:, None], 0).astype(jnp.float32)
-    scale = _positive(jnp.max(jnp.abs(row["gradient"])))
-    second = row["second"] / _positive(many)
+    scale = _positive(jnp.max(jnp.abs(row["gradient"]), initial=0.0))
+    near = ((jnp.abs(age[:, None] - age) <= _NEAR) & (steps > 0)).astype(jnp.float32)
+    around = jnp.einsum("bc,ck->bk", near, row["second"])
+    second = around / _positive(jnp.einsum("bc,ck->bk", near, many))
     denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
     seen = used & (second > 0)
     limit = jnp.where(seen, row["first"] / denominator, 0)
@@ -74,7 +78,9 @@ def estimate(
     known = num_blocks >= LEAST_BLOCKS
     progress = jnp.sum(updated) / jnp.sum(limited)
     off = _spread(updated - progress * limited, num_blocks)
-    spread = _spread(limited, num_blocks)
+    signal = jnp.sum(limited) / _positive(_spread(limited, num_blocks))
+    # a denominator that is known badly widens the interval, as in Fieller's for two errors
+    sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
 
     total, length = {name: value.sum(axis=0) for name, value in row.items()}, many.sum(axis=0)
     mean = total["gradient"] / scale / _positive(length)
@@ -84,8 +90,10 @@ def estimate(
     num_seen = _positive(jnp.sum(jnp.where(seen, many, 0)))
     return Progress(
         progress=progress,
-        progress_stderr=jnp.where(known, off / jnp.abs(jnp.sum(limited)), jnp.inf),
-        signal=jnp.where(known, jnp.sum(limited) / spread, 0),
+        progress_stderr=jnp.where(
+            known & (sharp > 0), off / (jnp.sum(limited) * jnp.where(sharp > 0, sharp, 1)), jnp.inf
+        ),
+        signal=jnp.where(known, signal, 0),
         wrong_mass=jnp.sum(jnp.abs(mean), where=mean * total["step"] < 0) / mass,
         noise_ratio=jnp.sum(square) / jnp.sum(mean**2),
         skewness=_skewness(mean, variance, square, total["cube"] / scale**3 / _positive(length)),

@@ -170,7 +170,7 @@ def observe(
     hyper = [jnp.asarray(one, jnp.float32) for one in settings.hyper]
     p, q = hyper[:2]
     before, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
-    m, v = watch.moments
+    m = watch.moments[0]
     stepped = count != before.adam
     g = (first - (1 - p) * m) / p
     off, moved, stood, should, lost = _compare(watch.moments, first, second, g, (p, q), rounding)
@@ -203,7 +203,10 @@ def observe(
         ),
         jnp.stack(
             Numbers(
-                *hyper,
+                p,
+                q,
+                hyper[2],
+                hyper[3],
                 jnp.where(counted & changed, p, began[0]),
                 jnp.where(counted & changed, q, began[1]),
                 decay * numbers.stalled + jnp.where(stepped, stood, 0),
