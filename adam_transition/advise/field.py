@@ -77,7 +77,8 @@ def steps(
         nothing = Influenced(np.zeros(len(q)), np.zeros((len(column) if influences else 0, len(q))))
         return Steps(nothing, nothing)
     g, eps = column / scale, epsilon / scale
-    log_t = _grid(g, float(q.min()), eps)
+    zeros = share[g == 0].sum()
+    log_t = _grid(g, q, eps, zeros, 1 - p)
     square = g**2
     least = float(square.min())
     with np.errstate(under="ignore", over="ignore"):
@@ -99,7 +100,6 @@ def steps(
     eta = mean + p * _convolve(first, rho - mean)
     spread = p / (2 - p) * variance + p**2 * _convolve(second, tau - variance)
     kappa = eta**2 + spread
-    zeros = share[g == 0].sum()
     weight, weight2 = _weights(log_t, q, eps, zeros, 1 - p)
     f = np.where(log_f > _LEAST_EXPONENT, np.exp(np.minimum(log_f, 0)), 0)
     wf, wf2 = weight * f, weight2 * f
@@ -133,17 +133,22 @@ def steps(
     return Steps(Influenced(found, by_mean), Influenced(found2, by_square))
 
 
-def _grid(g: np.ndarray, least_q: float, epsilon: float) -> Float[np.ndarray, " N"]:
+def _grid(
+    g: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
+) -> Float[np.ndarray, " N"]:
     """log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
-    left = np.log(least_q) - _LEFT
-    seen = np.abs(g[g != 0]).min()
-    right = np.log(_DECAYED) - 2 * np.log(seen)
-    if (g == 0).any():
-        right += 2.0
+    left = np.log(q.min()) - _LEFT
+    right = np.log(_DECAYED) - 2 * np.log(np.abs(g[g != 0]).min())
+    ended = _MOST_RIGHT
     if epsilon > 0:
         ended = -2 * np.log(_NEGLECTED) - 4 * np.log(min(epsilon, 1.0))
-        right = ended if (g == 0).any() else min(right, ended)
-    count = int(np.ceil((min(right, _MOST_RIGHT) - left) / _SPACING)) + 1
+    if zeros > 0:
+        # only waits are left, of probability z^j: the integrands are √s (zβ1)^j and s (zβ1²)^j
+        with np.errstate(divide="ignore"):
+            step = float(-np.log1p(-q.max()))
+            rates = [0.5 * k + np.log(zeros * beta1**k) / step for k in (1, 2)]
+        right += 2 - np.log(_NEGLECTED) / max(-max(rates), 1e-3)
+    count = int(np.ceil((min(right, ended, _MOST_RIGHT) - left) / _SPACING)) + 1
     return left + _SPACING * np.arange(count)
 
 

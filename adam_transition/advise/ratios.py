@@ -65,9 +65,9 @@ def ratios_of(found: Sums) -> Ratios:
     n, limit, s, square_limit = found.value
     with np.errstate(invalid="ignore", divide="ignore"):
         progress, squares = n / limit, s / square_limit
-    return Ratios(
-        progress, _ratio(found, _N, _L), squares, _ratio(found, _S, _T), found.wrong_mass
-    )
+    low, high = _ratio(found, _S, _T)
+    squares_interval = Interval(np.maximum(low, 0), high)
+    return Ratios(progress, _ratio(found, _N, _L), squares, squares_interval, found.wrong_mass)
 
 
 def contrast(

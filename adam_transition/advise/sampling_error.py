@@ -119,13 +119,15 @@ def skewness_interval(rows: Float[np.ndarray, "n k"]) -> Interval:
     influence = cube - value - 3 * z - 1.5 * value * (z**2 - 1)
     half = half_width(influence)
     low, high = value - half, value + half
-    # of rows on either side of the mean: most of the third moment in one, or a slow decay
-    centred = rows - rows.mean(axis=0)
-    most = 0.5 * np.abs(cube).sum(axis=0)
-    for sign, bound in ((-1, low), (1, high)):
-        side = np.maximum(sign * centred, 0)
-        slow = (doubt * tail_exponents(side) > _HEAVY_THIRD) | ((np.abs(z) ** 3 * (side > 0)).max(0) > most)
-        bound[slow & (half > 0)] = sign * np.inf
+    # most of the third moment in one row, or a decay so slow that there may be none
+    size = np.abs(rows - rows.mean(axis=0))
+    places = np.argsort(-size, axis=0, kind="stable")[: _num_largest(len(rows))]
+    positive = np.mean(np.take_along_axis(z, places, axis=0) > 0, axis=0)
+    slow = doubt * tail_exponents(size) > _HEAVY_THIRD
+    slow |= np.abs(cube).max(axis=0) > 0.5 * np.abs(cube).sum(axis=0)
+    varies = z.any(axis=0)
+    low[slow & varies & (positive < 0.9)] = -np.inf
+    high[slow & varies & (positive > 0.1)] = np.inf
     return Interval(low, high)
 
 

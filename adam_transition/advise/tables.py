@@ -217,7 +217,7 @@ def gradient_table(
             [t + g for t, g in zip(total, wide, strict=True)],
         )
 
-    total = [jnp.zeros(leaf.shape, _wide(leaf[:0]).dtype) for leaf in start]
+    total = [jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in start]
     rows, norms, alignments = [], [], []
     first: tuple[Any, ...] | None = None
     for i, batch in enumerate(tqdm(batches, unit="batch", disable=None)):
@@ -345,18 +345,19 @@ def _shapes(batch: Any, i: int) -> tuple[Any, ...]:
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
         name = jax.tree_util.keystr(path)
-        try:
-            kind = jax.dtypes.result_type(leaf)
-        except (TypeError, ValueError):
+        numbers = isinstance(leaf, jax.Array | bool | int | float | complex) or (
+            isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OUSMm"
+        )
+        if not numbers:
             raise ValueError(
                 f"batch {i}{name} is a {type(leaf).__name__}: batches hold arrays and numbers only"
-            ) from None
-        found.append((name, tuple(np.shape(leaf)), kind))
+            )
+        found.append((name, tuple(np.shape(leaf))))
     return (jax.tree.structure(batch), *found)
 
 
 def _named(shapes: tuple[Any, ...]) -> str:
-    return ", ".join(f"{name or 'an array'} of shape {shape}" for name, shape, _ in shapes[1:])
+    return ", ".join(f"{name or 'an array'} of shape {shape}" for name, shape in shapes[1:])
 
 
 def _called(one: Callable[..., _Gradient], start: Any, total: Any, batch: Any, i: int) -> _Gradient:
