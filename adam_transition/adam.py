@@ -93,9 +93,7 @@ def update(
     step = state.step + 1
     # m − p·m, not β1·m: β = 1 − p would round p, and v + q(g² − v) would cancel at small β2.
     first = jax.tree.map(lambda m, g: _as_both(m - p * m + p * g, m, g), state.first, grads)
-    second = jax.tree.map(
-        lambda v, g: _as_both(v - q * v + q * (g * g), v, g), state.second, grads
-    )
+    second = jax.tree.map(lambda v, g: _as_both(v - q * v + q * (g * g), v, g), state.second, grads)
     m_hat, v_hat = first, second
     if bias_correction:
         m_hat = jax.tree.map(lambda m: m / one_minus_power(p, step), first)

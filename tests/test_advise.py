@@ -154,7 +154,9 @@ def test_no_step_is_printed_where_a_rule_does_not_hold(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("Do this: keep β2 = 0.99")
     assert "0.00117" not in printed
-    [row] = [r for r in json.loads((tmp_path / "advise.json").read_text())["rows"] if not r["holds"]]
+    [row] = [
+        r for r in json.loads((tmp_path / "advise.json").read_text())["rows"] if not r["holds"]
+    ]
     assert row["rule"] == "SDE"
     assert row["beta1"] is None
 

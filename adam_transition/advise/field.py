@@ -136,7 +136,7 @@ def steps(
 def _grid(
     g: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
 ) -> Float[np.ndarray, " N"]:
-    """log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
+    """Log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
     left = np.log(q.min()) - _LEFT
     right = np.log(_DECAYED) - 2 * np.log(np.abs(g[g != 0]).min())
     ended = _MOST_RIGHT
@@ -155,7 +155,7 @@ def _grid(
 def _weights(
     log_t: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
 ) -> tuple[Float[np.ndarray, "Q N"], Float[np.ndarray, "Q N"]]:
-    """s w(s) and −s ∂w/∂ε times the spacing; the ends carry the geometric series beyond them."""
+    """S w(s) and −s ∂w/∂ε times the spacing; the ends carry the geometric series beyond them."""
     h = _SPACING
     root = np.exp((log_t - np.log(q)[:, None]) / 2)  # √s
     x = epsilon * root
@@ -196,9 +196,7 @@ def _add_tail(weight: np.ndarray, a: np.ndarray, step: np.ndarray) -> None:
 
 
 @lru_cache(maxsize=256)
-def _kernels(
-    beta1: float, q: float, num_nodes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _kernels(beta1: float, q: float, num_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spectra of the sums over j with the factors 1, β1^j and β1^{2j}, on a grid of nodes."""
     with np.errstate(divide="ignore"):
         step = float(-np.log1p(-q))

@@ -139,17 +139,18 @@ def is_large_enough(
     found = probe(
         table, [1 - beta2], key, beta1=beta1, batch_factors=[batch_factor], epsilon=epsilon
     )
-    numbers = tuple(
-        float(getattr(found, name)[0, 0]) for name in Answer._fields[2:8]
-    )
+    numbers = tuple(float(getattr(found, name)[0, 0]) for name in Answer._fields[2:8])
     verdict, reason = _verdict(*numbers, least, most, squares)
     if beta1 > 0 and beta1 >= np.sqrt(beta2):
         verdict = "too small"
-        reason = f"β1={beta1:g} is not below √β2={np.sqrt(beta2):.4g}: single steps are unbounded" + (
-            f"; {reason}" if reason else ""
+        reason = (
+            f"β1={beta1:g} is not below √β2={np.sqrt(beta2):.4g}: single steps are unbounded"
+            + (f"; {reason}" if reason else "")
         )
     if verdict == "good" and not table.complete:
-        reason += f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
+        reason += (
+            f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
+        )
     return Answer(verdict, reason, *numbers, table.unseen)
 
 

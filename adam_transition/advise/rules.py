@@ -143,7 +143,9 @@ def advise(
     return [
         _advice("half-life", known, half_life_rule(known, batch_size), ratio),
         _advice("SDE", known, sde_rule(known, batch_size), ratio),
-        _advice("clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling), ratio),
+        _advice(
+            "clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling), ratio
+        ),
     ]
 
 
@@ -182,17 +184,13 @@ def _advice(rule: Rule, known: Setting, found: Setting, ratio: float) -> Advice:
     samples = half_life(found.beta2, found.batch_size)
     bounded = found.beta1 < math.sqrt(found.beta2)
     steps = _steps(known, found, bounded, scale) if holds else (f"does not hold here: {limits}",)
-    return Advice(
-        rule, found, scale, 1 / scale, samples, bounded, steps, holds, preserves, limits
-    )
+    return Advice(rule, found, scale, 1 / scale, samples, bounded, steps, holds, preserves, limits)
 
 
 def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bool, str, str]:
     """Whether a rule holds, what it keeps, and where it stops to hold."""
     if rule == "SDE":
-        largest = max(
-            (1 - beta) * max(ratio, 1) for beta in (known.beta1, known.beta2)
-        )
+        largest = max((1 - beta) * max(ratio, 1) for beta in (known.beta1, known.beta2))
         limits = (
             "k(1 − β1) and k(1 − β2) have to be small, k = B2/B1; the larger is "
             f"{largest:.3g}, at most {SMALL:g} will do"

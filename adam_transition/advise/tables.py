@@ -241,7 +241,9 @@ def gradient_table(
     mean = _product(jax.jit(_dot)(total, total)) / len(rows) ** 2
     if mean == 0:
         raise ValueError(_NO_MEAN)
-    return GradientTable(np.stack(rows), size, np.array(norms), mean, np.array(alignments), complete)
+    return GradientTable(
+        np.stack(rows), size, np.array(norms), mean, np.array(alignments), complete
+    )
 
 
 class _Gradient(NamedTuple):
@@ -260,7 +262,9 @@ def _wide(x: Array) -> Array:
 
 def _dot(one: list[Array], other: list[Array]) -> tuple[Array, tuple[Array, Array]]:
     """⟨one, other⟩ as a mantissa and two factors: squares of small gradients underflow in float32."""
-    largest = [jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs if x.size])) for xs in (one, other)]
+    largest = [
+        jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs if x.size])) for xs in (one, other)
+    ]
     scales = [jnp.where(x > 0, x, 1) for x in largest]
     parts = [jnp.sum((a / scales[0]) * (b / scales[1])) for a, b in zip(one, other, strict=True)]
     return sum(parts), tuple(scales)
@@ -275,7 +279,8 @@ def _scalar(found: Any, has_aux: bool) -> Array:
     if isinstance(found, tuple):
         if not has_aux:
             raise ValueError(
-                f"loss returns a tuple of {len(found)}: if it is (value, anything), pass has_aux=True"
+                f"loss returns a tuple of {len(found)}: if it is (value, anything), "
+                "pass has_aux=True"
             )
         found = found[0]
     elif has_aux:
@@ -367,8 +372,8 @@ def _called(one: Callable[..., _Gradient], start: Any, total: Any, batch: Any, i
     except jax.errors.JAXTypeError as error:
         kind = type(error).__name__
         raise ValueError(
-            f"JAX cannot differentiate this loss ({kind}): it calls NumPy or Python on its arguments. "
-            "Write it with jax.numpy, or compute gradients yourself and hand them to "
+            f"JAX cannot differentiate this loss ({kind}): it calls NumPy or Python on its "
+            "arguments. Write it with jax.numpy, or compute gradients yourself and hand them to "
             "GradientTable.from_rows"
         ) from error
     except Exception as error:
