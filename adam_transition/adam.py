@@ -183,7 +183,7 @@ def adam(
 
 
 def _as_both(value: Array, one: Array, other: Array) -> Array:
-    """In the type that the two have together: a hyperparameter that is an array does not widen it."""
+    """In the type of the two together: a hyperparameter that is an array does not widen it."""
     return jnp.asarray(value).astype(jnp.result_type(one, other))
 
 

@@ -59,7 +59,7 @@ def steps(
 ) -> Steps:
     """The steps of one coordinate whose gradient is drawn from `column` with replacement.
 
-    Exact to about 1e-6 of √E[(m/(√v + ε))²]. Where rows are exactly 0, a share z of them, and ε = 0,
+    Exact to about 1e-6 of √E[(m/(√v + ε))²]. Where rows are exactly 0, a share z, and ε = 0,
     √v decays more slowly than m only if β1 < √β2; else the mean is infinite if z·β1 ≥ √β2, and the
     square if z·β1² ≥ β2.
 
@@ -205,8 +205,8 @@ def _kernels(beta1: float, q: float, num_nodes: int) -> tuple[np.ndarray, np.nda
         _sum_of_powers(beta1, step, num_nodes),
         _sum_of_powers(beta1**2, step, num_nodes),
     )
-    size = fft.next_fast_len(2 * num_nodes + 2 * _POINTS, real=True)
-    return tuple(fft.rfft(kernel, size) for kernel in found)  # type: ignore[return-value]
+    one, first, second = (fft.rfft(kernel, _fft_size(num_nodes)) for kernel in found)
+    return one, first, second
 
 
 def _sum_of_powers(base: float, step: float, num_nodes: int) -> np.ndarray:
@@ -225,7 +225,7 @@ def _sum_of_powers(base: float, step: float, num_nodes: int) -> np.ndarray:
     for offset in offsets:
         others = offsets[offsets != offset]
         lagrange = np.prod([(part - o) / (offset - o) for o in others], axis=0)
-        np.add.at(kernel, whole + offset + _POINTS // 2 - 0, powers * lagrange)
+        np.add.at(kernel, whole + offset + _POINTS // 2, powers * lagrange)
     return kernel
 
 
@@ -248,14 +248,14 @@ def _convolve(kernels: np.ndarray, values: Float[np.ndarray, " N"]) -> Float[np.
     """Σ_l kernel[l] values[x − l] at every node, 0 left of the grid and even right of it."""
     num, right = len(values), _POINTS // 2
     padded = np.concatenate([values, np.full(right, values[-1])])
-    size = 2 * (kernels.shape[1] - 1) if _even(kernels, num) else 2 * kernels.shape[1] - 1
+    size = _fft_size(num)
     product = fft.irfft(fft.rfft(padded, size) * kernels, size)
     return product[:, right : right + num]
 
 
 def _transpose(kernels: np.ndarray, values: Float[np.ndarray, "Q N"]) -> Float[np.ndarray, "Q N"]:
     num, right = values.shape[1], _POINTS // 2
-    size = 2 * (kernels.shape[1] - 1) if _even(kernels, num) else 2 * kernels.shape[1] - 1
+    size = _fft_size(num)
     shifted = np.zeros((len(values), num + right))
     shifted[:, right:] = values
     product = fft.irfft(fft.rfft(shifted, size) * np.conj(kernels), size)
@@ -264,8 +264,8 @@ def _transpose(kernels: np.ndarray, values: Float[np.ndarray, "Q N"]) -> Float[n
     return found
 
 
-def _even(kernels: np.ndarray, num_nodes: int) -> bool:
-    return fft.next_fast_len(2 * num_nodes + 2 * _POINTS, real=True) % 2 == 0
+def _fft_size(num_nodes: int) -> int:
+    return fft.next_fast_len(2 * num_nodes + 2 * _POINTS, real=True)
 
 
 def _influence(

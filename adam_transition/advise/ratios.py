@@ -70,7 +70,7 @@ def ratios_of(found: Sums) -> Ratios:
     return Ratios(progress, _ratio(found, _N, _L), squares, squares_interval, found.wrong_mass)
 
 
-def contrast(found: Sums, coefficients: Float[np.ndarray, "4 *Q"]) -> tuple[np.ndarray, Interval]:
+def contrast(found: Sums, coefficients: Float[np.ndarray, "4 ..."]) -> tuple[np.ndarray, Interval]:
     """A linear combination of the four sums at each β2: the table's, and its interval."""
     c = (
         coefficients

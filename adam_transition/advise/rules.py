@@ -161,9 +161,9 @@ def recommendation(known: Setting, advice: list[Advice]) -> str:
     already, and a β2 that works is not lowered, since too large a one costs little.
     """
     one = recommended(advice)
-    beta1, found = one.setting.beta1, one.setting.beta2
+    size, beta1, found = one.setting
     if found <= known.beta2:
-        what = f"keep β2 = {known.beta2:g}: it is large enough for batches of {one.setting.batch_size:g}"
+        what = f"keep β2 = {known.beta2:g}: it is large enough for batches of {size:g}"
         beta2 = known.beta2
     else:
         what, beta2 = f"β2 = {found:.6g}", found
@@ -173,8 +173,8 @@ def recommendation(known: Setting, advice: list[Advice]) -> str:
     if beta1 >= math.sqrt(beta2):
         rest = f"β1 below √β2 = {math.sqrt(beta2):.4g} instead of {beta1:g}"
     return (
-        f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the loss "
-        "still spikes, lower it first"
+        f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the "
+        "loss still spikes, lower it first"
     )
 
 
@@ -199,7 +199,7 @@ def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bo
     kept = "the samples over which v averages"
     if rule == "half-life":
         limits = (
-            f"β2 = {found.beta2:.3g} would average over less than a step or two, below {_LEAST_BETA2:g}"
+            f"β2 = {found.beta2:.3g} is below {_LEAST_BETA2:g}: an average over hardly a step"
             if found.beta2 < _LEAST_BETA2
             else "it knows no learning rate, and at large batches β2 falls without a floor"
         )

@@ -3,8 +3,8 @@
 A statistic's influence values, its derivatives by the weights of the rows, give its variance over
 tables. Two things make such errors too small, and both are counted:
 
-- *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of freedom,
-  and Student's quantile with those (Satterthwaite's) stands for 1.96.
+- *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of
+  freedom, and Student's quantile with those (Satterthwaite's) stands for 1.96.
 - *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule of
   three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows fall
   off slowly, like a power of their rank, the statistic is computed a second time with a tail of that
@@ -43,8 +43,8 @@ class Tail(NamedTuple):
     num_rows: int
 
 
-def half_width(influence: Float[np.ndarray, "n *s"], n: int | None = None) -> np.ndarray:
-    """Of a 95 % interval; `n` is the number of rows of the table, if not all influences are given."""
+def half_width(influence: Float[np.ndarray, "n ..."], n: int | None = None) -> np.ndarray:
+    """Of a 95 % interval; `n` is the number of rows, if not all influences are given."""
     centred = influence - influence.mean(axis=0)
     square = (centred**2).sum(axis=0)
     fourth = (centred**4).sum(axis=0)

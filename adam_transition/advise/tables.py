@@ -70,7 +70,7 @@ class GradientTable(NamedTuple):
 
     @property
     def noise_ratio_interval(self) -> Interval:
-        """95 % of the noise ratio over the drawing of batches; infinite above if the mean is noise."""
+        """95 % of the noise ratio over the drawing of batches; no upper end if the mean is noise."""
         square, mean = self._norms()
         if self.complete:
             return Interval(square / mean, square / mean)
@@ -261,7 +261,7 @@ def _wide(x: Array) -> Array:
 
 
 def _dot(one: list[Array], other: list[Array]) -> tuple[Array, tuple[Array, Array]]:
-    """⟨one, other⟩ as a mantissa and two factors: squares of small gradients underflow in float32."""
+    """⟨one, other⟩ as a mantissa and two factors: small squares underflow in float32."""
     largest = [
         jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs if x.size])) for xs in (one, other)
     ]
