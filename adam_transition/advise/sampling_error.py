@@ -5,10 +5,10 @@ tables. Two things make such errors too small, and both are counted:
 
 - *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of
   freedom, and Student's quantile with those (Satterthwaite's) stands for 1.96.
-- *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule of
-  three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows fall
-  off slowly, like a power of their rank, the statistic is computed a second time with a tail of that
-  power and mass beyond them, and the interval reaches from one to the other.
+- *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule
+  of three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows
+  fall off slowly, like a power of their rank, the statistic is computed a second time with a tail
+  of that power and mass beyond them, and the interval reaches from one to the other.
 
 Neither knows of a kind of batch that is not in the table and unlike all that are.
 """

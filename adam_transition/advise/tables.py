@@ -70,7 +70,7 @@ class GradientTable(NamedTuple):
 
     @property
     def noise_ratio_interval(self) -> Interval:
-        """95 % of the noise ratio over the drawing of batches; no upper end if the mean is noise."""
+        """95 % of it over the drawing of batches; no upper end if the mean is lost in noise."""
         square, mean = self._norms()
         if self.complete:
             return Interval(square / mean, square / mean)
@@ -192,7 +192,7 @@ def gradient_table(
         raise ValueError(f"batches is one {type(batches).__name__}: needs an iterable of batches")
     key = keys.checked(key)
     evaluate, params = _evaluation(loss, params, key if key_per_batch else None)
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree_util.tree_flatten(params)
     trained = _trained(params)
     start = [jnp.asarray(leaf) for leaf, one in zip(leaves, trained, strict=True) if one]
     size = sum(leaf.size for leaf in start)
@@ -205,7 +205,9 @@ def gradient_table(
         def of_trained(trained_leaves: list[Array]) -> Array:
             rest = iter(trained_leaves)
             whole = [next(rest) if on else leaf for leaf, on in zip(leaves, trained, strict=True)]
-            return _scalar(evaluate(structure.unflatten(whole), batch, i), has_aux)
+            return _scalar(
+                evaluate(jax.tree_util.tree_unflatten(structure, whole), batch, i), has_aux
+            )
 
         value, gradient = jax.value_and_grad(of_trained)(trained_leaves)
         wide = [_wide(g) for g in gradient]
@@ -267,7 +269,7 @@ def _dot(one: list[Array], other: list[Array]) -> tuple[Array, tuple[Array, Arra
     ]
     scales = [jnp.where(x > 0, x, 1) for x in largest]
     parts = [jnp.sum((a / scales[0]) * (b / scales[1])) for a, b in zip(one, other, strict=True)]
-    return sum(parts), tuple(scales)
+    return jnp.sum(jnp.stack(parts)), (scales[0], scales[1])
 
 
 def _product(found: tuple[Array, tuple[Array, Array]]) -> float:
