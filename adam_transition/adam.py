@@ -88,17 +88,22 @@ def update(
     holds none of those that m still holds: at β2 = 0 after a gradient 0, or where v underflows; the
     ratio is then not 0 but infinite or lost. With `bias_correction` (static) m and v are divided by
     1 − β^k first, as in Kingma & Ba (2015).
+    Moments and direction have the types of moments and gradients, whatever that of hyperparameters
+    that are arrays; the arithmetic is in the widest of them.
     """
     p, q, epsilon, epsilon_root = hyper
     step = state.step + 1
     # m − p·m, not β1·m: β = 1 − p would round p, and v + q(g² − v) would cancel at small β2.
-    first = jax.tree.map(lambda m, g: m - p * m + p * g, state.first, grads)
-    second = jax.tree.map(lambda v, g: v - q * v + q * (g * g), state.second, grads)
+    first = jax.tree.map(lambda m, g: _as_both(m - p * m + p * g, m, g), state.first, grads)
+    second = jax.tree.map(lambda v, g: _as_both(v - q * v + q * (g * g), v, g), state.second, grads)
     m_hat, v_hat = first, second
     if bias_correction:
         m_hat = jax.tree.map(lambda m: m / one_minus_power(p, step), first)
         v_hat = jax.tree.map(lambda v: v / one_minus_power(q, step), second)
-    direction = jax.tree.map(lambda m, v: _ratio(m, v, epsilon, epsilon_root), m_hat, v_hat)
+    direction = jax.tree.map(
+        lambda m, v, one, other: _as_both(_ratio(m, v, epsilon, epsilon_root), one, other),
+        m_hat, v_hat, first, second,
+    )  # fmt: skip
     return direction, AdamState(first, second, step)
 
 
@@ -177,6 +182,11 @@ def adam(
         scale_by_adam(hyper, initialization=initialization),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _as_both(value: Array, one: Array, other: Array) -> Array:
+    """In the type of the two together: a hyperparameter that is an array does not widen it."""
+    return jnp.asarray(value).astype(jnp.result_type(one, other))
 
 
 def _ratio(

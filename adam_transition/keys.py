@@ -21,7 +21,7 @@ def checked(key: Any) -> Key[Array, ""]:
         found = key
     elif isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32:
         try:
-            found = jax.random.wrap_key_data(key)
+            found = jax.random.wrap_key_data(jax.numpy.asarray(key))
         except (TypeError, ValueError):
             found = None
     else:

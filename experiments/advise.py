@@ -70,7 +70,10 @@ def main(values: dict[str, Any]) -> None:
     if values["json"] != "-":
         before = half_life(known.beta2, known.batch_size)
         print(f"{todo}.")
-        print(f"\nbatch size {known.batch_size:g} → {values['new_batch_size']:g}; half-life in samples")
+        print(
+            f"\nbatch size {known.batch_size:g} → {values['new_batch_size']:g}; "
+            "half-life in samples"
+        )
         print(f"{'rule':10} {'β1':>9} {'β2':>10} {'half-life':>10} {'β1 < √β2':>9}  lr ×    ε ×")
         print(f"{'(known)':10} {known.beta1:9.6g} {known.beta2:10.7g} {before:10.4g}")
         for one in found:
@@ -100,7 +103,9 @@ def main(values: dict[str, Any]) -> None:
         figures={"advise": figures.probe_and_training},
         claims=advise_study.advise_claims,
         more=lambda dataset: {
-            "rows": rows, "recommendation": todo, "networks": advise_study.rows(dataset)
+            "rows": rows,
+            "recommendation": todo,
+            "networks": advise_study.rows(dataset),
         },
         attrs={"learning_rate": study.tuning},
     )

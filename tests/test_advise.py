@@ -17,6 +17,7 @@ from adam_transition.advise import (
     clipped_rule,
     half_life,
     half_life_rule,
+    recommendation,
     sde_rule,
 )
 from tests import experiment
@@ -85,7 +86,7 @@ def test_advice_comes_in_the_order_of_the_paper():
     assert by_rule["half-life"].bounded_steps
     assert by_rule["SDE"].learning_rate_factor == pytest.approx(math.sqrt(1 / 32))
     assert by_rule["SDE"].epsilon_factor == pytest.approx(math.sqrt(32))
-    larger = advise(Setting(16, 0.99, 0.95), 512)[0]
+    larger = advise(Setting(16, 0.99, 0.95), 64)[0]
     assert not larger.bounded_steps
     assert "then take β1 below √β2" in larger.steps[1]
 
@@ -116,6 +117,48 @@ def test_the_command_prints_the_rules_and_writes_them(tmp_path, capsys):
     summary = json.loads((tmp_path / "advise.json").read_text())
     assert [row["rule"] for row in summary["rows"]] == ["half-life", "SDE", "clipped"]
     assert summary["rows"][0]["beta2"] == pytest.approx(0.95 ** (1 / 32))
+    assert printed.startswith(summary["recommendation"])
+    assert summary["recommendation"].startswith("Do this: β2 = 0.998398 or more (the usual 0.999")
+
+
+def test_a_rule_says_where_it_does_not_hold():
+    """k(1 − β1) = 6.4: the exponential form would give β1 = 0.0012, the linear one −5.4."""
+    by_rule = {one.rule: one for one in advise(Setting(8, 0.9, 0.99), 512)}
+    assert not by_rule["SDE"].holds
+    assert "k(1 − β1)" in by_rule["SDE"].limits
+    assert "6.4" in by_rule["SDE"].steps[0]
+    assert all(one.preserves and one.limits for one in by_rule.values())
+    assert not advise(Setting(8, 0.9, 0.99), 8 * 128)[0].holds  # the half-life rule: β2 = 0.28
+    assert all(one.holds for one in advise(Setting(512, 0.9, 0.95), 16))
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "line"),
+    [
+        (Setting(512, 0.9, 0.95), 16, "β2 = 0.998398 or more (the usual 0.999 is already enough)"),
+        (Setting(16, 0.9, 0.999), 512, "keep β2 = 0.999: it is large enough"),
+        (Setting(16, 0.9, 0.999), 8, "β2 = 0.9995; β1 = 0.9; the learning rate as it is"),
+        (Setting(16, 0.99, 0.95), 64, "β1 below √β2 = 0.9747 instead of 0.99"),
+    ],
+)
+def test_one_line_says_what_to_do(known, size, line):
+    found = recommendation(known, advise(known, size))
+    assert found.startswith("Do this: ")
+    assert line in found
+    assert "learning rate" in found
+
+
+def test_no_step_is_printed_where_a_rule_does_not_hold(tmp_path, capsys):
+    args = ["--batch_size=8", "--beta2=0.99", "--new_batch_size=512"]
+    assert experiment.run(experiments.advise, f"--out={tmp_path}", *args) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Do this: keep β2 = 0.99")
+    assert "0.00117" not in printed
+    [row] = [
+        r for r in json.loads((tmp_path / "advise.json").read_text())["rows"] if not r["holds"]
+    ]
+    assert row["rule"] == "SDE"
+    assert row["beta1"] is None
 
 
 @pytest.mark.parametrize(
@@ -124,6 +167,8 @@ def test_the_command_prints_the_rules_and_writes_them(tmp_path, capsys):
         (["--batch_size=0"], "--batch_size=0.0 is not a positive number"),
         (["--beta2=1"], "--beta2=1.0 is outside [0, 1)"),
         (["--new_batch_size=-4"], "--new_batch_size=-4.0 is not a positive number"),
+        (["--new_batch_size=1e300"], "--new_batch_size=1e+300 is 1.95e+297 times batch_size=512"),
+        (["--new_batch_size=nan"], "--new_batch_size=nan is not a positive number"),
         (["--floor=2"], "--floor=2.0 is outside [0, 1)"),
     ],
 )

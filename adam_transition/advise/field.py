@@ -59,7 +59,7 @@ def steps(
 ) -> Steps:
     """The steps of one coordinate whose gradient is drawn from `column` with replacement.
 
-    Exact to about 1e-6 of √E[(m/(√v + ε))²]. Where rows are exactly 0, a share z of them, and ε = 0,
+    Exact to about 1e-6 of √E[(m/(√v + ε))²]. Where rows are exactly 0, a share z, and ε = 0,
     √v decays more slowly than m only if β1 < √β2; else the mean is infinite if z·β1 ≥ √β2, and the
     square if z·β1² ≥ β2.
 
@@ -77,7 +77,8 @@ def steps(
         nothing = Influenced(np.zeros(len(q)), np.zeros((len(column) if influences else 0, len(q))))
         return Steps(nothing, nothing)
     g, eps = column / scale, epsilon / scale
-    log_t = _grid(g, float(q.min()), eps)
+    zeros = share[g == 0].sum()
+    log_t = _grid(g, q, eps, zeros, 1 - p)
     square = g**2
     least = float(square.min())
     with np.errstate(under="ignore", over="ignore"):
@@ -99,7 +100,6 @@ def steps(
     eta = mean + p * _convolve(first, rho - mean)
     spread = p / (2 - p) * variance + p**2 * _convolve(second, tau - variance)
     kappa = eta**2 + spread
-    zeros = share[g == 0].sum()
     weight, weight2 = _weights(log_t, q, eps, zeros, 1 - p)
     f = np.where(log_f > _LEAST_EXPONENT, np.exp(np.minimum(log_f, 0)), 0)
     wf, wf2 = weight * f, weight2 * f
@@ -133,24 +133,29 @@ def steps(
     return Steps(Influenced(found, by_mean), Influenced(found2, by_square))
 
 
-def _grid(g: np.ndarray, least_q: float, epsilon: float) -> Float[np.ndarray, " N"]:
-    """log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
-    left = np.log(least_q) - _LEFT
-    seen = np.abs(g[g != 0]).min()
-    right = np.log(_DECAYED) - 2 * np.log(seen)
-    if (g == 0).any():
-        right += 2.0
+def _grid(
+    g: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
+) -> Float[np.ndarray, " N"]:
+    """Log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
+    left = np.log(q.min()) - _LEFT
+    right = np.log(_DECAYED) - 2 * np.log(np.abs(g[g != 0]).min())
+    ended = _MOST_RIGHT
     if epsilon > 0:
         ended = -2 * np.log(_NEGLECTED) - 4 * np.log(min(epsilon, 1.0))
-        right = ended if (g == 0).any() else min(right, ended)
-    count = int(np.ceil((min(right, _MOST_RIGHT) - left) / _SPACING)) + 1
+    if zeros > 0:
+        # only waits are left, of probability z^j: the integrands are √s (zβ1)^j and s (zβ1²)^j
+        with np.errstate(divide="ignore"):
+            step = float(-np.log1p(-q.max()))
+            rates = [0.5 * k + np.log(zeros * beta1**k) / step for k in (1, 2)]
+        right += 2 - np.log(_NEGLECTED) / max(-max(rates), 1e-3)
+    count = int(np.ceil((min(right, ended, _MOST_RIGHT) - left) / _SPACING)) + 1
     return left + _SPACING * np.arange(count)
 
 
 def _weights(
     log_t: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
 ) -> tuple[Float[np.ndarray, "Q N"], Float[np.ndarray, "Q N"]]:
-    """s w(s) and −s ∂w/∂ε times the spacing; the ends carry the geometric series beyond them."""
+    """S w(s) and −s ∂w/∂ε times the spacing; the ends carry the geometric series beyond them."""
     h = _SPACING
     root = np.exp((log_t - np.log(q)[:, None]) / 2)  # √s
     x = epsilon * root
@@ -191,9 +196,7 @@ def _add_tail(weight: np.ndarray, a: np.ndarray, step: np.ndarray) -> None:
 
 
 @lru_cache(maxsize=256)
-def _kernels(
-    beta1: float, q: float, num_nodes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _kernels(beta1: float, q: float, num_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spectra of the sums over j with the factors 1, β1^j and β1^{2j}, on a grid of nodes."""
     with np.errstate(divide="ignore"):
         step = float(-np.log1p(-q))
@@ -202,8 +205,8 @@ def _kernels(
         _sum_of_powers(beta1, step, num_nodes),
         _sum_of_powers(beta1**2, step, num_nodes),
     )
-    size = fft.next_fast_len(2 * num_nodes + 2 * _POINTS, real=True)
-    return tuple(fft.rfft(kernel, size) for kernel in found)  # type: ignore[return-value]
+    one, first, second = (fft.rfft(kernel, _fft_size(num_nodes)) for kernel in found)
+    return one, first, second
 
 
 def _sum_of_powers(base: float, step: float, num_nodes: int) -> np.ndarray:
@@ -222,7 +225,7 @@ def _sum_of_powers(base: float, step: float, num_nodes: int) -> np.ndarray:
     for offset in offsets:
         others = offsets[offsets != offset]
         lagrange = np.prod([(part - o) / (offset - o) for o in others], axis=0)
-        np.add.at(kernel, whole + offset + _POINTS // 2 - 0, powers * lagrange)
+        np.add.at(kernel, whole + offset + _POINTS // 2, powers * lagrange)
     return kernel
 
 
@@ -245,14 +248,14 @@ def _convolve(kernels: np.ndarray, values: Float[np.ndarray, " N"]) -> Float[np.
     """Σ_l kernel[l] values[x − l] at every node, 0 left of the grid and even right of it."""
     num, right = len(values), _POINTS // 2
     padded = np.concatenate([values, np.full(right, values[-1])])
-    size = 2 * (kernels.shape[1] - 1) if _even(kernels, num) else 2 * kernels.shape[1] - 1
+    size = _fft_size(num)
     product = fft.irfft(fft.rfft(padded, size) * kernels, size)
     return product[:, right : right + num]
 
 
 def _transpose(kernels: np.ndarray, values: Float[np.ndarray, "Q N"]) -> Float[np.ndarray, "Q N"]:
     num, right = values.shape[1], _POINTS // 2
-    size = 2 * (kernels.shape[1] - 1) if _even(kernels, num) else 2 * kernels.shape[1] - 1
+    size = _fft_size(num)
     shifted = np.zeros((len(values), num + right))
     shifted[:, right:] = values
     product = fft.irfft(fft.rfft(shifted, size) * np.conj(kernels), size)
@@ -261,8 +264,8 @@ def _transpose(kernels: np.ndarray, values: Float[np.ndarray, "Q N"]) -> Float[n
     return found
 
 
-def _even(kernels: np.ndarray, num_nodes: int) -> bool:
-    return fft.next_fast_len(2 * num_nodes + 2 * _POINTS, real=True) % 2 == 0
+def _fft_size(num_nodes: int) -> int:
+    return fft.next_fast_len(2 * num_nodes + 2 * _POINTS, real=True)
 
 
 def _influence(

@@ -79,8 +79,14 @@ def needed_beta2(
 
     limits = [
         (f"progress is below {progress:g}", np.array([1, -progress, 0, 0])),
-        (f"progress is above {most:g}: v forgets between large gradients", np.array([-1, most, 0, 0])),
-        (f"squares of single steps are above {squares:g} times their limit", np.array([0, 0, -1, squares])),
+        (
+            f"progress is above {most:g}: v forgets between large gradients",
+            np.array([-1, most, 0, 0]),
+        ),
+        (
+            f"squares of single steps are above {squares:g} times their limit",
+            np.array([0, 0, -1, squares]),
+        ),
     ]
 
     def at(q: np.ndarray, *, errors: bool) -> Sums:

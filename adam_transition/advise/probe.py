@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from adam_transition.advise.ratios import Ratios, ratios
+from adam_transition.advise.ratios import ratios
 from adam_transition.advise.tables import GradientTable
 
 EPSILON = 1e-8
@@ -97,7 +97,19 @@ def probe(
     if not factors:
         raise ValueError(f"batch_factors={batch_factors}: need whole numbers from 1 on")
     found = [ratios(table, q, key, 1 - beta1, epsilon, factor) for factor in factors]
-    return Probe(np.asarray(factors), q, *_columns(found), table.unseen)
+    return Probe(
+        batch_factors=np.asarray(factors),
+        one_minus_beta2=q,
+        progress=np.stack([one.progress for one in found]),
+        progress_stderr=np.stack([one.progress_stderr for one in found]),
+        wrong_mass=np.stack([one.wrong_mass for one in found]),
+        progress_low=np.stack([np.asarray(one.progress_interval.low) for one in found]),
+        progress_high=np.stack([np.asarray(one.progress_interval.high) for one in found]),
+        squares=np.stack([one.squares for one in found]),
+        squares_low=np.stack([np.asarray(one.squares_interval.low) for one in found]),
+        squares_high=np.stack([np.asarray(one.squares_interval.high) for one in found]),
+        unseen=table.unseen,
+    )
 
 
 def is_large_enough(
@@ -139,23 +151,24 @@ def is_large_enough(
     found = probe(
         table, [1 - beta2], key, beta1=beta1, batch_factors=[batch_factor], epsilon=epsilon
     )
-    numbers = tuple(
-        float(getattr(found, name)[0, 0]) for name in Answer._fields[2:8]
-    )
-    verdict, reason = _verdict(*numbers, least, most, squares)
+    numbers = {name: float(getattr(found, name)[0, 0]) for name in Answer._fields[2:8]}
+    verdict, reason = _verdict(*numbers.values(), least=least, most=most, squares=squares)
     if beta1 > 0 and beta1 >= np.sqrt(beta2):
         verdict = "too small"
-        reason = f"β1={beta1:g} is not below √β2={np.sqrt(beta2):.4g}: single steps are unbounded" + (
-            f"; {reason}" if reason else ""
+        reason = (
+            f"β1={beta1:g} is not below √β2={np.sqrt(beta2):.4g}: single steps are unbounded"
+            + (f"; {reason}" if reason else "")
         )
     if verdict == "good" and not table.complete:
-        reason += f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
-    return Answer(verdict, reason, *numbers, table.unseen)
+        reason += (
+            f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
+        )
+    return Answer(verdict, reason, **numbers, unseen=table.unseen)
 
 
 def _verdict(
     progress: float, low: float, high: float, square: float, square_low: float, square_high: float,
-    least: float, most: float, squares: float,
+    *, least: float, most: float, squares: float,
 ) -> tuple[Literal["good", "too small", "cannot tell"], str]:  # fmt: skip
     numbers = f"progress {progress:.3g} ({low:.3g} to {high:.3g})"
     steps = f"squares {square:.3g} ({square_low:.3g} to {square_high:.3g})"
@@ -193,19 +206,3 @@ def check_levels(least: float, most: float, squares: float) -> None:
     check("least", least, "[0, 1)", 0 <= least < 1)
     check("most", most, "(1, ∞)", 1 < most < np.inf)
     check("squares", squares, "(1, ∞)", 1 < squares < np.inf)
-
-
-def _columns(found: list[Ratios]) -> list[np.ndarray]:
-    def stack(values: list[Any]) -> np.ndarray:
-        return np.stack([np.asarray(value) for value in values])
-
-    return [
-        stack([one.progress for one in found]),
-        stack([one.progress_stderr for one in found]),
-        stack([one.wrong_mass for one in found]),
-        stack([one.progress_interval.low for one in found]),
-        stack([one.progress_interval.high for one in found]),
-        stack([one.squares for one in found]),
-        stack([one.squares_interval.low for one in found]),
-        stack([one.squares_interval.high for one in found]),
-    ]

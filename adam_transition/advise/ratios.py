@@ -65,16 +65,18 @@ def ratios_of(found: Sums) -> Ratios:
     n, limit, s, square_limit = found.value
     with np.errstate(invalid="ignore", divide="ignore"):
         progress, squares = n / limit, s / square_limit
-    return Ratios(
-        progress, _ratio(found, _N, _L), squares, _ratio(found, _S, _T), found.wrong_mass
-    )
+    low, high = _ratio(found, _S, _T)
+    squares_interval = Interval(np.maximum(low, 0), high)
+    return Ratios(progress, _ratio(found, _N, _L), squares, squares_interval, found.wrong_mass)
 
 
-def contrast(
-    found: Sums, coefficients: Float[np.ndarray, "4 *Q"]
-) -> tuple[np.ndarray, Interval]:
+def contrast(found: Sums, coefficients: Float[np.ndarray, "4 ..."]) -> tuple[np.ndarray, Interval]:
     """A linear combination of the four sums at each β2: the table's, and its interval."""
-    c = coefficients if coefficients.ndim == 2 else np.repeat(coefficients[:, None], found.value.shape[1], 1)
+    c = (
+        coefficients
+        if coefficients.ndim == 2
+        else np.repeat(coefficients[:, None], found.value.shape[1], 1)
+    )
     used = c != 0
 
     def combined(values: np.ndarray) -> np.ndarray:
@@ -183,12 +185,15 @@ def sums(
         centred = column - mean
         bias[:2] += np.einsum("i,iaq->aq", centred, own[:, :2]) / (n * (n - 1))
         own = by_mean * own
-        own[:, :2] += centred[:, None, None] * found[:2]
+        # an infinite step has no error
+        own[:, :2] += centred[:, None, None] * np.where(np.isfinite(found[:2]), found[:2], 0)
         total += own
         within += np.einsum("iaq,ibq->abq", own, own) / (n * (n - 1))
         tail = sampling_error.with_tail(column, float(exponents[i]), num_drawn=factor)
         if tail is not None:
-            tailed += _with_tail(tail, combined, mean, p, q, epsilon, factor) - each[i]
+            known = np.isfinite(each[i])
+            more = _with_tail(tail, combined, mean, p, q, epsilon, factor)
+            tailed += np.where(known, more - np.where(known, each[i], 0), 0)
     drawn = np.einsum("iaq,ibq->abq", residual, residual) / len(parts) ** 2
     between = np.zeros_like(within)
     if errors and k < table.num_parameters:

@@ -143,7 +143,9 @@ def advise(
     return [
         _advice("half-life", known, half_life_rule(known, batch_size), ratio),
         _advice("SDE", known, sde_rule(known, batch_size), ratio),
-        _advice("clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling), ratio),
+        _advice(
+            "clipped", known, clipped_rule(known, batch_size, floor=floor, ceiling=ceiling), ratio
+        ),
     ]
 
 
@@ -159,9 +161,9 @@ def recommendation(known: Setting, advice: list[Advice]) -> str:
     already, and a β2 that works is not lowered, since too large a one costs little.
     """
     one = recommended(advice)
-    beta1, found = one.setting.beta1, one.setting.beta2
+    size, beta1, found = one.setting
     if found <= known.beta2:
-        what = f"keep β2 = {known.beta2:g}: it is large enough for batches of {one.setting.batch_size:g}"
+        what = f"keep β2 = {known.beta2:g}: it is large enough for batches of {size:g}"
         beta2 = known.beta2
     else:
         what, beta2 = f"β2 = {found:.6g}", found
@@ -171,8 +173,8 @@ def recommendation(known: Setting, advice: list[Advice]) -> str:
     if beta1 >= math.sqrt(beta2):
         rest = f"β1 below √β2 = {math.sqrt(beta2):.4g} instead of {beta1:g}"
     return (
-        f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the loss "
-        "still spikes, lower it first"
+        f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the "
+        "loss still spikes, lower it first"
     )
 
 
@@ -182,17 +184,13 @@ def _advice(rule: Rule, known: Setting, found: Setting, ratio: float) -> Advice:
     samples = half_life(found.beta2, found.batch_size)
     bounded = found.beta1 < math.sqrt(found.beta2)
     steps = _steps(known, found, bounded, scale) if holds else (f"does not hold here: {limits}",)
-    return Advice(
-        rule, found, scale, 1 / scale, samples, bounded, steps, holds, preserves, limits
-    )
+    return Advice(rule, found, scale, 1 / scale, samples, bounded, steps, holds, preserves, limits)
 
 
 def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bool, str, str]:
     """Whether a rule holds, what it keeps, and where it stops to hold."""
     if rule == "SDE":
-        largest = max(
-            (1 - beta) * max(ratio, 1) for beta in (known.beta1, known.beta2)
-        )
+        largest = max((1 - beta) * max(ratio, 1) for beta in (known.beta1, known.beta2))
         limits = (
             "k(1 − β1) and k(1 − β2) have to be small, k = B2/B1; the larger is "
             f"{largest:.3g}, at most {SMALL:g} will do"
@@ -201,7 +199,7 @@ def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bo
     kept = "the samples over which v averages"
     if rule == "half-life":
         limits = (
-            f"β2 = {found.beta2:.3g} would average over less than a step or two, below {_LEAST_BETA2:g}"
+            f"β2 = {found.beta2:.3g} is below {_LEAST_BETA2:g}: an average over hardly a step"
             if found.beta2 < _LEAST_BETA2
             else "it knows no learning rate, and at large batches β2 falls without a floor"
         )

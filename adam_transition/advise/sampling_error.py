@@ -3,12 +3,12 @@
 A statistic's influence values, its derivatives by the weights of the rows, give its variance over
 tables. Two things make such errors too small, and both are counted:
 
-- *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of freedom,
-  and Student's quantile with those (Satterthwaite's) stands for 1.96.
-- *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule of
-  three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows fall
-  off slowly, like a power of their rank, the statistic is computed a second time with a tail of that
-  power and mass beyond them, and the interval reaches from one to the other.
+- *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of
+  freedom, and Student's quantile with those (Satterthwaite's) stands for 1.96.
+- *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule
+  of three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows
+  fall off slowly, like a power of their rank, the statistic is computed a second time with a tail
+  of that power and mass beyond them, and the interval reaches from one to the other.
 
 Neither knows of a kind of batch that is not in the table and unlike all that are.
 """
@@ -43,8 +43,8 @@ class Tail(NamedTuple):
     num_rows: int
 
 
-def half_width(influence: Float[np.ndarray, "n *s"], n: int | None = None) -> np.ndarray:
-    """Of a 95 % interval; `n` is the number of rows of the table, if not all influences are given."""
+def half_width(influence: Float[np.ndarray, "n ..."], n: int | None = None) -> np.ndarray:
+    """Of a 95 % interval; `n` is the number of rows, if not all influences are given."""
     centred = influence - influence.mean(axis=0)
     square = (centred**2).sum(axis=0)
     fourth = (centred**4).sum(axis=0)
@@ -119,13 +119,15 @@ def skewness_interval(rows: Float[np.ndarray, "n k"]) -> Interval:
     influence = cube - value - 3 * z - 1.5 * value * (z**2 - 1)
     half = half_width(influence)
     low, high = value - half, value + half
-    # of rows on either side of the mean: most of the third moment in one, or a slow decay
-    centred = rows - rows.mean(axis=0)
-    most = 0.5 * np.abs(cube).sum(axis=0)
-    for sign, bound in ((-1, low), (1, high)):
-        side = np.maximum(sign * centred, 0)
-        slow = (doubt * tail_exponents(side) > _HEAVY_THIRD) | ((np.abs(z) ** 3 * (side > 0)).max(0) > most)
-        bound[slow & (half > 0)] = sign * np.inf
+    # most of the third moment in one row, or a decay so slow that there may be none
+    size = np.abs(rows - rows.mean(axis=0))
+    places = np.argsort(-size, axis=0, kind="stable")[: _num_largest(len(rows))]
+    positive = np.mean(np.take_along_axis(z, places, axis=0) > 0, axis=0)
+    slow = doubt * tail_exponents(size) > _HEAVY_THIRD
+    slow |= np.abs(cube).max(axis=0) > 0.5 * np.abs(cube).sum(axis=0)
+    varies = z.any(axis=0)
+    low[slow & varies & (positive < 0.9)] = -np.inf
+    high[slow & varies & (positive > 0.1)] = np.inf
     return Interval(low, high)
 
 

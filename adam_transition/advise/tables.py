@@ -70,7 +70,7 @@ class GradientTable(NamedTuple):
 
     @property
     def noise_ratio_interval(self) -> Interval:
-        """95 % of the noise ratio over the drawing of batches; infinite above if the mean is noise."""
+        """95 % of it over the drawing of batches; no upper end if the mean is lost in noise."""
         square, mean = self._norms()
         if self.complete:
             return Interval(square / mean, square / mean)
@@ -192,7 +192,7 @@ def gradient_table(
         raise ValueError(f"batches is one {type(batches).__name__}: needs an iterable of batches")
     key = keys.checked(key)
     evaluate, params = _evaluation(loss, params, key if key_per_batch else None)
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree_util.tree_flatten(params)
     trained = _trained(params)
     start = [jnp.asarray(leaf) for leaf, one in zip(leaves, trained, strict=True) if one]
     size = sum(leaf.size for leaf in start)
@@ -205,7 +205,9 @@ def gradient_table(
         def of_trained(trained_leaves: list[Array]) -> Array:
             rest = iter(trained_leaves)
             whole = [next(rest) if on else leaf for leaf, on in zip(leaves, trained, strict=True)]
-            return _scalar(evaluate(structure.unflatten(whole), batch, i), has_aux)
+            return _scalar(
+                evaluate(jax.tree_util.tree_unflatten(structure, whole), batch, i), has_aux
+            )
 
         value, gradient = jax.value_and_grad(of_trained)(trained_leaves)
         wide = [_wide(g) for g in gradient]
@@ -217,7 +219,7 @@ def gradient_table(
             [t + g for t, g in zip(total, wide, strict=True)],
         )
 
-    total = [jnp.zeros(leaf.shape, _wide(leaf[:0]).dtype) for leaf in start]
+    total = [jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in start]
     rows, norms, alignments = [], [], []
     first: tuple[Any, ...] | None = None
     for i, batch in enumerate(tqdm(batches, unit="batch", disable=None)):
@@ -241,7 +243,9 @@ def gradient_table(
     mean = _product(jax.jit(_dot)(total, total)) / len(rows) ** 2
     if mean == 0:
         raise ValueError(_NO_MEAN)
-    return GradientTable(np.stack(rows), size, np.array(norms), mean, np.array(alignments), complete)
+    return GradientTable(
+        np.stack(rows), size, np.array(norms), mean, np.array(alignments), complete
+    )
 
 
 class _Gradient(NamedTuple):
@@ -259,11 +263,13 @@ def _wide(x: Array) -> Array:
 
 
 def _dot(one: list[Array], other: list[Array]) -> tuple[Array, tuple[Array, Array]]:
-    """⟨one, other⟩ as a mantissa and two factors: squares of small gradients underflow in float32."""
-    largest = [jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs if x.size])) for xs in (one, other)]
+    """⟨one, other⟩ as a mantissa and two factors: small squares underflow in float32."""
+    largest = [
+        jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in xs if x.size])) for xs in (one, other)
+    ]
     scales = [jnp.where(x > 0, x, 1) for x in largest]
     parts = [jnp.sum((a / scales[0]) * (b / scales[1])) for a, b in zip(one, other, strict=True)]
-    return sum(parts), tuple(scales)
+    return jnp.sum(jnp.stack(parts)), (scales[0], scales[1])
 
 
 def _product(found: tuple[Array, tuple[Array, Array]]) -> float:
@@ -275,7 +281,8 @@ def _scalar(found: Any, has_aux: bool) -> Array:
     if isinstance(found, tuple):
         if not has_aux:
             raise ValueError(
-                f"loss returns a tuple of {len(found)}: if it is (value, anything), pass has_aux=True"
+                f"loss returns a tuple of {len(found)}: if it is (value, anything), "
+                "pass has_aux=True"
             )
         found = found[0]
     elif has_aux:
@@ -345,18 +352,19 @@ def _shapes(batch: Any, i: int) -> tuple[Any, ...]:
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
         name = jax.tree_util.keystr(path)
-        try:
-            kind = jax.dtypes.result_type(leaf)
-        except (TypeError, ValueError):
+        numbers = isinstance(leaf, jax.Array | bool | int | float | complex) or (
+            isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OUSMm"
+        )
+        if not numbers:
             raise ValueError(
                 f"batch {i}{name} is a {type(leaf).__name__}: batches hold arrays and numbers only"
-            ) from None
-        found.append((name, tuple(np.shape(leaf)), kind))
+            )
+        found.append((name, tuple(np.shape(leaf))))
     return (jax.tree.structure(batch), *found)
 
 
 def _named(shapes: tuple[Any, ...]) -> str:
-    return ", ".join(f"{name or 'an array'} of shape {shape}" for name, shape, _ in shapes[1:])
+    return ", ".join(f"{name or 'an array'} of shape {shape}" for name, shape in shapes[1:])
 
 
 def _called(one: Callable[..., _Gradient], start: Any, total: Any, batch: Any, i: int) -> _Gradient:
@@ -366,8 +374,8 @@ def _called(one: Callable[..., _Gradient], start: Any, total: Any, batch: Any, i
     except jax.errors.JAXTypeError as error:
         kind = type(error).__name__
         raise ValueError(
-            f"JAX cannot differentiate this loss ({kind}): it calls NumPy or Python on its arguments. "
-            "Write it with jax.numpy, or compute gradients yourself and hand them to "
+            f"JAX cannot differentiate this loss ({kind}): it calls NumPy or Python on its "
+            "arguments. Write it with jax.numpy, or compute gradients yourself and hand them to "
             "GradientTable.from_rows"
         ) from error
     except Exception as error:
