@@ -37,7 +37,7 @@ def intervals(table: GradientTable, q: list[float]) -> dict[str, tuple[float, fl
             values[f"{name} {one:g}"] = tuple(float(end) for end in ends)
     noise, skewed = table.noise_ratio_interval, table.skewness_interval
     values["noise ratio"] = table.noise_ratio, float(noise.low), float(noise.high)
-    low, high = (float(np.asarray(end)[0]) for end in skewed)
+    low, high = (float(np.asarray(end).ravel()[0]) for end in skewed)
     values["skewness"] = float(table.skewness[0]), low, high
     for beta1 in (0.0, 0.9):
         needed = needed_beta2(table, key, beta1=beta1, least=1e-3)
