@@ -52,7 +52,6 @@ def assess(
     at_most: float = math.inf,
     uncertainty: float = 0.0,
     ours: bool = False,
-    beyond_the_paper: bool = False,
 ) -> Claim:
     """Judges a claim that a number lies in [at_least, at_most].
 
@@ -69,7 +68,6 @@ def assess(
       uncertainty: half the width of the interval of `measured`, about 95 % unless the statement
         says otherwise.
       ours: whether it is a statement of this project, which then `holds`, `fails` or is `open`.
-      beyond_the_paper: the same, by its older name.
 
     >>> assess("x", "x is 1", "Lemma 0", measured=1.1, uncertainty=0.05, at_most=1.0).verdict
     'not reproduced'
@@ -82,7 +80,7 @@ def assess(
         found = _POSITIVE
     elif high < at_least or low > at_most:
         found = _NEGATIVE
-    verdict = VERDICTS[ours or beyond_the_paper][found]
+    verdict = VERDICTS[ours][found]
     expected = _interval(at_least, at_most)
     return Claim(id, statement, reference, expected, measured, uncertainty, verdict)
 

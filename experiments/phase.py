@@ -365,6 +365,7 @@ def claims(
 
     `beside` is `phase_drift.compare` of the cells farther than 0.01 from the boundary.
     """
+    from adam_transition import phase_claims
     from adam_transition.claims import assess
     from adam_transition.phase_diagram import diverged_fraction
 
@@ -374,16 +375,7 @@ def claims(
     beta1, beta2, diverged = (dataset[name] for name in ("beta1", "beta2", "diverged"))
     has_drift = beside is not None and bool((beside["counted"] > 0).any())
     if not spec.a and has_drift:
-        found.append(
-            assess(
-                "large_beta2_converges",
-                "With β1 < √β2 no cell diverges once β2 is large enough: beyond the exact "
-                "threshold at its β1 (greatest excess over it)",
-                "Theorems 3.1 and 3.3",
-                measured=_excess_over_threshold(dataset),
-                at_most=_BEYOND,
-            )
-        )
+        found.append(phase_claims.large_beta2_converges(dataset, margin=_BEYOND))
     if spec.problem == "counterexample" and not spec.a and beta1[0] == beta2[0] == 0:
         found.append(
             assess(
@@ -402,7 +394,8 @@ def claims(
             (
                 "sign_of_drift",
                 "The simulated verdict has the sign of the stationary drift (least share over n "
-                f"and sampling, of the decided {cells})",
+                f"and sampling, of the decided {cells}, from x0 = {spec.x0:g} with η0 = "
+                f"{spec.step_size:g})",
                 beside["agree"] / decided,
                 0.998,
             ),
@@ -420,7 +413,7 @@ def claims(
                     "none: the paper bounds the boundary from both sides",
                     measured=float(share.min()),
                     at_least=least,
-                    beyond_the_paper=True,
+                    ours=True,
                 )
             )
     if spec.problem == "counterexample" and not spec.a and dataset.sizes["n"] > 1:
@@ -437,21 +430,6 @@ def claims(
             )
         )
     return found
-
-
-def _excess_over_threshold(dataset: "xr.Dataset") -> float:
-    """How far in β2 diverging cells with β1 < √β2 lie above the exact threshold at their β1.
-
-    The threshold is the largest β2 of the grid with positive drift; −inf where there is none. Where
-    the drift is positive at the end of the grid, larger β2 are not seen: NaN if that is everywhere.
-    """
-    beta2 = dataset["beta2"]
-    bounded = dataset["beta1"] ** 2 < beta2
-    threshold = beta2.where(dataset["drift"] > 0).max("beta2").fillna(0.0)
-    largest = beta2.where(dataset["diverged"] & bounded).max("beta2")
-    is_seen = dataset["drift"].isel(beta2=-1) < 0
-    excess = (largest - threshold).where(largest.notnull(), 0.0).clip(min=0.0)
-    return float(excess.where(is_seen).max())
 
 
 if __name__ == "__main__":
