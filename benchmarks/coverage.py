@@ -30,20 +30,21 @@ def intervals(table: GradientTable, q: list[float]) -> dict[str, tuple[float, fl
     """Value, low and high of every statistic."""
     key = sampling.stream_key(0)
     found = probe(table, q, key)
-    values = {}
+    values: dict[str, tuple[float, float, float]] = {}
     for i, one in enumerate(q):
         for name in ("progress", "squares"):
             ends = (getattr(found, f"{name}{end}")[0, i] for end in ("", "_low", "_high"))
-            values[f"{name} {one:g}"] = tuple(float(end) for end in ends)
-    noise, skewed = table.noise_ratio_interval, table.skewness_interval
-    values["noise ratio"] = table.noise_ratio, float(noise.low), float(noise.high)
-    low, high = (float(np.asarray(end).ravel()[0]) for end in skewed)
+            value, low, high = (float(end) for end in ends)
+            values[f"{name} {one:g}"] = value, low, high
+    low, high = (float(np.asarray(end)) for end in table.noise_ratio_interval)
+    values["noise ratio"] = table.noise_ratio, low, high
+    low, high = (float(np.asarray(end)[0]) for end in table.skewness_interval)
     values["skewness"] = float(table.skewness[0]), low, high
     for beta1 in (0.0, 0.9):
         needed = needed_beta2(table, key, beta1=beta1, least=1e-3)
         value = float(np.nan_to_num(needed.one_minus_beta2))
         values[f"needed, β1 = {beta1:g}"] = value, needed.low, needed.high
-    return values  # type: ignore[return-value]
+    return values
 
 
 def main() -> None:

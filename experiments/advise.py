@@ -86,9 +86,8 @@ def main(values: dict[str, Any]) -> None:
                 f"{one.learning_rate_factor:<6.3g} {one.epsilon_factor:.3g}"
             )
         for one in found:
-            print(f"{one.rule} keeps {one.preserves}: {'; '.join(one.steps)}.")
-            if one.holds:
-                print(f"  Limits: {one.limits}.")
+            print(f"{one.rule}: {'; '.join(one.steps)}.")
+            print(f"  Keeps {one.preserves}." + (f" Limits: {one.limits}." if one.holds else ""))
     if study is None:
         common.write_summary("advise", values, [], [], rows=rows, recommendation=todo)
         return

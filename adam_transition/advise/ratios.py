@@ -43,9 +43,11 @@ class Ratios(NamedTuple):
 
     @property
     def progress_stderr(self) -> Float[np.ndarray, " Q"]:
-        """To the farther end of the interval, over 1.96."""
+        """To the farther end of the interval, over 1.96; infinite if progress is."""
         low, high = (np.asarray(end) for end in self.progress_interval)
-        return np.maximum(high - self.progress, self.progress - low) / 1.96
+        with np.errstate(invalid="ignore"):
+            farther = np.maximum(high - self.progress, self.progress - low) / 1.96
+        return np.where(np.isfinite(self.progress), farther, np.inf)
 
 
 def ratios(

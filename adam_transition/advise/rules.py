@@ -231,7 +231,7 @@ def _ratio(known: Setting, batch_size: float) -> float:
     _check_size("batch_size", known.batch_size)
     _check_size("new_batch_size", batch_size)
     ratio = batch_size / known.batch_size
-    if not 1 / _MOST_RATIO <= ratio <= _MOST_RATIO:
+    if not ratio <= _MOST_RATIO:
         raise ValueError(
             f"new_batch_size={batch_size:g} is {ratio:.3g} times batch_size={known.batch_size:g}: "
             f"no rule reaches farther than a factor of {_MOST_RATIO:g}"

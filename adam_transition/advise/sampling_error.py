@@ -46,13 +46,16 @@ class Tail(NamedTuple):
 def half_width(influence: Float[np.ndarray, "n ..."], n: int | None = None) -> np.ndarray:
     """Of a 95 % interval; `n` is the number of rows, if not all influences are given."""
     centred = influence - influence.mean(axis=0)
+    largest = np.abs(centred).max(axis=0)
+    largest = np.where(largest > 0, largest, 1.0)
+    centred = centred / largest  # whose fourth powers may overflow
     square = (centred**2).sum(axis=0)
     fourth = (centred**4).sum(axis=0)
     count = len(influence)
     freedom = 2 * square**2 / np.maximum(fourth - square**2 / count, 1e-300)
     freedom = np.clip(np.where(square > 0, freedom, 1e6), 1, 1e6)
     variance = square / (count - 1) / (count if n is None else n)
-    return stats.t.ppf(_LEVEL, freedom) * np.sqrt(variance)
+    return stats.t.ppf(_LEVEL, freedom) * np.sqrt(variance) * largest
 
 
 def tail_exponents(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
