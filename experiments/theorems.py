@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 _BYTES_PER_RUN = 2000.0
-"""Three results at 40 steps in single precision, and again in double; measured on many runs."""
+"""Three results at 40 steps in single precision, and again in double: an estimate."""
 
 
 def theorem_flags(name: str) -> flags.FlagValues:

@@ -174,7 +174,7 @@ def test_a_kill_at_every_write_is_healed(finished, tmp_path, monkeypatch):
         writes = _kill_at(patch, 10**9)
         _run(tmp_path / "whole.zarr")
     assert writes[0] > 40
-    for number in range(0, writes[0], 2):  # the parity of writes is no regularity of a run
+    for number in range(0, writes[0], 2):  # every second one: each takes a while
         path = tmp_path / str(number) / "x.zarr"
         with monkeypatch.context() as patch:
             _kill_at(patch, number)
