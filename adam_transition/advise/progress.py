@@ -2,9 +2,9 @@
 
 Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks that are not neighbours: G the
 gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the blocks around: what U
-becomes as β2 → 1. Noise of one block meets noise of another and adds nothing to either sum; V
-shares its noise with m in one block of nine. Against the mean of v and not of g² since v
-remembers earlier gradients: where these were larger every update is small, at every β2.
+becomes as β2 → 1. Noise of one block meets noise of another and adds nothing to a sum; V shares
+its noise with m in one block of nine. Against the mean of v and not of g² since v remembers earlier
+gradients: where these were larger every update is small, at every β2.
 
 The standard errors are those of sums over pairs: an influence for every block, as in the jackknife.
 """
