@@ -307,18 +307,24 @@ def judge(
     if trace.reaction is not None:
         near = jnp.zeros_like(near)  # walls throw no run away
     last_visit = jnp.max(jnp.where(near, jnp.arange(len(gaps)), -1))
-    counted = (jnp.arange(len(gaps) - 1) > last_visit) & (jnp.arange(len(gaps) - 1) >= _first(gaps))
+    block = jnp.arange(len(gaps) - 1)
+    inside = block >= _first(len(gaps) - 1)
+    counted = inside & (block > last_visit)
+    least_batch = jnp.maximum(jnp.asarray(problem.num_components), memory)
     speed, error = _mean_push(
         (jnp.diff(gaps) + reaction) / spent,
         jnp.where(counted, num_steps, 0),
         None if trace.control is None else trace.control[1:],
-        jnp.maximum(jnp.asarray(problem.num_components), memory),
+        least_batch,
     )
     # what no run resolves: one step, and that each step may round x by half a unit
     rounding = jnp.finfo(gaps.dtype).eps / 2 * jnp.max(jnp.abs(trace.x))
     first_step = jnp.max(step_sizes[:-1], where=counted, initial=0)
     unresolved = first_step + rounding * jnp.sum(num_steps, where=counted)
-    error = error + unresolved / jnp.sum(spent, where=counted)
+    total = jnp.sum(spent, where=counted)
+    error = jnp.where(total > 0, error + unresolved / total, jnp.inf)
+    # within few epochs a run passes x* as it may, and that it came near means nothing
+    is_long = jnp.sum(num_steps, where=inside) >= _LEAST_BATCHES * least_batch
 
     outward, inward = speed > error, speed < -error
     has_neighbourhood = jnp.asarray(neighbourhood) > 0
@@ -326,7 +332,7 @@ def judge(
     beside = has_neighbourhood & (late < neighbourhood)
     presses = jnp.sum(reaction, where=counted) > step_sizes[-1]
     diverged = outward & ~settled & (~beside | presses)
-    converged = ~outward & (inward | settled | beside | jnp.any(near))
+    converged = ~outward & (inward | settled | beside | (jnp.any(near) & is_long))
     is_finite = jnp.isfinite(late)
     return Verdict(
         gaps[-1], late, speed, error, diverged | ~is_finite, is_finite & ~diverged & ~converged
@@ -337,9 +343,9 @@ _BATCHES = 14  # at least, where there are so many blocks
 _LEAST_BATCHES = 8
 
 
-def _first(gaps: Array) -> int:
+def _first(num_blocks: int) -> int:
     """The first block that counts for the speed: it begins after a tenth of the records."""
-    return len(gaps) // 10
+    return (num_blocks + 1) // 10
 
 
 def _mean_push(
@@ -363,7 +369,7 @@ def _mean_push(
         slope = jnp.sum(weights * centred * pushes) / squares
         pushes = pushes - jnp.where(squares > 0, slope, 0) * control
         mean = jnp.sum(weights * pushes) / total
-    inside = len(pushes) - _first(pushes)
+    inside = len(pushes) - _first(len(pushes))
     size = max(1, inside // _BATCHES)
     count = inside // size
     if count < _LEAST_BATCHES:

@@ -330,15 +330,12 @@ def test_stacked_problems_are_the_problems():
             )
     masks = [np.array([True, False]), np.array([False, True, True])]
     keys = [jax.random.split(jax.random.key(0), 2), jax.random.split(jax.random.key(1), 3)]
-    stacked = problems.stack(
-        [
-            problems.from_loss(
-                lambda x, d: jnp.where(d["m"], x, jax.random.uniform(d["k"])), {"m": m, "k": k}
-            )
-            for m, k in zip(masks, keys)
-        ],
-        jnp.float64,
-    )
+
+    def loss(x, row):
+        return jnp.where(row["m"], x, jax.random.uniform(row["k"]))
+
+    members = [problems.from_loss(loss, {"m": m, "k": k}) for m, k in zip(masks, keys)]
+    stacked = problems.stack(members, jnp.float64)
     assert stacked.data["m"].dtype == bool
     np.testing.assert_array_equal(stacked.data["m"][1], masks[1])
     np.testing.assert_array_equal(

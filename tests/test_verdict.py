@@ -161,7 +161,7 @@ def test_what_the_projection_took_back_is_recorded():
     moved = np.diff(walled.x, prepend=0.0) + walled.reaction
     np.testing.assert_allclose(moved, np.diff(free.x, prepend=0.0), rtol=1e-10, atol=1e-10)
     assert float(walled.x.max()) <= 1
-    assert float(np.sum(walled.reaction)) > 3
+    assert float(np.sum(walled.reaction)) > 1
 
 
 @pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling"])
