@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 if TYPE_CHECKING:
     import optax
@@ -48,21 +49,31 @@ class AdamState(NamedTuple):
 
 
 def hyperparameters(
-    beta1: float, beta2: float, *, epsilon: float = 0.0, epsilon_root: float = 0.0
+    beta1: ArrayLike,
+    beta2: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    epsilon_root: ArrayLike = 0.0,
 ) -> Hyperparameters:
-    """Hyperparameters from β1 and β2 in [0, 1).
+    """Hyperparameters from β1 and β2 in [0, 1), numbers or arrays, which may be traced.
 
     For β2 within 1e-6 of 1 build `Hyperparameters` from 1 − β2 itself.
 
     Raises:
-      ValueError: a β outside [0, 1), or an ε that is negative or not finite.
+      ValueError: a β outside [0, 1), or an ε that is negative or not finite, if it is not traced.
     """
-    for name, value in (("beta1", beta1), ("beta2", beta2)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}={value} is outside [0, 1)")
-    for name, value in (("epsilon", epsilon), ("epsilon_root", epsilon_root)):
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name}={value} is negative or not finite")
+    for name, value, most, allowed in (
+        ("beta1", beta1, 1.0, "is outside [0, 1)"),
+        ("beta2", beta2, 1.0, "is outside [0, 1)"),
+        ("epsilon", epsilon, float("inf"), "is negative or not finite"),
+        ("epsilon_root", epsilon_root, float("inf"), "is negative or not finite"),
+    ):
+        if isinstance(value, jax.core.Tracer):
+            continue
+        values = np.asarray(value)
+        wrong = values[~((values >= 0) & (values < most))]
+        if wrong.size:
+            raise ValueError(f"{name}={wrong.flat[0]} {allowed}")
     return Hyperparameters(1.0 - beta1, 1.0 - beta2, epsilon, epsilon_root)
 
 

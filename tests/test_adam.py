@@ -243,3 +243,12 @@ def test_step_sizes():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_hyperparameters_may_be_traced_and_arrays():
+    beta2 = jnp.array([0.5, 0.9])
+    swept = jax.vmap(lambda beta: adam.hyperparameters(0.0, beta).one_minus_beta2)(beta2)
+    np.testing.assert_array_equal(swept, 1 - beta2)
+    np.testing.assert_array_equal(adam.hyperparameters(0.0, beta2).one_minus_beta2, 1 - beta2)
+    with pytest.raises(ValueError, match=r"beta2=1\.5 is outside"):
+        adam.hyperparameters(0.0, np.array([0.5, 1.5]))
