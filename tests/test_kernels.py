@@ -162,7 +162,8 @@ def test_a_diagram_through_a_kernel_has_the_same_verdicts(kernel):
     assert xla.keys() == blocks.keys()
     bounded = np.less.outer(beta1, np.sqrt(beta2)).ravel()
     # rounding errors grow where steps are unbounded, but near D = 0 alone can they turn a verdict
-    clear = np.abs(xla["speed"]) > 1e-3
+    # and where none of the blocks between records counts, as the run sits at x*, the speed is 0
+    clear = (np.abs(xla["speed"]) > 1e-3) | (xla["late_gap"] < 0.3)
     np.testing.assert_array_equal(blocks["diverged"][clear], xla["diverged"][clear])
     assert 0.1 < xla["diverged"].mean() < 0.9
     assert clear.mean() > 0.9
