@@ -148,7 +148,8 @@ def checked_start(problem: FiniteSum, x0: ArrayLike) -> Array:
         start = start.astype(float)
     if start.shape != problem.shape:
         raise ValueError(f"x0 of shape {start.shape}: must be a point of shape {problem.shape}")
-    if checks.is_concrete(start) and not bool(jnp.isfinite(start).all()):
+    # in NumPy: what jnp makes of numbers that are known is traced inside a jitted function
+    if checks.is_concrete(given) and not np.isfinite(np.asarray(given, start.dtype)).all():
         raise ValueError(f"x0={given}: must be finite in {start.dtype}")
     return start
 

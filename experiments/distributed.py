@@ -208,6 +208,8 @@ def leave(status: int) -> int:
 
 def is_joined() -> bool:
     """Whether this process belongs to a job of `jax.distributed`."""
+    if "jax" not in sys.modules:  # --help is quick
+        return False
     import jax
 
     return jax.distributed.is_initialized()

@@ -102,6 +102,7 @@ def main(values: dict[str, Any]) -> None:
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
     store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
+    store.close()
 
     paths = [store.path, *common.save_figure(figures.phase_diagram(dataset), out, "phase")]
     if points:

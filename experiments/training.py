@@ -107,7 +107,8 @@ def parse_grid(values: dict[str, Any], beta1: Iterable[float], beta2: Iterable[f
     axes = {"learning_rate": rates, "beta1": list(beta1), "beta2": list(beta2)}
     size = len(seeds) * math.prod(map(len, axes.values()))
     common.check_memory(
-        f"--seeds={values['seeds']} and the grids of {', '.join(axes)}: {size} networks",
+        f"--epochs={values['epochs']}, --seeds={values['seeds']} and the grids of "
+        f"{', '.join(axes)}: {size} networks",
         _BYTES_PER_NETWORK * size * values["epochs"],
     )
     beta1, beta2 = axes["beta1"], axes["beta2"]

@@ -21,7 +21,7 @@ def test_the_mean_step_is_the_stationary_drift(p, shape):
     }[shape]
     with jax.enable_x64(True):
         drift = random_drift.random_drift(
-            column[:, None], np.full(len(Q), p), Q, "with_replacement"
+            column[:, None], adam.Hyperparameters(np.full(len(Q), p), Q), "with_replacement"
         )
     found = field.steps(column, p, Q, 0.0)
     np.testing.assert_allclose(found.mean.value, -drift[:, 0] / len(column), atol=2e-7)

@@ -149,7 +149,7 @@ def _flags(*arguments):
         (["--schedule=cosine"], "--schedule=cosine: allowed are constant, inverse_sqrt_epoch"),
         (["--dtype=float16"], "--dtype=float16: allowed are float32, float64"),
         (["--epochs=0"], "--epochs=0"),
-        (["--epochs=4000000"], "--epochs=4000000: steps="),
+        (["--epochs=4000000"], "--epochs=4000000"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):

@@ -281,7 +281,7 @@ def test_seeds_differ_and_repeat(reference, tmp_path):
         (["--problem=reddi_online", "--small=20"], "must be above (n − 1)·small = 2000"),
         (["--problem=reddi", "--dimension=2"], "--dimension=2: reddi has none; only realizable"),
         (["--problem=realizable_quadratics", "--dimension=0"], "--dimension=0: must be an integer"),
-        (["--n=3000000000"], "--n=3000000000: at most 10000000 are allowed"),
+        (["--n=3000000000"], "--n=3000000000: must be below 2^31 in size"),
         (["--x0=-2"], "--x0=-2.0: must not be the minimiser of counterexample"),
         (["--x0=-2.00000001"], "must not be the minimiser of counterexample"),
         (["--problem=reddi", "--x0=-1"], "--x0=-1.0: must not be the minimiser of reddi"),

@@ -67,12 +67,13 @@ LONG = (
      (signal.SIGINT, "interrupted", 130)],
 )  # fmt: skip
 def test_a_signal_ends_a_run_at_once_with_one_line(tmp_path, signum, word, status):
-    command = [sys.executable, "-m", "experiments.phase", *LONG, f"--out={tmp_path}"]
     # a shell without job control starts what it puts in the background deaf to SIGINT
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "runpy.run_module('experiments.phase', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code, *LONG, f"--out={tmp_path}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: (tmp_path / "phase.zarr").is_dir())
     time.sleep(1)
     process.send_signal(signum)
