@@ -82,7 +82,7 @@ def test_data_set_claims_and_figures(finished):
 CASES = {
     "lemma": (
         same, lambda d: d.assign(failures=d["failures"] * 0 + 1),
-        lambda d: d.assign_attrs(num_samples=8),  # as few as can tell nothing
+        lambda d: d.assign_attrs(num_samples=2),  # as few as can tell nothing
     ),
     "direction_large_beta2": (
         same, lambda d: d.assign(wrong_share=1 - d["wrong_share"]), missing("wrong_share"),

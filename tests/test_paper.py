@@ -150,4 +150,4 @@ def test_a_summary_from_elsewhere_brings_no_markup():
     assert "<script" not in table
     assert "[x]" not in table
     [line] = [line for line in table.splitlines() if "alert" in line and line.startswith("| ")]
-    assert len(re.findall(r"(?<!\\)\|", line)) == 6
+    assert len(re.findall(r"(?<!\\)\|", line)) == 7

@@ -25,16 +25,16 @@ from adam_transition.advise.rules import (
     recommended,
     sde_rule,
 )
-from adam_transition.advise.sampling_error import Interval
+from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable, gradient_table
 
 __all__ = [
     "ANSWERS",
     "Advice",
     "Answer",
+    "ConfidenceInterval",
     "Diagnostics",
     "GradientTable",
-    "Interval",
     "MonitorState",
     "Needed",
     "Probe",

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from adam_transition import keys
 from adam_transition.advise import field, sampling_error
-from adam_transition.advise.sampling_error import Interval
+from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable, checked_rows
 
 _NUM_COMBINED = 2048  # rows of the table of a larger batch, or a little more
@@ -36,9 +36,9 @@ class Ratios(NamedTuple):
     """Of one batch size, at Q values of β2; see `Probe`."""
 
     progress: Float[np.ndarray, " Q"]
-    progress_interval: Interval
+    progress_interval: ConfidenceInterval
     squares: Float[np.ndarray, " Q"]
-    squares_interval: Interval
+    squares_interval: ConfidenceInterval
     wrong_mass: Float[np.ndarray, " Q"]
 
     @property
@@ -68,11 +68,13 @@ def ratios_of(found: Sums) -> Ratios:
     with np.errstate(invalid="ignore", divide="ignore"):
         progress, squares = n / limit, s / square_limit
     low, high = _ratio(found, _S, _T)
-    squares_interval = Interval(np.maximum(low, 0), high)
+    squares_interval = ConfidenceInterval(np.maximum(low, 0), high)
     return Ratios(progress, _ratio(found, _N, _L), squares, squares_interval, found.wrong_mass)
 
 
-def contrast(found: Sums, coefficients: Float[np.ndarray, "4 ..."]) -> tuple[np.ndarray, Interval]:
+def contrast(
+    found: Sums, coefficients: Float[np.ndarray, "4 ..."]
+) -> tuple[np.ndarray, ConfidenceInterval]:
     """A linear combination of the four sums at each β2: the table's, and its interval."""
     c = (
         coefficients
@@ -86,7 +88,7 @@ def contrast(found: Sums, coefficients: Float[np.ndarray, "4 ..."]) -> tuple[np.
 
     half = _half(found, c)
     middle, other = combined(found.debiased), combined(found.tailed)
-    return combined(found.value), Interval(
+    return combined(found.value), ConfidenceInterval(
         np.fmin(middle, other) - half, np.fmax(middle, other) + half
     )
 
@@ -102,7 +104,7 @@ def _half(found: Sums, c: Float[np.ndarray, "4 Q"]) -> Float[np.ndarray, " Q"]:
     return np.sqrt(rows**2 + 1.96**2 * rest)
 
 
-def _ratio(found: Sums, over: int, under: int) -> Interval:
+def _ratio(found: Sums, over: int, under: int) -> ConfidenceInterval:
     """Fieller's interval: the ratios r at which the contrast over − r·under may be 0."""
     lows, highs = [], []
     for values in (found.debiased, found.tailed):
@@ -133,7 +135,7 @@ def _ratio(found: Sums, over: int, under: int) -> Interval:
         # a value that is infinite has no error
         lows.append(np.where(known, low, values[over]))
         highs.append(np.where(known, high, values[over]))
-    return Interval(np.minimum(*lows), np.maximum(*highs))
+    return ConfidenceInterval(np.minimum(*lows), np.maximum(*highs))
 
 
 def sums(

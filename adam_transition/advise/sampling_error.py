@@ -28,7 +28,7 @@ _REACH = np.geomspace(1, 1e-4, 13)  # of the tail: shares of it that lie beyond
 _SHRUNK = 20  # spacings that count as much as those of all coordinates together
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """95 % of a statistic over tables of other batches; infinite where the table cannot tell."""
 
     low: ArrayLike
@@ -114,7 +114,7 @@ def skewness(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
     return (_standardised(rows) ** 3).mean(axis=0)
 
 
-def skewness_interval(rows: Float[np.ndarray, "n k"]) -> Interval:
+def skewness_interval(rows: Float[np.ndarray, "n k"]) -> ConfidenceInterval:
     """See `GradientTable.skewness_interval`."""
     z, doubt = _standardised(rows), 1 + 1.44 / np.sqrt(_num_largest(len(rows)))
     cube = z**3
@@ -131,7 +131,7 @@ def skewness_interval(rows: Float[np.ndarray, "n k"]) -> Interval:
     varies = z.any(axis=0)
     low[slow & varies & (positive < 0.9)] = -np.inf
     high[slow & varies & (positive > 0.1)] = np.inf
-    return Interval(low, high)
+    return ConfidenceInterval(low, high)
 
 
 def _standardised(rows: np.ndarray) -> np.ndarray:

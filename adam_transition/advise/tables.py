@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from adam_transition import keys
 from adam_transition.advise import sampling_error
-from adam_transition.advise.sampling_error import Interval
+from adam_transition.advise.sampling_error import ConfidenceInterval
 
 _NO_MEAN = (
     "the mean gradient is zero at these parameters: there is no direction to keep. Look for units "
@@ -69,11 +69,11 @@ class GradientTable(NamedTuple):
         return square / mean if mean > 0 else np.inf
 
     @property
-    def noise_ratio_interval(self) -> Interval:
+    def noise_ratio_interval(self) -> ConfidenceInterval:
         """95 % of it over the drawing of batches; no upper end if the mean is lost in noise."""
         square, mean = self._norms()
         if self.complete:
-            return Interval(square / mean, square / mean)
+            return ConfidenceInterval(square / mean, square / mean)
         squares, n = np.asarray(self.squared_norms, np.float64), len(self.rows)
         aligned, part = self._alignments()
         influence = 2 * (aligned - aligned.mean()) - mean / square * (
@@ -83,7 +83,7 @@ class GradientTable(NamedTuple):
         low, high = mean / square - error, mean / square + error
         unseen = sampling_error.mean_with_tail(squares) / square
         low /= unseen
-        return Interval(1 / high if high > 0 else np.inf, 1 / low if low > 0 else np.inf)
+        return ConfidenceInterval(1 / high if high > 0 else np.inf, 1 / low if low > 0 else np.inf)
 
     @property
     def skewness(self) -> Float[np.ndarray, " k"]:
@@ -91,7 +91,7 @@ class GradientTable(NamedTuple):
         return sampling_error.skewness(np.asarray(self.rows, np.float64))
 
     @property
-    def skewness_interval(self) -> Interval:
+    def skewness_interval(self) -> ConfidenceInterval:
         """95 % of each coordinate's skewness over the drawing of batches, two arrays [k].
 
         Infinite where the largest rows do not bound it: where they have most of the third moment,
@@ -99,7 +99,7 @@ class GradientTable(NamedTuple):
         """
         rows = np.asarray(self.rows, np.float64)
         if self.complete:
-            return Interval(self.skewness, self.skewness)
+            return ConfidenceInterval(self.skewness, self.skewness)
         return sampling_error.skewness_interval(rows)
 
     @property
