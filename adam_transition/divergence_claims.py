@@ -91,8 +91,10 @@ def limit_of_rest(n: Int[np.ndarray, " N"], area: Float[np.ndarray, " N"]) -> Li
     for first in (0, 1):
         try:
             found, covariance = optimize.curve_fit(
-                rest, n[first:], 1 - area[first:], p0=(0.1, 0.5, 1, 4), maxfev=100_000
-            )
+                # trf: where k is 0 nothing tells c, and the other errors are known all the same
+                rest, n[first:], 1 - area[first:], p0=(0.1, 0.5, 1, 4), method="trf",
+                x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=100_000,
+            )  # fmt: skip
         except (RuntimeError, ValueError):
             return Limit(np.nan, np.nan)
         fits.append((found[0], np.sqrt(covariance[0, 0])))
