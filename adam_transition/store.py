@@ -325,7 +325,8 @@ class Store:
                 if name not in ledger.coords:
                     ledger.metadata[name] = (self.path / name / _METADATA).read_text("utf-8")
                 for file in self._chunk_files(name):
-                    if file not in ledger.checksums and (content := _read(self.path / file)):
+                    is_known = file in ledger.checksums and self._lock is not None
+                    if not is_known and (content := _read(self.path / file)):
                         ledger.checksums[file] = zlib.crc32(content)
             ledger.parts[part] = sorted(names)
             _write_ledger(self.path, ledger)

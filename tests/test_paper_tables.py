@@ -42,7 +42,7 @@ def test_a_run_is_kept_and_written(tmp_path, monkeypatch):
     (tmp_path / "paper.json").write_text(json.dumps(summary))
     for name in ("KEPT", "PAGE", "README"):
         monkeypatch.setattr(paper_tables, name, tmp_path / name)
-    (tmp_path / "README").write_text(f"before\n{paper_tables._BEGIN}old\n{paper_tables._END}after")
+    (tmp_path / "README").write_text(f"before\n{paper_tables._BEGIN}stale\n{paper_tables._END}after")
     paper_tables.main(tmp_path)
     assert json.loads((tmp_path / "KEPT").read_text())["minutes"] == 1.5
     assert (
@@ -53,6 +53,6 @@ def test_a_run_is_kept_and_written(tmp_path, monkeypatch):
     assert readme.startswith("before\n")
     assert readme.endswith("after")
     assert "| Advice |" in readme
-    assert "old" not in readme
+    assert "stale" not in readme
     with pytest.raises(ValueError, match="marks of the table"):
         paper_tables.with_table("nothing", "")

@@ -17,7 +17,7 @@ from experiments import phase
 from tests import experiment
 
 ROOT = Path(__file__).parent.parent
-VARIABLES = ("gap", "late_gap", "speed", "diverged")
+VARIABLES = ("gap", "late_gap", "speed", "speed_error", "diverged", "undecided", "underflowed")
 FLAGS = (
     "--n=5,20",
     "--beta1=0:0.99:48",
