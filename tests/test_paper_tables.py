@@ -42,7 +42,9 @@ def test_a_run_is_kept_and_written(tmp_path, monkeypatch):
     (tmp_path / "paper.json").write_text(json.dumps(summary))
     for name in ("KEPT", "PAGE", "README"):
         monkeypatch.setattr(paper_tables, name, tmp_path / name)
-    (tmp_path / "README").write_text(f"before\n{paper_tables._BEGIN}stale\n{paper_tables._END}after")
+    (tmp_path / "README").write_text(
+        f"before\n{paper_tables._BEGIN}stale\n{paper_tables._END}after"
+    )
     paper_tables.main(tmp_path)
     assert json.loads((tmp_path / "KEPT").read_text())["minutes"] == 1.5
     assert (
