@@ -5,11 +5,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 
 def is_concrete(*values: Any) -> bool:
     """Whether none of the values is traced, so that they can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def rounded(values: ArrayLike, dtype: np.dtype | type | str) -> np.ndarray:
+    """The values in the dtype, ±inf beyond its range: whether NumPy warns of it depends on the CPU.
+
+    >>> rounded([0.5, -1e300], np.float32).tolist()
+    [0.5, -inf]
+    """
+    with np.errstate(over="ignore"):
+        return np.asarray(values, dtype)
 
 
 def is_representable(value: float | Fraction, dtype: np.dtype | type | str) -> bool:

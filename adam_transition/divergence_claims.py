@@ -80,26 +80,37 @@ def limit_of_rest(n: Int[np.ndarray, " N"], area: Float[np.ndarray, " N"]) -> Li
     """The limit of 1 − area, fitted together with the orders at which it is approached.
 
     A strip of width of order 1/n is left at β2 = 1, and one that closes like 1/log n at β1 = 1: a
-    hit is forgotten after about log n steps. So 1 − area ≈ r + k/(log n + c) + m/n. Twice the
-    standard error from the residuals, and how far the result moves without the smallest n.
+    hit is forgotten after log n + O(1) steps in units of 1/log(1/β1). So 1 − area ≈ r +
+    k/(log n + c) + m/n with c of order 1. Fits differ little in c, and r moves with it: the
+    uncertainty spans, over each |c| ≤ 5 that a likelihood-ratio test at 5 % leaves, twice the
+    standard error of r, and adds how far the result moves without the smallest n.
     """
+    (low, high), (low_without, high_without) = (_limits(n[i:], 1 - area[i:]) for i in (0, 1))
+    value = (low + high) / 2
+    return Limit(value, (high - low) / 2 + abs(value - (low_without + high_without) / 2))
 
-    def rest(n: np.ndarray, r: float, k: float, c: float, m: float) -> np.ndarray:
-        return r + k / (np.log(n) + c) + m / n
 
-    fits = []
-    for first in (0, 1):
-        try:
-            found, covariance = optimize.curve_fit(
-                # trf: where k is 0 nothing tells c, and the other errors are known all the same
-                rest, n[first:], 1 - area[first:], p0=(0.1, 0.5, 1, 4), method="trf",
-                x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=100_000,
-            )  # fmt: skip
-        except (RuntimeError, ValueError):
-            return Limit(np.nan, np.nan)
-        fits.append((found[0], np.sqrt(covariance[0, 0])))
-    (value, stderr), (without, _) = fits
-    return Limit(float(value), float(2 * stderr + abs(value - without)))
+def _limits(n: Int[np.ndarray, " N"], rest: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    """The least and the largest r in rest ≈ r + k/(log n + c) + m/n."""
+
+    def fit(c: float) -> tuple[float, float, float]:
+        """The sum of squares that is left, r, and r's standard error."""
+        design = np.stack([np.ones(len(n)), 1 / (np.log(n) + c), 1 / n], axis=1)
+        inverse = np.linalg.pinv(design)
+        left = float(np.sum((rest - design @ (inverse @ rest)) ** 2))
+        return left, float(inverse[0] @ rest), float(np.linalg.norm(inverse[0])) * left**0.5
+
+    if not np.isfinite(rest).all():
+        return np.nan, np.nan
+    degrees = len(n) - 4
+    best = optimize.minimize_scalar(
+        lambda c: np.log(fit(c)[0] + 1e-300), bounds=(-5, 5), options={"xatol": 1e-12}
+    )
+    fits = np.array([fit(c) for c in (*np.linspace(-5, 5, 201), best.x)])
+    allowed = fits[:, 0].min() * (1 + stats.f.ppf(0.95, 1, degrees) / degrees)
+    limit, error = fits[fits[:, 0] <= allowed, 1:].T
+    error *= 2 / degrees**0.5
+    return float((limit - error).min()), float((limit + error).max())
 
 
 def _areas(dataset: xr.Dataset) -> list[Claim]:

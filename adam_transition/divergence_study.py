@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
+from scipy import optimize
 
 from adam_transition import adam, keys, problems, sampling, simulate, store, theorem_runs
 from adam_transition.boundary import divergence_intervals
@@ -157,27 +158,43 @@ def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float
     In W (`worst_case`) what pushes away does not depend on β1, and what pushes back is a mean, with
     the weights (1−β1)β1^i, of numbers that grow with i, so that it grows with β1: at each β2 the
     region is an interval of β1 from 0 on, whose end is found by bisection. Nodes are even in
-    √(1−β2), close together where the region ends at β2 near 1.
+    √(1−β2), from where the region ends at β2 near 1, and squared there, where β1 rises steeply.
     """
     n, r = num_components, 1 / a + num_components - 1
-    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
-    area = 0.0
-    for s, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        q = s**2
-        kappa, log_beta2 = (r**2 - 1) * q, np.log1p(-q)
-        crowded = kappa * (1 + (1 - q) / -np.expm1(n * log_beta2))
-        away = (1 / np.sqrt(1 + crowded * np.exp(np.arange(n) * log_beta2))).sum()
-        if away <= (r + 1) / np.sqrt(1 + kappa):  # at β1 = 0, so at no β1
-            continue
+
+    def away(s: float) -> float:
+        kappa, log_beta2 = (r**2 - 1) * s**2, np.log1p(-(s**2))
+        crowded = kappa * (1 + (1 - s**2) / -np.expm1(n * log_beta2))
+        return float((1 / np.sqrt(1 + crowded * np.exp(np.arange(n) * log_beta2))).sum())
+
+    def at_beta1_zero(s: float) -> float:
+        return away(s) - (r + 1) / np.sqrt(1 + (r**2 - 1) * s**2)
+
+    def largest_beta1(s: float) -> float:
+        kappa, log_beta2 = (r**2 - 1) * s**2, np.log1p(-(s**2))
         # beyond these terms a hit is forgotten; as W > 0 here they are not many
         i = np.arange(max(1, int(np.ceil(np.log(kappa * 1e10) / -log_beta2))))
-        remembered = 1 / np.sqrt(1 + kappa * np.exp(i * log_beta2))
+        remembered, pushed = 1 / np.sqrt(1 + kappa * np.exp(i * log_beta2)), away(s)
         low, high = 0.0, 1.0
         for _ in range(40):
             beta1 = (low + high) / 2
             back = (1 - beta1) * np.exp(i * np.log(beta1)) @ remembered + beta1 ** len(i)
-            low, high = (beta1, high) if away > (r + 1) * back else (low, beta1)
-        area += weight * 2 * s * low
+            low, high = (beta1, high) if pushed > (r + 1) * back else (low, beta1)
+        return low
+
+    # at β2 near 1 an order's n pushes away weigh n, and the one back r + 1 = 1/a + n
+    tried = np.geomspace(1e-3 / n, 1 - 1e-9, 100)
+    inside = np.array([at_beta1_zero(s) > 0 for s in tried])
+    first = int(inside.argmax())
+    if not inside[first]:
+        return 0.0
+    edge = float(optimize.brentq(at_beta1_zero, tried[first - 1], tried[first], xtol=1e-15))
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    area = 0.0
+    for t, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        s = edge + (1 - edge) * t**2
+        if at_beta1_zero(s) > 0:
+            area += weight * 2 * t * (1 - edge) * 2 * s * largest_beta1(s)
     return float(area)
 
 

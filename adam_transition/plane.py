@@ -277,10 +277,10 @@ def _check_points(problem: problems.FiniteSum, x0: np.ndarray, drift_at: np.ndar
             )
         if name != "problem: its minimiser" and np.array_equal(point, minimiser):
             raise ValueError(f"{name}={point.tolist()}: must not be the minimiser")
-    single = x0.astype(np.float32)
+    single = checks.rounded(x0, np.float32)
     if not np.isfinite(single).all():
         raise ValueError(f"x0={x0.tolist()}: must be a point that float32 holds")
-    if np.array_equal(single, minimiser.astype(np.float32)):
+    if np.array_equal(single, checks.rounded(minimiser, np.float32)):
         raise ValueError(f"x0={x0.tolist()}: must not be the minimiser, but it rounds to it")
     feasible = np.asarray(problem.project(jnp.asarray(single)))
     if not np.array_equal(feasible, single):

@@ -149,7 +149,7 @@ def checked_start(problem: FiniteSum, x0: ArrayLike) -> Array:
     if start.shape != problem.shape:
         raise ValueError(f"x0 of shape {start.shape}: must be a point of shape {problem.shape}")
     # in NumPy: what jnp makes of numbers that are known is traced inside a jitted function
-    if checks.is_concrete(given) and not np.isfinite(np.asarray(given, start.dtype)).all():
+    if checks.is_concrete(given) and not np.isfinite(checks.rounded(given, start.dtype)).all():
         raise ValueError(f"x0={given}: must be finite in {start.dtype}")
     return start
 

@@ -157,6 +157,7 @@ class Custom:
             return self.nearest_feasible(x)
         if self.bounds is None:
             return x
+        x = jnp.asarray(x)
         low, high = (jnp.asarray(bound, x.dtype) for bound in self.bounds)
         return jnp.clip(x, low, high)
 
@@ -288,7 +289,7 @@ def _checked_minimiser(problem: Custom) -> np.ndarray:
         raise ValueError(
             f"minimiser={problem.minimiser}: must be a finite point of shape {problem.shape}"
         )
-    single = best.astype(np.float32)
+    single = checks.rounded(best, np.float32)
     nearest = np.asarray(problem.project(jnp.asarray(single)))
     if not np.allclose(nearest, single, rtol=1e-6, atol=1e-6):
         raise ValueError(f"minimiser={best.tolist()}: not feasible; nearest is {nearest.tolist()}")
