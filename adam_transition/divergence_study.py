@@ -33,7 +33,7 @@ SLOPE_A = Fraction(1, 10**6)
 """Of the members on which Sign-SGD diverges: D1 is within a few millionths of its infimum."""
 
 _CELLS_OF_AREAS = 200  # along each axis
-_NODES = 128  # of the quadrature of proven areas
+_NODES = 64  # of the quadrature of proven areas
 _FILL_N = np.unique(np.geomspace(500, 30_000, 9).astype(int))
 _POINTS, _TRIED = 16, 512  # of (β1, β2) where divergence is looked at, and drawn to find them
 _SEEDS = 8
@@ -157,7 +157,7 @@ def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float
 
     In W (`worst_case`) what pushes away does not depend on β1, and what pushes back is a mean, with
     the weights (1−β1)β1^i, of numbers that grow with i, so that it grows with β1: at each β2 the
-    region is an interval of β1 from 0 on, whose end is found by bisection. Nodes are even in
+    region is an interval of β1 from 0 on. Nodes are even in
     √(1−β2), from where the region ends at β2 near 1, and squared there, where β1 rises steeply.
     """
     n, r = num_components, 1 / a + num_components - 1
@@ -175,12 +175,12 @@ def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float
         # beyond these terms a hit is forgotten; as W > 0 here they are not many
         i = np.arange(max(1, int(np.ceil(np.log(kappa * 1e10) / -log_beta2))))
         remembered, pushed = 1 / np.sqrt(1 + kappa * np.exp(i * log_beta2)), away(s)
-        low, high = 0.0, 1.0
-        for _ in range(40):
-            beta1 = (low + high) / 2
-            back = (1 - beta1) * np.exp(i * np.log(beta1)) @ remembered + beta1 ** len(i)
-            low, high = (beta1, high) if pushed > (r + 1) * back else (low, beta1)
-        return low
+
+        def outward(beta1: float) -> float:
+            weights = (1 - beta1) * np.exp(i * np.log(beta1)) if beta1 else i == 0
+            return pushed - (r + 1) * (weights @ remembered + beta1 ** len(i))
+
+        return float(optimize.brentq(outward, 0.0, 1.0, xtol=1e-12))
 
     # at β2 near 1 an order's n pushes away weigh n, and the one back r + 1 = 1/a + n
     tried = np.geomspace(1e-3 / n, 1 - 1e-9, 100)

@@ -34,6 +34,7 @@ NOT_IDENTITY = (
     "chunk_cells",
     "coordinator_address",
     "distributed",
+    "figures",
     "join_timeout",
     "json",
     "num_processes",
@@ -48,8 +49,8 @@ _GREATEST_EXPONENT = 400
 _MOST_VALUES = 10**6  # of one axis
 
 
-def common_flags(name: str) -> flags.FlagValues:
-    """A set of flags with those that every experiment has."""
+def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
+    """A set of flags with those that every experiment has; `figures`: may do without them."""
     values = flags.FlagValues()
     flags.DEFINE_string("out", f"out/{name}", "Folder for results; created.", flag_values=values)
     flags.DEFINE_integer(
@@ -58,6 +59,10 @@ def common_flags(name: str) -> flags.FlagValues:
     flags.DEFINE_boolean(
         "resume", True, "Continue an unfinished run; --noresume replaces it.", flag_values=values
     )
+    if figures:
+        flags.DEFINE_boolean(
+            "figures", True, "Draw figures; --nofigures: data and summary only.", flag_values=values
+        )
     flags.DEFINE_string(
         "json", None, "File for the machine-readable summary, or - for stdout.", flag_values=values
     )
@@ -435,7 +440,7 @@ def _write_study(
     store.finish(wall_time_s=round(spent, 2))
     dataset = store.load()
     paths = [store.path]
-    for figure, draw in figures.items():
+    for figure, draw in figures.items() if values["figures"] else ():
         paths += save_figure(draw(dataset), out, figure)
     write_summary(
         name,
@@ -522,6 +527,7 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
             content = io.BytesIO()  # a disk that is full must not leave half a file
             figure.savefig(content, format=path.suffix[1:])
             write_bytes(path, content.getvalue())
+            figure.set_layout_engine("none")  # it has its layout, which takes half of the time
     return paths
 
 

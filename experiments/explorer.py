@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments import common
 
-FLAGS = common.common_flags("explorer")
+FLAGS = common.common_flags("explorer", figures=False)
 
 
 def main(values: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from absl import flags
 from experiments import common, terminal
 from experiments.paper_plan import RUNS, SCALES, STATEMENTS, Run, Scale
 
-FLAGS = common.common_flags("paper")
+FLAGS = common.common_flags("paper", figures=False)
 flags.DEFINE_enum(
     "scale",
     "laptop",

@@ -104,9 +104,11 @@ def main(values: dict[str, Any]) -> None:
     dataset = store.load()
     store.close()
 
-    paths = [store.path, *common.save_figure(figures.phase_diagram(dataset), out, "phase")]
-    if points:
-        paths += common.save_figure(figures.trajectories(dataset), out, "trajectories")
+    paths = [store.path]
+    if values["figures"]:
+        paths += common.save_figure(figures.phase_diagram(dataset), out, "phase")
+        if points:
+            paths += common.save_figure(figures.trajectories(dataset), out, "trajectories")
     shares = {
         name: phase_diagram.share_of_cells(dataset[name])
         for name in ("diverged", "undecided", "underflowed")

@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import gc
 import os
 import tempfile
 
@@ -17,8 +18,24 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
 
+# Runs that several tests look at are made once; see tests/smoke.py.
+if "ADAM_TRANSITION_SMOKE_RUNS" not in os.environ:
+    _SMOKE = tempfile.TemporaryDirectory(prefix="smoke-runs-", ignore_cleanup_errors=True)
+    os.environ["ADAM_TRANSITION_SMOKE_RUNS"] = _SMOKE.name
+
+import pytest
 from hypothesis import settings
 
 # a first example may wait for a compilation, and machines may be busy: nothing here is timed
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget():
+    """What JAX keeps of a module's programs fills gigabytes, and slows every later test down."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()

@@ -1,6 +1,7 @@
 """`experiments.advise --results`: the probe beside the thresholds of a finished batch_size run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import xarray as xr
 
 from adam_transition import advise_study, store
 from adam_transition.advise_study import KEPT, MOMENTS
-from experiments import advise, batch_size
-from tests import experiment
+from experiments import advise
+from tests import experiment, smoke
 
 THRESHOLDS = np.array([0.01, 0.04])  # 1 − β2* at B = 1 and 4
 
@@ -17,12 +18,8 @@ THRESHOLDS = np.array([0.01, 0.04])  # 1 − β2* at B = 1 and 4
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A small finished run, with thresholds planted at one of its learning rates."""
-    out = tmp_path_factory.mktemp("trained")
-    arguments = [
-        "--task=mlp/digits", "--samples=64", "--batch_size=1,4,64", "--epochs=4", "--steps=4",
-        "--learning_rate=0.003,0.03", "--beta2=0.9,0.99,0.999", "--seeds=2",
-    ]  # fmt: skip
-    assert experiment.run(batch_size, f"--out={out}", *arguments) == 0
+    out = tmp_path_factory.mktemp("trained") / "batch_size"
+    shutil.copytree(smoke.finished("batch_size"), out)
     results = store.Store(out / "batch_size.zarr")
     dataset = results.load()
     low, interior = dataset["low"].values.copy(), dataset["interior"].values & False
@@ -53,7 +50,7 @@ def _dataset(out):
 def test_data_set_summary_and_figure(finished):
     dataset = _dataset(finished)
     assert dataset["batch_size"].values.tolist() == [1, 4]
-    np.testing.assert_array_equal(dataset["measured"], np.tile(THRESHOLDS[:, None], (1, 2)))
+    np.testing.assert_array_equal(dataset["measured"], np.tile(THRESHOLDS[:, None], (1, 3)))
     assert dataset.attrs["learning_rate"] == "η0 = 0.03"
     assert dataset["q"].values.max() < 1 - 0.9**2
     # where noise is averaged over many steps the mean update is that of the mean gradient

@@ -11,20 +11,14 @@ from adam_transition import batch_size_claims, batch_size_study
 from adam_transition.batch_size_study import BUDGETS, QUARTER, TUNINGS
 from adam_transition.networks.training import GRID_DIMS
 from experiments import batch_size
-from tests import experiment, files
+from tests import experiment, files, smoke
 
-SMALL = [
-    "--task=mlp/digits", "--samples=64", "--batch_size=1,4,32,full", "--epochs=4", "--steps=32",
-    "--learning_rate=0.003,0.03", "--beta2=0.1:0.9999:6:logit", "--seeds=3",
-]  # fmt: skip
 GUESS = math.log(10)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("batch_size")
-    assert experiment.run(batch_size, f"--out={out}", *SMALL) == 0
-    return out
+def finished():
+    return smoke.finished("batch_size")
 
 
 def test_data_set_claims_and_figures(finished):

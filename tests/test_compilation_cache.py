@@ -7,7 +7,7 @@ import sys
 import pytest
 import xarray as xr
 
-RUN = ["--n=5", "--sampling=cyclic,with_replacement", "--beta1=0,0.5", "--beta2=0:0.9:5"]
+RUN = ["--n=5", "--sampling=cyclic", "--beta1=0,0.5", "--beta2=0:0.9:5", "--nofigures"]
 
 
 def _phase(cache_home, out, **env):

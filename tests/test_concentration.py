@@ -10,17 +10,13 @@ from adam_transition import adam, bounds, concentration_study, sampling
 from adam_transition.concentration_study import many_dimensions, second_moments, table_of
 from adam_transition.drift import stationary_drift
 from experiments import concentration
-from tests import experiment
+from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same
-
-SMALL = ["--n=5,20", "--q=0.9,0.1", "--samples=1024", "--points=9"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("concentration")
-    assert experiment.run(concentration, f"--out={out}", *SMALL) == 0
-    return out
+def finished():
+    return smoke.finished("concentration")
 
 
 @pytest.mark.parametrize("q", [0.5, 0.05, 0.001])

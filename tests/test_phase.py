@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,9 @@ SMALL = ["--n=5,20", "--beta1=0:0.9:6", "--beta2=0:0.96:9", "--steps=3000"]
 VARIABLES = ("gap", "late_gap", "speed", "speed_error", "diverged", "undecided", "underflowed")
 
 
-def _phase(*args, devices=None):
+def _phase(*args):
     """The command, in a process of its own."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    if devices:
-        env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.run(
         [sys.executable, "-m", "experiments.phase", *args],
         capture_output=True,
@@ -49,8 +46,8 @@ def _here(*args):
     return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
 
-def _run(out, *args, start=_here):
-    done = start(f"--out={out}", *args)
+def _run(out, *args, start=_here, figures=False):
+    done = start(f"--out={out}", f"--figures={figures}", *args)
     assert done.returncode == 0, done.stderr
     return xr.open_zarr(out / "phase.zarr", consolidated=False).load(), done
 
@@ -68,7 +65,8 @@ def _finished(variable):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    return _run(tmp_path_factory.mktemp("phase"), *SMALL, "--trajectories=0/0.1,0.5/0.9")
+    out = tmp_path_factory.mktemp("phase")
+    return _run(out, *SMALL, "--trajectories=0/0.1,0.5/0.9", figures=True)
 
 
 def test_data_set_follows_the_contract(reference):
@@ -111,13 +109,11 @@ def test_the_picture_is_the_papers(reference):
     assert (dataset["diverged"].sel(n=20).sum() > dataset["diverged"].sel(n=5).sum()).all()
 
 
-@pytest.mark.parametrize(
-    ("args", "devices"),
-    [(["--chunk_cells=7"], None), (["--chunk_cells=54"], None), (["--chunk_cells=31"], 8)],
-)
-def test_bits_do_not_depend_on_chunks_or_devices(reference, tmp_path, args, devices):
-    start = partial(_phase, devices=devices) if devices else _here
-    dataset, _ = _run(tmp_path, *SMALL, "--trajectories=0/0.1,0.5/0.9", *args, start=start)
+@pytest.mark.parametrize("cells", [7, 54])
+def test_bits_do_not_depend_on_chunks(reference, tmp_path, cells):
+    """Nor on devices and processes: tests/test_processes.py."""
+    args = *SMALL, "--trajectories=0/0.1,0.5/0.9", f"--chunk_cells={cells}"
+    dataset, _ = _run(tmp_path, *args)
     _assert_same_bits(reference[0], dataset)
 
 
@@ -133,7 +129,7 @@ def test_a_killed_run_resumes_with_the_same_bits(tmp_path):
     whole, _ = _run(tmp_path / "whole", *args)
     out = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.phase", f"--out={out}", *args],
+        [sys.executable, "-m", "experiments.phase", f"--out={out}", "--nofigures", *args],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
@@ -161,7 +157,9 @@ def test_a_killed_run_resumes_with_the_same_bits(tmp_path):
 
 def test_random_cells_and_a_list_of_a(tmp_path):
     args = ["--n=3,7,60", "--random_cells=20", "--a=1/4,1", "--steps=200", "--dtype=float64"]
-    dataset, _ = _run(tmp_path, *args, start=_phase)  # float64 is a setting of a whole process
+    dataset, _ = _run(
+        tmp_path, *args, start=_phase, figures=True
+    )  # float64 is a setting of a whole process
     assert dataset["gap"].dims == ("sampling", "n", "a", "sample")
     assert dataset["gap"].dtype == np.float64
     assert dataset["beta1"].dims == ("n", "sample")

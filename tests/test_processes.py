@@ -24,6 +24,7 @@ FLAGS = (
     "--beta2=0:0.99:48",
     "--sampling=cyclic,with_replacement",
     "--chunk_cells=700",
+    "--nofigures",
 )
 
 
@@ -62,7 +63,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.parametrize("num_processes", [2, 4])
 def test_processes_give_the_bits_of_one(alone, tmp_path, num_processes):
-    for process in _job(tmp_path, num_processes, *FLAGS, "--steps=1000"):
+    for process in _job(tmp_path, num_processes, *FLAGS, "--steps=1000", "--figures"):
         status, message = _finish(process)
         assert status == 0, message
     assert _load(tmp_path).equals(alone)
