@@ -47,3 +47,45 @@ def large_beta2_converges(dataset: xr.Dataset, *, margin: float = 0.01) -> Claim
         uncertainty=float(undecided[cells].mean() / 2) if number else 0.0,
         at_most=0.0,
     )
+
+
+def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]:
+    """Whether the verdicts err as `simulate.judge` says that they do: 5 % at the most, at D = 0.
+
+    A cell is wrong where the speed of its run is above its 95 % error on the other side of 0. That
+    happens in 5 % of the runs where D = 0 and in fewer elsewhere. Where |D/n| is at least twice the
+    error, 95 % of the runs are decided, and rightly. Cells of one n share their draws and err
+    together, so that these are limits of the shares and not their mean.
+
+    Args:
+      dataset: with `diverged`, `undecided`, `speed_error`, `drift`, `drift_stderr`.
+      start: where the runs start and with which step size, in words.
+    """
+    n = dataset["n"]
+    over = [dim for dim in dataset["drift"].dims if dim not in ("sampling", "n", "a")]
+    size = abs(dataset["drift"])
+    known = size > 4 * dataset["drift_stderr"]
+    undecided = dataset["undecided"].astype(bool)
+    right = (dataset["drift"] > 0) == dataset["diverged"].astype(bool)
+    clear = known & (size / n >= 2 * dataset["speed_error"])
+    shares = {
+        "sign_of_drift": right.where(known & ~undecided),
+        "verdicts_decided": (right & ~undecided).where(clear),
+    }
+    statements = {
+        "sign_of_drift": "The simulated verdict has the sign of the stationary drift, up to its "
+        f"error of 5 % (least share over n and sampling, of the decided cells, {start})",
+        "verdicts_decided": "A run whose drift is at least twice the error of its speed decides, "
+        "and rightly, up to that error (least share over n and sampling)",
+    }
+    return [
+        assess(
+            name,
+            statements[name],
+            "none: the paper bounds the boundary from both sides",
+            measured=float(share.mean(over).min()),
+            at_least=0.95,
+            ours=True,
+        )
+        for name, share in shares.items()
+    ]

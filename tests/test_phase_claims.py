@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from adam_transition.phase_claims import large_beta2_converges
+from adam_transition.phase_claims import large_beta2_converges, verdicts_keep_their_error
 from tests.claim_cases import assert_three_verdicts, same
 
 
@@ -42,3 +42,29 @@ def test_large_beta2_has_its_three_verdicts():
     unbounded = beyond["beta1"] ** 2 >= beyond["beta2"]
     beyond = beyond.assign(diverged=beyond["diverged"] | unbounded)
     assert large_beta2_converges(beyond).verdict == "reproduced"
+
+
+def test_the_error_of_verdicts_has_its_three_verdicts():
+    """One cell in ten wrong, and one in ten undecided, far from the boundary; nothing known."""
+    dataset = _diagram()
+    error = (dataset["drift"] * 0 + 0.05, dataset["diverged"] & False)
+    dataset = dataset.assign(speed_error=error[0], undecided=error[1])
+    tenth = dataset["beta1"] < 0.09
+    wrong = dataset["diverged"] ^ tenth
+
+    def claims(dataset):
+        return verdicts_keep_their_error(dataset, start="from x0 = 1")
+
+    def planted(**values):
+        return lambda dataset: dataset.assign(values)
+
+    cases = {
+        "sign_of_drift": (
+            same, planted(diverged=wrong), planted(undecided=~dataset["undecided"]),
+        ),
+        "verdicts_decided": (
+            same, planted(undecided=dataset["undecided"] | tenth),
+            planted(speed_error=error[0] + 1),
+        ),
+    }  # fmt: skip
+    assert_three_verdicts(claims, dataset, cases)
