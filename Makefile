@@ -13,7 +13,7 @@ paper: $(STAMP)
 	$(RUN) -m experiments.paper --scale=laptop
 
 test: $(STAMP) lint
-	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

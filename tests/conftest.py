@@ -26,6 +26,19 @@ if "ADAM_TRANSITION_SMOKE_RUNS" not in os.environ:
 import pytest
 from hypothesis import settings
 
+_LONGEST = (
+    "phase", "paper", "theorems", "notebooks", "processes", "networks", "batch_size", "verdict",
+    "terminal", "monitor", "models", "explorer", "docs", "members", "divergence_experiment",
+    "compilation_cache", "kernels", "boundary", "boundary_experiment", "benchmarks", "damage",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, or one process is left with them while the other waits."""
+    place = {f"test_{name}": i for i, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 # a first example may wait for a compilation, and machines may be busy: nothing here is timed
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
