@@ -8,7 +8,9 @@ What the store holds stands in its *ledger*: the identity, the attributes, the m
 array, a checksum of every file that is finished, and which parts are complete. The ledger is kept
 twice, in two groups of the store in which xarray sees nothing, each with a checksum of its own. So
 no damage passes unseen: metadata and attributes are written again from the ledger, coordinates from
-the plan, chunks and parts are computed again.
+the plan, chunks and parts are computed again. The checksums of chunks that belong to no complete
+part yet stand in *journals*, a file for each process, which are entered in the ledger by the next
+run: a chunk in another's place, or of another store, is none.
 """
 
 import contextlib
@@ -32,6 +34,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 _METADATA = "zarr.json"
 _LEDGERS = (f"ledger/{_METADATA}", f"ledger/copy/{_METADATA}")
+_PIECES = ".pieces"
+_JOURNALS = "ledger/journals"
 _IDENTITY_BEFORE = "identity"  # the attribute in which version 0.2.0 kept it
 _ANEW = "pass --noresume to begin anew"
 
@@ -158,8 +162,11 @@ class Store:
             for name, block in values.items():
                 layout = self._layout(name)
                 index = layout.slices(region)
-                self._forget(layout.files(index))
+                files = layout.files(index)
+                self._forget(files)
+                self._make_way(files)
                 self._array(name)[index] = block
+                self._enter(files)
 
     def is_complete(self, region: Mapping[str, slice], names: Sequence[str]) -> bool:
         """Whether a region of these variables is there, with checksums that agree."""
@@ -259,15 +266,9 @@ class Store:
         Raises:
           StoreError: the disk is full or not writable.
         """
-        ledger = self._ledger()
-        for name in ledger.metadata:
-            for file in self._chunk_files(name):
-                content = _read(self.path / file)
-                if content is not None and zlib.crc32(content) != ledger.checksums.get(file):
-                    ledger.checksums.pop(file, None)
-                    if self._decodes(name, file):
-                        ledger.checksums[file] = zlib.crc32(content)
+        _enter_journals(self.path, self._ledger())
         self.update_attrs(attrs)
+        shutil.rmtree(self.path / _JOURNALS, ignore_errors=True)
         shutil.rmtree(_pieces_folder(self.path), ignore_errors=True)
 
     def load(self) -> xr.Dataset:
@@ -302,7 +303,7 @@ class Store:
         if missing:
             raise StoreError(f"{self.path}: {len(missing)} chunks of {name} are missing; run again")
         for file in files:
-            if file in ledger.checksums and not self._is_whole(name, file):
+            if file in ledger.checksums and not self._is_whole(file):
                 raise StoreError(f"{self.path / file}: damaged; run again")
 
     def _note(self, names: Sequence[str] | Mapping[str, Any]) -> None:
@@ -321,6 +322,7 @@ class Store:
         """Enters a part in the ledger: all at once, by one file that is renamed."""
         ledger = self._ledger()
         with _writing(self.path):
+            _enter_journals(self.path, ledger)
             for name in sorted(names):
                 if name not in ledger.coords:
                     ledger.metadata[name] = (self.path / name / _METADATA).read_text("utf-8")
@@ -330,6 +332,20 @@ class Store:
                         ledger.checksums[file] = zlib.crc32(content)
             ledger.parts[part] = sorted(names)
             _write_ledger(self.path, ledger)
+
+    def _enter(self, files: Sequence[str]) -> None:
+        """Notes the checksums of chunks that were just written."""
+        checksums = {file: zlib.crc32((self.path / file).read_bytes()) for file in files}
+        self._ledger().checksums.update(checksums)
+        journal = self.path / _JOURNALS / f"{platform.node()}.{os.getpid()}"
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with journal.open("a", encoding="utf-8") as file:
+            file.writelines(f"{known} {name}\n" for name, known in checksums.items())
+
+    def _make_way(self, files: Sequence[str]) -> None:
+        """Removes what lies in the place of these files or of their folders."""
+        for file in files:
+            _make_way(self.path / file, self.path)
 
     def _forget(self, files: Sequence[str]) -> None:
         """Before files are written again: a part in the middle of that is not complete."""
@@ -365,15 +381,14 @@ class Store:
             layout = self._layout(name)
         except (ValueError, KeyError, TypeError):  # an array that is not there
             return False
-        return all(self._is_whole(name, file) for file in layout.files(layout.slices(region)))
+        return all(self._is_whole(file) for file in layout.files(layout.slices(region)))
 
-    def _is_whole(self, name: str, file: str) -> bool:
-        """Whether a chunk is there and right: by the ledger, or by its own checksum."""
+    def _is_whole(self, file: str) -> bool:
+        """Whether a chunk is there and is the one that was written."""
         content = _read(self.path / file)
         if content is None:
             return False
-        known = self._ledger().checksums.get(file)
-        return zlib.crc32(content) == known if known is not None else self._decodes(name, file)
+        return zlib.crc32(content) == self._ledger().checksums.get(file)
 
     def _decodes(self, name: str, file: str) -> bool:
         place = [int(part) for part in file.removeprefix(f"{name}/c").split("/") if part]
@@ -397,7 +412,7 @@ class Pieces:
         content = None if self.folder is None else _read(self.folder / f"{name}.piece")
         if content is None or len(content) < 8:
             return None
-        head = f"{self.identity:08x}".encode()
+        head = f"{self.identity:08x} {name}".encode()
         if _checksum(head + content[8:]) != content[:8]:
             return None
         with np.load(io.BytesIO(content[8:]), allow_pickle=False) as found:
@@ -414,8 +429,9 @@ class Pieces:
         written = io.BytesIO()
         np.savez(written, *arrays)
         content = written.getvalue()
-        head = f"{self.identity:08x}".encode()
+        head = f"{self.identity:08x} {name}".encode()
         with _writing(self.folder):
+            _make_way(self.folder / f"{name}.piece", _pieces_root(self.folder))
             _write_bytes(self.folder / f"{name}.piece", _checksum(head + content) + content)
 
 
@@ -424,7 +440,12 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _pieces_folder(path: Path) -> Path:
-    return path.with_name(f".{path.name}.pieces")
+    return path.with_name(f".{path.name}{_PIECES}")
+
+
+def _pieces_root(folder: Path) -> Path:
+    """Where the folder of a store's pieces lies."""
+    return next(one.parent for one in (folder, *folder.parents) if one.name.endswith(_PIECES))
 
 
 def open_or_create(
@@ -459,6 +480,10 @@ def open_or_create(
         store, or it was begun with another identity.
     """
     wanted = json.loads(json.dumps(identity))
+    if path.is_symlink():
+        if not path.is_dir():
+            raise StoreError(f"{path}: a symbolic link that leads to no folder; remove it")
+        path = path.resolve()
     if shared:
         found = _read_ledger(path)
         if found is None:
@@ -570,12 +595,16 @@ def _write_coordinates(path: Path, coords: xr.Dataset) -> None:
 def _heal(store: Store, ledger: _Ledger, coords: xr.Dataset, draft: Path) -> None:
     """Writes again what follows from the ledger and the plan, where the disk has something else."""
     path = store.path
+    _enter_journals(path, ledger)
+    for file in (_METADATA, *_LEDGERS, *(f"{name}/{_METADATA}" for name in ledger.metadata)):
+        _make_way(path / file, path)
     for name, text in {"": _group_text(ledger.attrs), **ledger.metadata}.items():
         if _read_text(path / name / _METADATA) != text:
             _write_text(path / name / _METADATA, text)
     _drop_incomplete_parts(store, ledger)
     if any(_read_text(path / place) != _ledger_text(ledger) for place in _LEDGERS):
         _write_ledger(path, ledger)
+    shutil.rmtree(path / _JOURNALS, ignore_errors=True)
     for left in path.rglob("*.partial"):  # of a process that was killed
         left.unlink(missing_ok=True)
     damaged = [name for name in ledger.coords if not store._is_complete(name, {})]
@@ -585,8 +614,9 @@ def _heal(store: Store, ledger: _Ledger, coords: xr.Dataset, draft: Path) -> Non
     _write_coordinates(draft, coords)
     for name in damaged:
         if planned.get(name) != ledger.coords[name]:
-            file = next(f for f in store._chunk_files(name) if not store._is_whole(name, f))
+            file = next(f for f in store._chunk_files(name) if not store._is_whole(f))
             raise StoreError(f"{path / file}: missing or damaged; {_ANEW}")
+        store._make_way(store._chunk_files(name))
         for file in store._chunk_files(name):
             target = path / file
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -672,6 +702,26 @@ def _read_ledger(path: Path) -> _Ledger | None:
     return max(found, key=lambda ledger: ledger.revision, default=None)
 
 
+def _enter_journals(path: Path, ledger: _Ledger) -> None:
+    """Into the ledger in memory; what cannot be read is as if it had not been written."""
+    for journal in sorted(path.glob(f"{_JOURNALS}/*")):
+        for line in (_read_text(journal) or "").splitlines():
+            known, _, file = line.partition(" ")
+            if known.isascii() and known.isdigit() and file.partition("/")[0] in ledger.planned:
+                ledger.checksums[file] = int(known)
+
+
+def _make_way(file: Path, root: Path) -> None:
+    """Removes a folder that lies where a file belongs, and a file where one of its folders does."""
+    if file.is_dir() and not file.is_symlink():
+        shutil.rmtree(file)
+    for folder in file.parents:
+        if folder == root:
+            break
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            folder.unlink()
+
+
 def _known_identity(path: Path, ledger: _Ledger | None) -> dict[str, Any]:
     """What the store was begun with; that of version 0.2.0 stood in an attribute."""
     if ledger is not None:
@@ -741,8 +791,15 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def _read(path: Path) -> bytes | None:
+    """What a file holds; None if it is not there, or is none.
+
+    Raises:
+      StoreError: it is there and may not be read, which is no damage.
+    """
     try:
         return path.read_bytes()
+    except PermissionError as error:
+        raise StoreError(f"{path}: cannot read: {error.strerror}") from error
     except OSError:
         return None
 

@@ -111,6 +111,7 @@ def _run(
                 raise ValueError(f"unexpected argument {rest[0]!r}: every flag starts with --")
         except (flags.Error, OSError, ValueError) as error:
             return _fail(name, error)
+        _check_json(values)
         from experiments import compilation_cache
 
         if not compilation_cache.enable():
@@ -490,6 +491,18 @@ def write_json(
     elif values["json"]:
         write_text(Path(values["json"]), text)
     return target
+
+
+def _check_json(values: flags.FlagValues) -> None:
+    """Raises ValueError for a --json that could not be written at the end of a long run."""
+    if values.json in (None, "-"):
+        return
+    path = Path(values.json)
+    if not values.json or path.is_dir():
+        raise ValueError(f"--json={values.json}: must name a file, or be -")
+    folder = next((one for one in path.absolute().parents if one.exists()), None)
+    if folder is None or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--json={values.json}: cannot write to {folder}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -36,7 +36,9 @@ def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
     string("schedule", "inverse_sqrt_epoch", "Step sizes: eta0/sqrt(epoch), or constant.")
     string("initialization", "bias_correction", "Initial moments.")
     flags.DEFINE_float("epsilon", 1e-8, "epsilon of Adam.", 0, flag_values=values)
-    string("dtype", "float32", "float32 or float64.")
+    flags.DEFINE_enum(
+        "dtype", "float32", ("float32", "float64"), "Of the training.", flag_values=values
+    )
     integer("seeds", seeds, "Seeds: initial parameters and order of the samples.", 1)
     integer("evaluated", 2048, "Training samples on which the loss is measured, at most.", 1)
     return values
@@ -56,7 +58,6 @@ def parse_conditions(values: dict[str, Any]) -> "Conditions":
     common.check_choices("sampling", [values["sampling"]], sampling.SAMPLINGS)
     common.check_choices("schedule", [values["schedule"]], schedules)
     common.check_choices("initialization", [values["initialization"]], adam.INITIALIZATIONS)
-    common.check_choices("dtype", [values["dtype"]], ("float32", "float64"))
     common.check_number("epsilon", values["epsilon"], dtype=values["dtype"], least=0)
     method = Method(values["sampling"], values["schedule"], values["initialization"])
     return Conditions(method, values["epsilon"], values["evaluated"], values["dtype"])

@@ -1,6 +1,7 @@
 """Damage and death: every file of a store, every kind of fault, a kill at every write."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -85,6 +86,10 @@ def finished(tmp_path_factory):
 
 
 def _damage(path, fault, seed):
+    if fault == "folder":
+        path.unlink()
+        (path / "of").mkdir(parents=True)
+        return
     content = path.read_bytes()
     changed = FAULTS[fault](content, np.random.default_rng([seed, len(content)]))
     path.unlink() if changed is None else path.write_bytes(changed)
@@ -98,7 +103,7 @@ def _files(path):
     return sorted(p.relative_to(path) for p in path.rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, "folder"])
 def test_every_file_is_healed_to_the_same_bits(finished, tmp_path, fault):
     """And what is loaded before that is refused in a line that names the file, or is right."""
     good, copy = _read_by_others(finished), tmp_path / "x.zarr"
@@ -123,6 +128,97 @@ def test_a_whole_chunk_in_the_place_of_another_is_noticed(finished, tmp_path):
         store.Store(copy).load()
     _run(copy)
     xr.testing.assert_identical(_read_by_others(copy), _read_by_others(finished))
+
+
+def _stopped(path, monkeypatch, writes):
+    """A run that was killed after so many files."""
+    with monkeypatch.context() as patch:
+        _kill_at(patch, writes)
+        with pytest.raises(_Killed):
+            _run(path)
+
+
+def test_half_of_a_store_with_a_chunk_of_elsewhere(finished, tmp_path, monkeypatch):
+    """In another's place, or of a store with other flags; without what tells them apart."""
+    good, path = _read_by_others(finished), tmp_path / "x.zarr"
+    other = tmp_path / "other.zarr"
+    shutil.copytree(finished, other)
+    (other / "gap/c/0/0").write_bytes((other / "gap/c/1/1").read_bytes())
+
+    def damage(source):
+        shutil.copyfile(source, path / "gap/c/0/0")
+
+    writes = 0
+    while not (path / "gap/c/0/1").exists():
+        writes += 2
+        shutil.rmtree(path, ignore_errors=True)
+        _stopped(path, monkeypatch, writes)
+
+    for doctor in (
+        lambda: damage(path / "gap/c/0/1"),
+        lambda: damage(other / "gap/c/0/0"),
+        lambda: shutil.rmtree(path / "ledger/journals"),
+        lambda: [_damage(one, "flip", 0) for one in (path / "ledger/journals").iterdir()],
+        lambda: [_damage(one, "folder", 0) for one in (path / "ledger/journals").iterdir()],
+    ):
+        shutil.rmtree(path, ignore_errors=True)
+        _stopped(path, monkeypatch, writes)
+        assert {"gap/c/0/0", "gap/c/0/1"} <= set(map(str, _files(path)))
+        assert store._read_ledger(path).parts == {}
+        doctor()
+        assert _run(path).drop_attrs().identical(good.drop_attrs())
+        assert not (path / "ledger/journals").exists()
+
+
+def test_pieces_are_those_of_their_place(tmp_path):
+    results = store.open_or_create(
+        tmp_path / "x.zarr", coords=xr.Dataset(), variables={}, chunks={}, identity={}, attrs={}
+    )
+
+    def part(inner):
+        pieces = inner.pieces()
+        for i in range(2):
+            pieces.save(f"{i}", [np.array(i)])
+        assert pieces.load("1")[0] == 1
+        folder = pieces.folder
+        shutil.copyfile(folder / "0.piece", folder / "1.piece")
+        assert pieces.load("1") is None
+        _damage(folder / "0.piece", "folder", 0)
+        shutil.rmtree(folder / "0.piece")
+        assert pieces.load("0") is None
+        for place in (folder, store._pieces_folder(inner.path)):
+            shutil.rmtree(place)
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("in the way")
+            pieces.save("0", [np.array(5)])
+            assert pieces.load("0")[0] == 5
+        inner.add("done", Variable((), np.int64, "done"), np.array(1))
+
+    results.complete("part", part)
+
+
+def test_a_store_behind_a_link_is_filled_and_replaced_where_it_is(finished, tmp_path):
+    link, target = tmp_path / "x.zarr", tmp_path / "elsewhere.zarr"
+    shutil.copytree(finished, target)
+    link.symlink_to(target)
+    for resume in (True, False):
+        assert _run(link, resume=resume).drop_attrs().identical(_run(finished).drop_attrs())
+        assert link.is_symlink()
+    shutil.rmtree(target)
+    with pytest.raises(StoreError, match=r"x\.zarr: a symbolic link that leads to no folder"):
+        _run(link)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(finished, tmp_path, monkeypatch):
+    copy = tmp_path / "x.zarr"
+    shutil.copytree(finished, copy)
+
+    def refuse(path):  # root may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)
+    with pytest.raises(StoreError, match="cannot read: Permission denied"):
+        _run(copy, resume=False)
 
 
 def test_without_a_ledger_the_way_out_is_named(finished, tmp_path):

@@ -171,6 +171,13 @@ def test_a_lock_of_the_compilation_cache_that_is_kept_turns_the_cache_off(tmp_pa
     assert done.stderr == f"phase: {compilation_cache.IN_USE}\n"
 
 
+@pytest.mark.parametrize("path", ["", "{0}", "{0}/file/x.json"])
+def test_a_summary_that_could_not_be_written_is_found_at_once(tmp_path, capsys, path):
+    (tmp_path / "file").touch()
+    args = [f"--json={path.format(tmp_path)}"]
+    experiment.assert_refused(boundary, tmp_path / "out", capsys, args, "--json=")
+
+
 def test_flagfiles_without_a_name_or_within_themselves(tmp_path, capsys):
     (tmp_path / "a.flags").write_text(f"# a\n--flagfile={tmp_path}/b.flags\n")
     (tmp_path / "b.flags").write_text(f"--n=5\n--flagfile={tmp_path}/a.flags\n")
