@@ -204,4 +204,5 @@ def _ratio(
     m: Float[Array, "..."], v: Float[Array, "..."], epsilon: ArrayLike, epsilon_root: ArrayLike
 ) -> Float[Array, "..."]:
     denominator = jnp.sqrt(v + epsilon_root) + epsilon
-    return jnp.where(denominator > 0, m / denominator, 0)
+    # not where it is above 0: a NaN must not become a step of 0
+    return jnp.where(denominator == 0, 0, m / denominator)

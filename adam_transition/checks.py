@@ -1,5 +1,6 @@
 """Whether numbers are such that a run in some precision means what was asked for."""
 
+import operator
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +22,43 @@ def rounded(values: ArrayLike, dtype: np.dtype | type | str) -> np.ndarray:
     """
     with np.errstate(over="ignore"):
         return np.asarray(values, dtype)
+
+
+def check_integer(name: str, value: Any, least: int, below: int) -> None:
+    """Raises ValueError naming the argument unless it is an integer in [least, below)."""
+    try:
+        inside = least <= operator.index(value) < below
+    except TypeError:
+        inside = False
+    if not inside:
+        raise ValueError(f"{name}={value!r}: must be an integer in [{least}, {below})")
+
+
+def numbers(name: str, values: ArrayLike) -> np.ndarray:
+    """The values as an array of float64.
+
+    Raises:
+      ValueError: naming the argument; they are no real numbers.
+    """
+    try:
+        found = np.asarray(values)
+        if found.dtype.kind not in "biuf" and not hasattr(values, "dtype"):
+            raise TypeError
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={values!r}: must be a real number, or an array of them") from None
+
+
+def number(name: str, value: ArrayLike) -> float:
+    """One of them; see `numbers`.
+
+    Raises:
+      ValueError: naming the argument.
+    """
+    found = numbers(name, value)
+    if found.ndim:
+        raise ValueError(f"{name} of shape {found.shape}: must be one number")
+    return float(found)
 
 
 def is_representable(value: float | Fraction, dtype: np.dtype | type | str) -> bool:

@@ -5,7 +5,7 @@ problem gives the same bits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -92,10 +92,12 @@ def simulate_plane(
     Raises:
       ValueError: naming the argument, its value and what is allowed.
     """
-    if isinstance(samplings, str):
+    if isinstance(samplings, str) or not isinstance(samplings, Iterable):
         raise ValueError(f"samplings={samplings!r}: must be a sequence of schemes")
-    start = np.asarray(x0, np.float64)
-    frozen = None if drift_at is None else np.asarray(drift_at, np.float64)
+    start = checks.numbers("x0", x0)
+    frozen = None if drift_at is None else checks.numbers("drift_at", drift_at)
+    checks.check_integer("num_steps", num_steps, 1, 2**31)
+    checks.check_integer("seed", seed, 0, 2**32)
     spec = phase_diagram.PhaseDiagram(
         problem=type(problem).__name__,
         num_components=(int(np.asarray(problem.num_components)),),
@@ -103,8 +105,8 @@ def simulate_plane(
         beta1=_grid("beta1", beta1),
         beta2=_grid("beta2", beta2),
         num_steps=num_steps,
-        step_size=step_size,
-        epsilon=epsilon,
+        step_size=checks.number("step_size", step_size),
+        epsilon=checks.number("epsilon", epsilon),
         schedule=schedule,
         initialization=initialization,
         seed=seed,
@@ -229,7 +231,7 @@ def _dtype(dtype: str) -> str:
 
 
 def _grid(name: str, values: ArrayLike) -> Float[np.ndarray, " B"]:
-    grid = np.asarray(values, np.float64)
+    grid = checks.numbers(name, values)
     if grid.ndim != 1 or not grid.size or not (np.diff(grid) > 0).all():
         raise ValueError(f"{name} of shape {grid.shape}: must be an ascending grid, one axis")
     outside = grid[~((grid >= 0) & (grid < 1))]
@@ -256,8 +258,6 @@ def _check_settings(spec: phase_diagram.PhaseDiagram) -> None:
         raise ValueError(f"epsilon={spec.epsilon}: must be a finite number, 0 or more")
     for name in ("step_size", "epsilon"):
         checks.check_representable(name, getattr(spec, name), spec.dtype)
-    if not 1 <= spec.num_steps < 2**31:
-        raise ValueError(f"num_steps={spec.num_steps}: must lie in [1, 2³¹)")
 
 
 def _check_points(problem: problems.FiniteSum, x0: np.ndarray, drift_at: np.ndarray | None) -> None:

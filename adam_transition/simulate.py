@@ -164,6 +164,10 @@ def check_run(
     max_components: int,
 ) -> None:
     """Raises ValueError for arguments of `simulate` that mean nothing; traced ones are not seen."""
+    if not isinstance(method, Method):
+        raise ValueError(f"method={method!r}: must be a simulate.Method")
+    if not isinstance(hyper, adam.Hyperparameters):
+        raise ValueError(f"hyper={hyper!r}: must be an adam.Hyperparameters")
     sampling.check(method.sampling)
     choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("schedule", method.schedule, adam.SCHEDULES),
@@ -172,9 +176,9 @@ def check_run(
     for name, chosen, allowed in choices:
         if chosen not in allowed:
             raise ValueError(f"{name}={chosen!r} is not one of {', '.join(allowed)}")
-    for name, count in (("num_steps", num_steps), ("record_every", record_every)):
-        if not 1 <= count < 2**31:
-            raise ValueError(f"{name}={count}: must lie in [1, 2³¹)")
+    checks.check_integer("num_steps", num_steps, 1, 2**31)
+    checks.check_integer("record_every", record_every, 1, 2**31)
+    checks.check_integer("max_components", max_components, 1, 2**31)
     n = problem.num_components
     if checks.is_concrete(n) and not np.all(np.asarray(n) <= max_components):
         raise ValueError(f"max_components={max_components}: must be at least n={np.max(n)}")
@@ -223,9 +227,12 @@ def take_step(
 
 
 def has_underflowed(carry: Carry) -> Bool[Array, ""]:
-    """Whether v is 0 in some coordinate though a gradient was seen, now or at a watched step."""
+    """Whether v is 0 in some coordinate though a gradient was seen, now or at a watched step.
+
+    Or not finite, of gradients whose squares overflow: that holds Adam still as well.
+    """
     first, second, _ = carry.moments
-    now = jnp.any((second == 0) & (first != 0))
+    now = jnp.any((second == 0) & (first != 0) | ~jnp.isfinite(second))
     return now if carry.underflowed is None else now | (carry.underflowed > 0)
 
 
@@ -270,15 +277,16 @@ def judge(
     trace has a `control` of mean 0, a linear function of it is subtracted, which takes out the main
     effects of the single draws.
 
-    `speed_error` is the half-width of a 95 % interval: from the means of eight batches of blocks
-    (Student's t with 7 degrees of freedom), and, as what no run resolves, one step and the rounding
-    of x. It is inf where a batch is shorter than an epoch or than `memory`. The speed is *outward*
-    or *inward* if it is above or below 0 by more than that: at D = 0 one run in twenty is, and
-    the farther D is from 0 the fewer have the wrong sign.
+    `speed_error` is the half-width of a 95 % interval: from the means of fourteen batches of blocks
+    (Student's t with 13 degrees of freedom), and, as what no run resolves, one step and the
+    rounding of x. It is inf where a batch is shorter than an epoch or than `memory`. The speed is
+    *outward* or *inward* if it is above or below 0 by more than that: at D = 0 one run in twenty
+    is, and the farther D is from 0 the fewer have the wrong sign.
 
     Where D0 = 0, x* attracts or repels. A run
 
-    - has *settled* if its late gap is at most `arrival` or one step η_T: converged;
+    - has *settled* if its late gap is at most `arrival`, or at most one step η_T and half of that
+      of the start, and the run is long enough for eight batches: converged;
     - has *diverged* if it has not settled and its speed is outward, or if it is not finite;
     - has *converged* if its speed is inward, or if it came within `arrival` of x* and was thrown
       away (where β1 > √β2 near x* steps are unbounded) and its speed since then is not outward;
@@ -287,6 +295,10 @@ def judge(
     Where D0 > 0 Adam settles beside x*: pass `neighbourhood`. A run that ends nearer to x* than
     that has converged, unless its speed is outward: then it has diverged if it presses against a
     wall, and is undecided if not. Farther out the speed decides as above.
+
+    In several coordinates the gap may shrink while one of them goes to infinity. A run of which
+    one coordinate is outward by itself, more than one step η_T from that of x*, has not converged:
+    it is undecided, unless it has diverged by the rules above.
 
     A start within a few steps of x* may be trapped there although D > 0; such a run has converged.
 
@@ -300,8 +312,10 @@ def judge(
     """
     end = trace.step[-1]
     gaps = jax.vmap(partial(gap, problem))(trace.x)
-    late = jnp.mean(gaps, where=trace.step >= jnp.floor(0.9 * end))
+    is_late = trace.step >= jnp.floor(0.9 * end)
+    late = jnp.mean(gaps, where=is_late)
     reaction = _outward_reaction(trace, problem, gaps)
+    least_batch = jnp.maximum(jnp.asarray(problem.num_components), memory)
     num_steps = jnp.diff(trace.step).astype(gaps.dtype)
     spent = num_steps * (step_sizes[:-1] + step_sizes[1:]) / 2
     near = gaps <= arrival
@@ -311,29 +325,37 @@ def judge(
     block = jnp.arange(len(gaps) - 1)
     inside = block >= _first(len(gaps) - 1)
     counted = inside & (block > last_visit)
-    least_batch = jnp.maximum(jnp.asarray(problem.num_components), memory)
-    speed, error = _mean_push(
-        (jnp.diff(gaps) + reaction) / spent,
-        jnp.where(counted, num_steps, 0),
-        None if trace.control is None else trace.control[1:],
-        least_batch,
-    )
+    weights = jnp.where(counted, num_steps, 0)
+    control = None if trace.control is None else trace.control[1:]
+    speed, error = _mean_push((jnp.diff(gaps) + reaction) / spent, weights, control, least_batch)
     # what no run resolves: one step, and that each step may round x by half a unit
     rounding = jnp.finfo(gaps.dtype).eps / 2 * jnp.max(jnp.abs(trace.x))
     first_step = jnp.max(step_sizes[:-1], where=counted, initial=0)
     unresolved = first_step + rounding * jnp.sum(num_steps, where=counted)
     total = jnp.sum(spent, where=counted)
-    error = jnp.where(total > 0, error + unresolved / total, jnp.inf)
+    least = jnp.where(total > 0, unresolved / total, jnp.inf)
+    error = error + least
     # within few epochs a run passes x* as it may, and that it came near means nothing
     is_long = jnp.sum(num_steps, where=inside) >= _LEAST_BATCHES * least_batch
 
     outward, inward = speed > error, speed < -error
     has_neighbourhood = jnp.asarray(neighbourhood) > 0
-    settled = late <= jnp.maximum(step_sizes[-1], jnp.where(has_neighbourhood, 0, arrival))
-    beside = has_neighbourhood & (late < neighbourhood)
+    start = jnp.where(has_neighbourhood, neighbourhood, 10 * jnp.asarray(arrival))
+    settled = (late <= step_sizes[-1]) & ((start == 0) | (late < start / 2))
+    settled = is_long & (settled | ~has_neighbourhood & (late <= arrival))
+    beside = is_long & has_neighbourhood & (late < neighbourhood)
     presses = jnp.sum(reaction, where=counted) > step_sizes[-1]
     diverged = outward & ~settled & (~beside | presses)
     converged = ~outward & (inward | settled | beside | (jnp.any(near) & is_long))
+    if trace.x[0].size > 1:
+        distances, reactions = _by_coordinate(trace, problem)
+        level = 1 - 0.05 / distances.shape[1]
+        push = partial(_mean_push, control=control, least_batch=least_batch, level=level)
+        alone, errors = jax.vmap(push, in_axes=(1, None))(
+            (jnp.diff(distances, axis=0) + reactions) / spent[:, None], weights
+        )
+        late_ones = jnp.mean(distances, axis=0, where=is_late[:, None])
+        converged &= ~jnp.any((alone > errors + least) & (late_ones > step_sizes[-1]))
     is_finite = jnp.isfinite(late)
     return Verdict(
         gaps[-1], late, speed, error, diverged | ~is_finite, is_finite & ~diverged & ~converged
@@ -354,6 +376,7 @@ def _mean_push(
     weights: Float[Array, " B"],
     control: Float[Array, " B"] | None,
     least_batch: ArrayLike,
+    level: float = 0.95,
 ) -> tuple[Array, Array]:
     """The weighted mean of the pushes, and how far from 0 it must be: by batch means.
 
@@ -384,10 +407,23 @@ def _mean_push(
     squares = jnp.sum((sums / sizes - mean) ** 2, where=full)
     spread = jnp.sqrt(squares / jnp.maximum(num_full * (num_full - 1), 1))
     quantiles = [math.inf] * (_LEAST_BATCHES - 1)
-    quantiles += [float(stdtrit(dof, 0.95)) for dof in range(_LEAST_BATCHES - 1, count)]
+    quantiles += [float(stdtrit(dof, level)) for dof in range(_LEAST_BATCHES - 1, count)]
     error = jnp.asarray([math.inf, *quantiles], mean.dtype)[num_full] * spread
     enough = num_full >= _LEAST_BATCHES
     return jnp.where(total > 0, mean, 0), jnp.where(enough, error, jnp.inf)
+
+
+def _by_coordinate(
+    trace: Trace, problem: FiniteSum
+) -> tuple[Float[Array, "R d"], Float[Array, "B d"]]:
+    """Each coordinate's distance to that of x*, and what the projection took back of its way."""
+    away = trace.x - jnp.asarray(problem.minimiser, trace.x.dtype)
+    away = away.reshape(len(away), -1)
+    distances = jnp.abs(away)
+    if trace.reaction is None:
+        return distances, jnp.zeros_like(away[1:])
+    far = jnp.where(distances[1:] >= distances[:-1], away[1:], away[:-1])
+    return distances, jnp.sign(far) * trace.reaction[1:].reshape(len(away) - 1, away.shape[1])
 
 
 def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
@@ -398,7 +434,7 @@ def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
     column = (-1,) + (1,) * (trace.x.ndim - 1)
     far = jnp.where((gaps[1:] >= gaps[:-1]).reshape(column), trace.x[1:], trace.x[:-1])
     away = far - jnp.asarray(problem.minimiser, far.dtype)
-    along = jnp.sum((away * trace.reaction[1:]).reshape(len(gaps) - 1, -1), axis=1)
+    along = jnp.sum(away * trace.reaction[1:], axis=tuple(range(1, away.ndim)))
     distance = jnp.maximum(gaps[1:], gaps[:-1])
     return jnp.where(distance > 0, along / distance, 0)
 

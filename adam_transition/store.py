@@ -493,8 +493,9 @@ def open_or_create(
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = hold(path)
-        draft = path.with_name(f".{path.name}.draft")
+        draft, old = (path.with_name(f".{path.name}.{word}") for word in ("draft", "old"))
         try:
+            _remove(draft)
             if path.exists():
                 found = _read_ledger(path)
                 if resume:
@@ -508,9 +509,11 @@ def open_or_create(
                     raise StoreError(f"{path}: {_no_store(path)}")
             ledger = _create(draft, coords, variables, chunks, wanted, attrs)
             shutil.rmtree(_pieces_folder(path), ignore_errors=True)
-            if path.exists():
-                shutil.rmtree(path)
+            if path.exists():  # at once, as a store of which half is removed is nobody's
+                _remove(old)
+                path.rename(old)
             draft.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
         except BaseException:
             lock.release()
             raise
@@ -559,7 +562,6 @@ def _create(
     attrs: Mapping[str, Any],
 ) -> _Ledger:
     """Writes a new store at a place where it is not in use yet."""
-    shutil.rmtree(draft, ignore_errors=True)
     _write_coordinates(draft, coords.assign_attrs(attrs))
     group = zarr.open_group(draft, mode="r+")
     for name, variable in variables.items():
@@ -711,6 +713,14 @@ def _enter_journals(path: Path, ledger: _Ledger) -> None:
                 ledger.checksums[file] = int(known)
 
 
+def _remove(path: Path) -> None:
+    """Whatever it is, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _make_way(file: Path, root: Path) -> None:
     """Removes a folder that lies where a file belongs, and a file where one of its folders does."""
     if file.is_dir() and not file.is_symlink():
@@ -797,7 +807,7 @@ def _read(path: Path) -> bytes | None:
       StoreError: it is there and may not be read, which is no damage.
     """
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None  # to open a FIFO is to wait
     except PermissionError as error:
         raise StoreError(f"{path}: cannot read: {error.strerror}") from error
     except OSError:

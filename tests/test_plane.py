@@ -208,7 +208,14 @@ def test_a_run_that_is_not_finite_has_diverged():
         ({"initialization": "warm"}, "initialization='warm' is not one of zero"),
         ({"step_size": 0.0}, "step_size=0.0: must be a finite number above 0"),
         ({"epsilon": -1.0}, "epsilon=-1.0: must be a finite number, 0 or more"),
-        ({"num_steps": 0}, "num_steps=0: must lie in"),
+        ({"num_steps": 0}, "num_steps=0: must be an integer in"),
+        ({"num_steps": 100.0}, "num_steps=100.0: must be an integer in"),
+        ({"seed": 1.5}, "seed=1.5: must be an integer in"),
+        ({"seed": 2**70}, "seed=.*: must be an integer in"),
+        ({"step_size": np.ones(2)}, r"step_size of shape .2,.: must be one number"),
+        ({"x0": "a"}, "x0=.a.: must be a real number"),
+        ({"beta1": ["a"]}, "beta1=..a..: must be a real number"),
+        ({"samplings": None}, "samplings=None: must be a sequence"),
     ],
 )  # fmt: skip
 def test_errors_name_the_argument_its_value_and_what_is_allowed(arguments, message):

@@ -397,6 +397,9 @@ def _from(data, **more):
         (lambda: _from(["a", "b"]), r"data\[0\] is a str, not an array"),
         (lambda: _from(np.array([None, 1])), "data holds Python objects"),
         (lambda: _from(np.array([1, 2**40])), "data: int64 values must fit into 32 bits"),
+        (lambda: _from(np.array([1, 3_000_000_000])), "data: int64 values must fit into 32 bits"),
+        (lambda: _from(np.ma.masked_equal([1.0, 2.0], 2.0)), "data is a masked array"),
+        (lambda: _from(np.array(["a", "b"])), "data holds <U1; it must be an array of numbers"),
         (lambda: _from(np.ones((0, 2))), "one common leading axis; found lengths 0"),
         (lambda: _from({}), "found lengths none"),
         (
@@ -420,6 +423,8 @@ def _from(data, **more):
             "loss: JAX cannot trace it; write jnp.where",
         ),
         (lambda: problems.from_loss(lambda x, d: np.sin(x), np.ones(3)), "jax.numpy for NumPy"),
+        (lambda: problems.from_loss(lambda x, d: [x][d], np.arange(3)), "loss: JAX cannot trace"),
+        (lambda: problems.from_loss(lambda x, d: d, np.arange(3)), "loss must return a real numb"),
         (lambda: ProblemClass(0, 1, 0, 1), "n=0 is below 1"),
         (lambda: ProblemClass(3, -1, 0, 9), "smoothness=-1"),
         (lambda: ProblemClass(3, 1, float("nan"), 9), "d0=nan"),

@@ -281,3 +281,68 @@ def test_v_that_is_0_between_records_is_seen():
         problem, [0.0], [1e-3], x0=0.5, samplings=["cyclic"], num_steps=30, progress=False
     )
     assert plane["underflowed"].all()
+
+
+def _cell(problem, **settings):
+    """The verdict of the one cell of a diagram, by sampling scheme."""
+    plane = simulate_plane(problem, [0.0], settings.pop("beta2"), progress=False, **settings)
+    words = np.where(plane["diverged"], "diverged", np.where(plane["undecided"], "?", "converged"))
+    return set(words.ravel()), plane
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "x0"),
+    [
+        (lambda x, b: (x - b) ** 2 / 2, np.array([0.0, 1.0, 0.5, np.nan]), 2.0),
+        # a where whose other branch has the gradient NaN
+        (lambda x, b: jnp.where(x > 0, b * x * jnp.sqrt(x), 0.0), np.array([1.0, 2.0]), 3.0),
+    ],
+)
+def test_a_gradient_that_is_no_number_does_not_converge(loss, data, x0):
+    problem = problems.from_loss(loss, data, minimiser=0.0, bounds=(-10.0, 10.0))
+    found, plane = _cell(problem, beta2=[0.9], x0=x0, num_steps=5000)
+    assert found == {"diverged"}
+    assert plane["gap"].isnull().all()
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_one_coordinate_that_leaves_is_not_hidden_by_another(constrained):
+    """The first comes in from far, the second is the counterexample's: D > 0 there."""
+    slopes = np.full(10, -1 / 81)
+    slopes[0] = 1 + 9 / 81
+
+    def loss(x, slope):
+        end = x[1] if constrained else jnp.where(x[1] >= -1, x[1], (x[1] + 2) ** 2 / 2 - 1.5)
+        return jnp.abs(x[0]) + slope * end
+
+    problem = problems.from_loss(
+        loss, slopes, shape=(2,), minimiser=np.array([0.0, -1.0 if constrained else -2.0]),
+        bounds=(np.array([-200.0, -1.0]), np.array([200.0, 1.0])) if constrained else None,
+    )  # fmt: skip
+    settings = {"num_steps": 5000, "samplings": ["cyclic", "with_replacement"]}
+    found, plane = _cell(problem, beta2=[0.3], x0=[100.0, 1.0], drift_at=[100.0, 0.9], **settings)
+    assert (plane["drift"] > 0).all()
+    assert (plane["speed"] < 0).all()
+    assert found == {"?"}
+    assert _cell(problem, beta2=[0.3], x0=[0.1, 0.9], **settings)[0] == {"diverged"}
+    # and where the second comes in as well
+    assert _cell(problem, beta2=[0.99], x0=[3.0, 0.9], **settings)[0] == {"converged"}
+
+
+def test_a_step_as_long_as_the_way_proves_nothing():
+    found, plane = _cell(problems.reddi(10), beta2=[0.1], x0=1.0, step_size=30.0, num_steps=100)
+    assert (plane["late_gap"] > 1).all()
+    assert found == {"?"}
+    for steps in (1, 2, 3, 10, 50):
+        found, _ = _cell(problems.reddi(10), beta2=[0.1], x0=-0.95, num_steps=steps)
+        assert found == {"?"}, steps
+
+
+def test_squares_that_overflow_are_told():
+    problem = problems.from_loss(
+        lambda x, b: b * (x - 1) ** 2, np.array([1e20, 2e20]), minimiser=1.0
+    )
+    for dtype, overflows in (("float32", True), ("float64", False)):
+        found, plane = _cell(problem, beta2=[0.9], x0=3.0, num_steps=500, dtype=dtype)
+        assert (plane["underflowed"] == overflows).all()
+        assert ("converged" in found) != overflows

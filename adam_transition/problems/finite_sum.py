@@ -207,11 +207,18 @@ def from_loss(
     ):
         try:
             result = jax.eval_shape(function, *arguments)
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        except (
+            jax.errors.ConcretizationTypeError,
+            jax.errors.NonConcreteBooleanIndexError,
+            jax.errors.TracerArrayConversionError,
+            jax.errors.TracerIntegerConversionError,
+        ) as error:
             raise ValueError(
                 f"{name}: JAX cannot trace it; write jnp.where or jax.lax.cond for an if on x or "
                 "data, and jax.numpy for NumPy"
             ) from error
+        if name == "loss" and not jnp.issubdtype(getattr(result, "dtype", float), jnp.inexact):
+            raise ValueError(f"loss must return a real number, not {result}")
         if getattr(result, "shape", None) != wanted:
             must = "a scalar" if name == "loss" else f"a point of shape {wanted}"
             raise ValueError(f"{name} must return {must}, not {result}")
@@ -247,9 +254,16 @@ def _common_length(data: PyTree) -> int:
             )
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "O":
             raise ValueError(f"{name} holds Python objects; it must be an array of numbers")
-        is_wide = jnp.issubdtype(leaf.dtype, jnp.integer) and checks.is_concrete(leaf)
-        if is_wide and leaf.size and not -(2**31) <= int(leaf.min()) <= int(leaf.max()) < 2**32:
-            raise ValueError(f"{name}: {leaf.dtype} values must fit into 32 bits; renumber them")
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise ValueError(f"{name} is a masked array; fill it, and pass the mask as data too")
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":
+            raise ValueError(f"{name} holds {leaf.dtype}; it must be an array of numbers")
+        if jnp.issubdtype(leaf.dtype, jnp.integer) and checks.is_concrete(leaf) and leaf.size:
+            most = 2**32 if jnp.issubdtype(leaf.dtype, jnp.unsignedinteger) else 2**31
+            if not -(2**31) <= int(leaf.min()) <= int(leaf.max()) < most:
+                raise ValueError(
+                    f"{name}: {leaf.dtype} values must fit into 32 bits; renumber them"
+                )
         lengths.setdefault(leaf.shape[0], name)
     if len(lengths) != 1 or 0 in lengths:
         found = ", ".join(f"{length} ({name})" for length, name in sorted(lengths.items()))
