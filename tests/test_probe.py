@@ -70,6 +70,16 @@ def test_epsilon_counts_as_in_a_long_run(scale, epsilon):
     assert abs(found - steps.mean() / limit) < 4 * error + 1e-5
 
 
+@pytest.mark.parametrize(("scale", "epsilon"), [(1, 1e4), (1, 1e10), (1, 1e300), (1e-14, 1e-8)])
+def test_an_epsilon_far_above_the_gradients_makes_every_beta2_good(scale, epsilon):
+    """The step is m/ε, which no β2 changes."""
+    table = GradientTable.from_rows(scale * np.random.default_rng(0).normal(1, 1, (100, 2)))
+    answer = is_large_enough(table, KEY, beta2=0.9, epsilon=epsilon)
+    assert answer.verdict == "good"
+    assert answer.progress == pytest.approx(1, abs=1e-4)
+    assert answer.squares == pytest.approx(1, abs=1e-4)
+
+
 def test_larger_batches_need_a_smaller_beta2():
     """Beside the drift of a table of all sums of two components, which is exact."""
     slopes = counterexample_table(50)[:, 0]
