@@ -86,6 +86,14 @@ def test_sign_sgd_in_closed_form():
     assert found.square.value[0] == pytest.approx((step**2).mean(), rel=1e-6)
 
 
+def test_zeros_of_sign_sgd_are_steps_of_zero():
+    """β1 = β2 = 0 and no ε: needed_beta2's grid ends there."""
+    column = np.array([2.0, -1.0, 0.5, 0.0, 0.0])
+    found = field.steps(column, 1.0, np.array([0.5, 1.0]), 0.0)
+    assert found.mean.value[1] == pytest.approx(0.2, abs=1e-6)
+    assert found.square.value[1] == pytest.approx(0.6, abs=1e-6)
+
+
 def test_the_limit_of_beta2_to_1():
     column = np.random.default_rng(0).normal(0.3, 1, 50)
     p = 0.1

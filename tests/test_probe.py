@@ -155,6 +155,38 @@ def test_needed_beta2_holds_over_tables_of_other_batches():
     assert (missed <= 0.1 * num_tables + 3 * np.sqrt(0.1 * 0.9 * num_tables)).all(), missed
 
 
+def _rare(rng, n):
+    """A large gradient in one batch of twenty."""
+    large = 6 * rng.choice([0.9, 1.0, 1.1], n)
+    return np.where(rng.random(n) < 0.05, large, rng.uniform(-0.14, -0.06, n))[:, None]
+
+
+def test_the_needed_interval_is_what_the_table_says_of_each_beta2():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for n in (60, 100, 2000, 20_000):
+        table = GradientTable.from_rows(_rare(rng, n))
+        found = needed_beta2(table, KEY, least=1e-3)
+        for q in (found.low / 1.05, found.low * 1.05, found.high / 1.05, found.high * 1.05):
+            if not 1e-3 < q < 0.18:
+                continue
+            verdict = is_large_enough(table, KEY, beta2=1 - q).verdict
+            seen.add(verdict)
+            assert (verdict == "good") == (q < found.low)
+            assert (verdict == "too small") == (q > found.high)
+    assert seen == {"good", "cannot tell", "too small"}
+
+
+def test_the_needed_interval_holds_where_the_table_met_few_of_a_rare_kind():
+    """A table of too few knows neither the rare kind nor its error."""
+    large = np.repeat([5.4, 6.0, 6.6], 10)
+    every = np.concatenate([large, np.linspace(-0.14, -0.06, 570)])[:, None]
+    true = needed_beta2(GradientTable.from_rows(every, complete=True), KEY).one_minus_beta2
+    rng = np.random.default_rng(0)
+    found = [needed_beta2(GradientTable.from_rows(_rare(rng, 100)), KEY) for _ in range(30)]
+    assert sum(one.low <= true <= one.high for one in found) >= 27
+
+
 def test_the_noise_ratio_is_unbiased():
     """Its inverse is a mean over tables without bias, at a noise that is larger than the table."""
     rng, n = np.random.default_rng(0), 50

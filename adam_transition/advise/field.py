@@ -116,8 +116,9 @@ def steps(
     wf, wf2 = weight * f, weight2 * f
 
     root = np.sqrt(1 - q)
-    endless = (epsilon == 0) & (zeros * (1 - p) >= root) & (zeros > 0)
-    endless2 = (epsilon == 0) & (zeros * (1 - p) ** 2 >= 1 - q) & (zeros > 0)
+    waits = epsilon == 0 and zeros > 0 and p < 1
+    endless = waits & (zeros * (1 - p) >= root)
+    endless2 = waits & (zeros * (1 - p) ** 2 >= 1 - q)
     found = np.where(endless, np.copysign(np.inf, mean), (wf * eta).sum(axis=1))
     found2 = np.where(endless2, np.inf, (wf2 * kappa).sum(axis=1))
     if not influences:
@@ -158,7 +159,7 @@ def _grid(
     if epsilon > 0:
         # from s on the integrals of w are 1/(ε²√s): a share of steps of 1, or of 1/ε if smaller
         ended = -2 * np.log(_NEGLECTED) - 4 * np.log(epsilon) + 2 * np.log(max(epsilon, 1.0))
-    if zeros > 0:
+    if zeros > 0 and beta1 > 0:
         # only waits are left, of probability z^j: the integrands are √s (zβ1)^j and s (zβ1²)^j
         with np.errstate(divide="ignore"):
             step = float(-np.log1p(-q.max()))
@@ -189,7 +190,7 @@ def _weights(
     weight, weight2 = h * root * one, h * root**2 * two
     weight[:, 0] += h * root[:, 0] / pi / np.expm1(h / 2)
     weight2[:, 0] += h * root[:, 0] ** 2 / np.expm1(h)
-    if zeros > 0 and epsilon == 0:
+    if zeros > 0 and epsilon == 0 and beta1 > 0:
         with np.errstate(divide="ignore"):
             step = -np.log1p(-q)
             for exponent, power, one_weight in ((0.5, 1, weight), (1.0, 2, weight2)):

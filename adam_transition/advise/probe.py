@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from adam_transition.advise.ratios import ratios
+from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable
 
 EPSILON = 1e-8
@@ -33,6 +34,10 @@ class Probe(NamedTuple):
 
     Each ratio is that of the table; the 95 % interval is for the data that its batches come from,
     and infinite where the table cannot tell. `stderr` is the distance to the farther end over 1.96.
+
+    Intervals are of first order in the rows. Where squares turn in β2, with a rare kind of batch
+    that the table holds but a few of, their upper end is too low: at one large gradient in twenty
+    and n = 100 to 400 the interval holds in 83 to 98 % of tables.
     """
 
     batch_factors: np.ndarray  # [S] batch sizes over that of the table
@@ -166,19 +171,52 @@ def is_large_enough(
     return Answer(verdict, reason, **numbers, unseen=table.unseen)
 
 
+class Margins(NamedTuple):
+    """How far progress and squares are inside their limits; below 0 outside.
+
+    Three rows: progress over its least, below its most, squares below theirs.
+    """
+
+    sure: Float[np.ndarray, "3 ..."]  # of the worse end of the interval: all ≥ 0 is good
+    possible: Float[np.ndarray, "3 ..."]  # of the better end: one below 0 is too small
+
+
+def margins(
+    progress: ConfidenceInterval,
+    square: ConfidenceInterval,
+    *,
+    least: float,
+    most: float,
+    squares: float,
+) -> Margins:
+    """What makes a β2 good or too small, to `is_large_enough` and `needed_beta2` alike."""
+    (low, high), (square_low, square_high) = (
+        [np.asarray(end) for end in one] for one in (progress, square)
+    )
+    return Margins(
+        np.stack([low - least, most - high, squares - square_high]),
+        np.stack([high - least, most - low, squares - square_low]),
+    )
+
+
 def _verdict(
     progress: float, low: float, high: float, square: float, square_low: float, square_high: float,
     *, least: float, most: float, squares: float,
 ) -> tuple[Literal["good", "too small", "cannot tell"], str]:  # fmt: skip
     numbers = f"progress {progress:.3g} ({low:.3g} to {high:.3g})"
     steps = f"squares {square:.3g} ({square_low:.3g} to {square_high:.3g})"
-    if high < least:
+    found = margins(
+        ConfidenceInterval(low, high), ConfidenceInterval(square_low, square_high),
+        least=least, most=most, squares=squares,
+    )  # fmt: skip
+    too_low, too_high, too_long = (found.possible < 0).tolist()
+    if too_low:
         return "too small", f"{numbers} is below {least:g}"
-    if low > most:
+    if too_high:
         return "too small", f"{numbers} is above {most:g}: v forgets between large gradients"
-    if square_low > squares:
+    if too_long:
         return "too small", f"{steps} of single steps are above {squares:g} times their limit"
-    if least <= low and high <= most and square_high <= squares:
+    if (found.sure >= 0).all():
         return "good", f"{numbers}, {steps}"
     if not (np.isfinite(low) and np.isfinite(high)):
         return "cannot tell", (

@@ -79,8 +79,8 @@ class GradientTable(NamedTuple):
         influence = 2 * (aligned - aligned.mean()) - mean / square * (
             squares[part] - squares[part].mean()
         )
-        error = sampling_error.half_width(influence, n) / square
-        low, high = mean / square - error, mean / square + error
+        half = sampling_error.half_widths(influence, n)
+        low, high = (mean - half.down) / square, (mean + half.up) / square
         unseen = sampling_error.mean_with_tail(squares) / square
         low /= unseen
         return ConfidenceInterval(1 / high if high > 0 else np.inf, 1 / low if low > 0 else np.inf)
