@@ -6,13 +6,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy import interpolate, optimize
 
+from adam_transition.advise import arguments
 from adam_transition.advise.probe import (
     EPSILON,
     LEAST,
     MOST,
     SQUARES,
-    check,
-    check_factor,
     check_levels,
     margins,
 )
@@ -70,15 +69,16 @@ def needed_beta2(
       epsilon: that of the optimiser, outside the root, in the units of the gradient.
 
     Raises:
-      ValueError: values outside their ranges, or rows that are not finite.
+      ValueError: naming the argument: values outside their ranges, or rows that are not finite.
     """
-    batch_factor = check_factor("batch_factor", batch_factor)
-    check("beta1", beta1, "[0, 1)", 0 <= beta1 < 1)
-    check("progress", progress, "[0, 1)", 0 <= progress < 1)
+    batch_factor = arguments.whole("batch_factor", batch_factor)
+    beta1 = arguments.in_unit("beta1", beta1)
+    progress = arguments.in_unit("progress", progress)
     check_levels(progress, most, squares)
-    check("epsilon", epsilon, "[0, ∞)", 0 <= epsilon < np.inf)
+    epsilon = arguments.not_negative("epsilon", epsilon)
     bound = (1 - beta1) * (1 + beta1) * (_BELOW if beta1 > 0 else 1)
-    check("least", least, f"(0, 1 − β1² = {bound:.6g})", 0 < least < bound)
+    allowed = f"(0, 1 − β1² = {bound:.6g})"
+    least = arguments.number("least", least, allowed, lambda x: 0 < x < bound)
 
     limits = [
         (f"progress is below {progress:g}", np.array([1, -progress, 0, 0])),

@@ -146,7 +146,15 @@ def sums(
     """The sums over the coordinates of a table at 1 − β1 = p, with batches `factor` times as large.
 
     Without `errors` only `value` and `wrong_mass` are computed.
+
+    Raises:
+      ValueError: no table, or one with rows that `checked_rows` refuses.
     """
+    if not isinstance(table, GradientTable):
+        raise ValueError(
+            f"table is a {type(table).__name__}: needs a GradientTable, as gradient_table or "
+            "GradientTable.from_rows makes it"
+        )
     rows = checked_rows(table.rows)
     # only gradients over ε count: in units of the largest no square leaves the floats, and neither
     # does that of an ε that is the denominator alone
