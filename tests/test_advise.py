@@ -102,6 +102,10 @@ def test_advice_comes_in_the_order_of_the_paper():
         (lambda: clipped_rule(Setting(8, 0.9, 0.9), 16, floor=0.99, ceiling=0.9), "floor=0.99"),
         (lambda: beta2_of_half_life(0, 16), "samples=0"),
         (lambda: beta2_of_half_life(1e30, 16), "rounds to 1"),
+        (lambda: advise(Setting(8, 0.9, 0.9), None), "new_batch_size=None: needs one number"),
+        (lambda: advise(Setting(8, 0.9, 0.9), "16"), "new_batch_size='16': needs one number"),
+        (lambda: advise((8, 0.9, 0.9), 16), r"known=\(8, 0.9, 0.9\): needs a Setting"),
+        (lambda: half_life("a", 2), "beta2='a': needs one number"),
     ],
 )
 def test_errors_name_the_argument(call, message):
@@ -138,6 +142,7 @@ def test_a_rule_says_where_it_does_not_hold():
         (Setting(512, 0.9, 0.95), 16, "β2 = 0.998398 or more (the usual 0.999 is already enough)"),
         (Setting(16, 0.9, 0.999), 512, "keep β2 = 0.999: it is large enough"),
         (Setting(16, 0.9, 0.999), 8, "β2 = 0.9995; β1 = 0.9; the learning rate as it is"),
+        (Setting(1, 0.9, 0.9999999), 1000, "keep β2 = 0.9999999: it is large enough"),
         (Setting(16, 0.99, 0.95), 64, "β1 below √β2 = 0.9747 instead of 0.99"),
     ],
 )

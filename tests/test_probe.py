@@ -70,6 +70,16 @@ def test_epsilon_counts_as_in_a_long_run(scale, epsilon):
     assert abs(found - steps.mean() / limit) < 4 * error + 1e-5
 
 
+@pytest.mark.parametrize(("scale", "epsilon"), [(1, 1e4), (1, 1e10), (1, 1e300), (1e-14, 1e-8)])
+def test_an_epsilon_far_above_the_gradients_makes_every_beta2_good(scale, epsilon):
+    """The step is m/ε, which no β2 changes."""
+    table = GradientTable.from_rows(scale * np.random.default_rng(0).normal(1, 1, (100, 2)))
+    answer = is_large_enough(table, KEY, beta2=0.9, epsilon=epsilon)
+    assert answer.verdict == "good"
+    assert answer.progress == pytest.approx(1, abs=1e-4)
+    assert answer.squares == pytest.approx(1, abs=1e-4)
+
+
 def test_larger_batches_need_a_smaller_beta2():
     """Beside the drift of a table of all sums of two components, which is exact."""
     slopes = counterexample_table(50)[:, 0]
@@ -143,6 +153,38 @@ def test_needed_beta2_holds_over_tables_of_other_batches():
         ]
         assert one.unseen == pytest.approx(3 / 400)
     assert (missed <= 0.1 * num_tables + 3 * np.sqrt(0.1 * 0.9 * num_tables)).all(), missed
+
+
+def _rare(rng, n):
+    """A large gradient in one batch of twenty."""
+    large = 6 * rng.choice([0.9, 1.0, 1.1], n)
+    return np.where(rng.random(n) < 0.05, large, rng.uniform(-0.14, -0.06, n))[:, None]
+
+
+def test_the_needed_interval_is_what_the_table_says_of_each_beta2():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for n in (60, 100, 2000, 20_000):
+        table = GradientTable.from_rows(_rare(rng, n))
+        found = needed_beta2(table, KEY, least=1e-3)
+        for q in (found.low / 1.05, found.low * 1.05, found.high / 1.05, found.high * 1.05):
+            if not 1e-3 < q < 0.18:
+                continue
+            verdict = is_large_enough(table, KEY, beta2=1 - q).verdict
+            seen.add(verdict)
+            assert (verdict == "good") == (q < found.low)
+            assert (verdict == "too small") == (q > found.high)
+    assert seen == {"good", "cannot tell", "too small"}
+
+
+def test_the_needed_interval_holds_where_the_table_met_few_of_a_rare_kind():
+    """A table of too few knows neither the rare kind nor its error."""
+    large = np.repeat([5.4, 6.0, 6.6], 10)
+    every = np.concatenate([large, np.linspace(-0.14, -0.06, 570)])[:, None]
+    true = needed_beta2(GradientTable.from_rows(every, complete=True), KEY).one_minus_beta2
+    rng = np.random.default_rng(0)
+    found = [needed_beta2(GradientTable.from_rows(_rare(rng, 100)), KEY) for _ in range(30)]
+    assert sum(one.low <= true <= one.high for one in found) >= 27
 
 
 def test_the_noise_ratio_is_unbiased():
@@ -276,6 +318,13 @@ def _linear(w, batch):
     return w @ batch
 
 
+TABLE = GradientTable.from_rows(np.random.default_rng(0).normal(1, 1, (30, 1)))
+
+
+def _asked(**arguments):
+    return is_large_enough(TABLE, KEY, **{"beta2": 0.99, **arguments})
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -308,6 +357,31 @@ def _linear(w, batch):
             "least=0.3 is outside",
         ),
         (lambda: is_large_enough(_counterexample(5), KEY, beta2=1.0), "beta2=1.0 is outside"),
+        (lambda: _asked(beta2="x"), "beta2='x': needs one number"),
+        (lambda: _asked(beta2=np.array([0.9, 0.99])), r"beta2=array\(.*: needs one number"),
+        (lambda: _asked(epsilon=None), "epsilon=None: needs one number"),
+        (lambda: _asked(squares="2"), "squares='2': needs one number"),
+        (lambda: _asked(batch_factor="a"), "batch_factor='a': needs a whole number"),
+        (lambda: _asked(batch_factor=None), "batch_factor=None: needs a whole number"),
+        (lambda: _asked(batch_factor=np.inf), "batch_factor=inf: needs a whole number"),
+        (lambda: _asked(batch_factor=np.nan), "batch_factor=nan: needs a whole number"),
+        (lambda: probe(TABLE, [0.1], KEY, batch_factors=2), "batch_factors=2: needs a list"),
+        (lambda: probe(TABLE, ["a"], KEY), r"one_minus_beta2=\['a'\]: needs a list"),
+        (lambda: probe(TABLE.rows, [0.1], KEY), "table is a ndarray: needs a GradientTable"),
+        (lambda: needed_beta2(TABLE, KEY, beta1=None), "beta1=None: needs one number"),
+        (lambda: needed_beta2(TABLE, KEY, least="a"), "least='a': needs one number"),
+        (lambda: GradientTable.from_rows(TABLE.rows, num_parameters="7"), "num_parameters='7'"),
+        (lambda: GradientTable.from_rows(TABLE.rows, num_parameters=2.5), "num_parameters=2.5"),
+        (
+            lambda: GradientTable.from_rows(np.ma.masked_greater(TABLE.rows, 1.0)),
+            "rows: a masked array",
+        ),
+        (
+            lambda: GradientTable.from_rows(1e160 * TABLE.rows),
+            r"rows: the largest entry is .*e\+16",
+        ),
+        (lambda: GradientTable.from_rows(np.full((50, 3), 2e-200)), "rows: the largest .* 2e-200"),
+        (lambda: gradient_table(_linear, jnp.ones(2), [], KEY, num_coordinates="a"), "num_coord"),
     ],
 )
 def test_errors_name_the_argument(call, message):
@@ -439,6 +513,18 @@ def test_sums_are_wide_where_parameters_are_not(dtype):
     np.testing.assert_array_equal(table.rows, rows)
     assert table.mean_squared_norm == pytest.approx((rows.mean(axis=0) ** 2).sum(), rel=1e-4)
     np.testing.assert_allclose(table.squared_norms, (rows**2).sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-119, 1e-30, 1e30, 1e119])
+def test_the_size_of_gradients_changes_no_statistic(scale):
+    rows = np.random.default_rng(0).normal(1, 1, (40, 2))
+    one, other = (GradientTable.from_rows(factor * rows) for factor in (1.0, scale))
+    assert other.noise_ratio == pytest.approx(one.noise_ratio, rel=1e-9)
+    np.testing.assert_allclose(other.noise_ratio_interval, one.noise_ratio_interval, rtol=1e-9)
+    np.testing.assert_allclose(other.skewness, one.skewness, rtol=1e-9)
+    first, second = (probe(table, [0.05], KEY, epsilon=0.0) for table in (one, other))
+    for name in ("progress", "progress_low", "progress_high", "squares", "squares_high"):
+        np.testing.assert_allclose(getattr(second, name), getattr(first, name), rtol=1e-6)
 
 
 def test_rows_of_any_library():

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from scipy import fft, special
 
 _SPACING = 0.2  # of log t; the integrands are analytic for |Im log s| < π/2
-_LEFT = 16.0  # e-folds below 1/E[v] at which the integral begins; the rest is a geometric series
+_LEFT = 16.0  # e-folds below the lesser of 1/E[v] and 1/ε² at which the integral begins
 _DECAYED = 60.0  # of t·(least g)², where φ has decayed
 _NEGLECTED = 1e-8  # of the step, where ε ends the integral
 _MOST_RIGHT = 250.0
@@ -32,6 +32,9 @@ _LEAST_EXPONENT = -200.0  # of e^x, below which it is 0
 _POINTS = 8  # of the interpolation between nodes
 _SMALL_STEP = 0.05  # of log s per update, below which the sum over j is an integral and its ends
 _LEAST_POWER = 1e-14  # of β1^j
+
+LINEAR = 1e10
+"""An ε of that many √E g² is the denominator alone: √v is no more than 1e-10 of it."""
 
 
 class Influenced(NamedTuple):
@@ -72,10 +75,18 @@ def steps(
       influences: whether to compute them; without, they have no rows.
     """
     share = np.full(len(column), 1 / len(column)) if weights is None else weights
-    scale = np.sqrt(share @ column**2)
-    if scale == 0:
+    largest = np.abs(column).max()
+    if largest == 0:
         nothing = Influenced(np.zeros(len(q)), np.zeros((len(column) if influences else 0, len(q))))
         return Steps(nothing, nothing)
+    column, epsilon = column / largest, epsilon / largest  # their squares may leave the floats
+    scale = np.sqrt(share @ column**2)
+    if epsilon > LINEAR * scale:
+        # m/(√v + ε) is m/ε: that of a lesser ε, in proportion
+        lesser = LINEAR * scale
+        mean, square = steps(column, p, q, lesser, weights, influences=influences)
+        factor = lesser / epsilon
+        return Steps(_times(mean, factor), _times(square, factor**2))
     g, eps = column / scale, epsilon / scale
     zeros = share[g == 0].sum()
     log_t = _grid(g, q, eps, zeros, 1 - p)
@@ -105,8 +116,9 @@ def steps(
     wf, wf2 = weight * f, weight2 * f
 
     root = np.sqrt(1 - q)
-    endless = (epsilon == 0) & (zeros * (1 - p) >= root) & (zeros > 0)
-    endless2 = (epsilon == 0) & (zeros * (1 - p) ** 2 >= 1 - q) & (zeros > 0)
+    waits = epsilon == 0 and zeros > 0 and p < 1
+    endless = waits & (zeros * (1 - p) >= root)
+    endless2 = waits & (zeros * (1 - p) ** 2 >= 1 - q)
     found = np.where(endless, np.copysign(np.inf, mean), (wf * eta).sum(axis=1))
     found2 = np.where(endless2, np.inf, (wf2 * kappa).sum(axis=1))
     if not influences:
@@ -133,16 +145,21 @@ def steps(
     return Steps(Influenced(found, by_mean), Influenced(found2, by_square))
 
 
+def _times(found: Influenced, factor: float) -> Influenced:
+    return Influenced(found.value * factor, found.influence * factor)
+
+
 def _grid(
     g: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
 ) -> Float[np.ndarray, " N"]:
     """Log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
-    left = np.log(q.min()) - _LEFT
+    left = np.log(q.min()) - _LEFT - 2 * np.log(max(epsilon, 1.0))  # w(s) turns at s = 1/ε²
     right = np.log(_DECAYED) - 2 * np.log(np.abs(g[g != 0]).min())
     ended = _MOST_RIGHT
     if epsilon > 0:
-        ended = -2 * np.log(_NEGLECTED) - 4 * np.log(min(epsilon, 1.0))
-    if zeros > 0:
+        # from s on the integrals of w are 1/(ε²√s): a share of steps of 1, or of 1/ε if smaller
+        ended = -2 * np.log(_NEGLECTED) - 4 * np.log(epsilon) + 2 * np.log(max(epsilon, 1.0))
+    if zeros > 0 and beta1 > 0:
         # only waits are left, of probability z^j: the integrands are √s (zβ1)^j and s (zβ1²)^j
         with np.errstate(divide="ignore"):
             step = float(-np.log1p(-q.max()))
@@ -173,7 +190,7 @@ def _weights(
     weight, weight2 = h * root * one, h * root**2 * two
     weight[:, 0] += h * root[:, 0] / pi / np.expm1(h / 2)
     weight2[:, 0] += h * root[:, 0] ** 2 / np.expm1(h)
-    if zeros > 0 and epsilon == 0:
+    if zeros > 0 and epsilon == 0 and beta1 > 0:
         with np.errstate(divide="ignore"):
             step = -np.log1p(-q)
             for exponent, power, one_weight in ((0.5, 1, weight), (1.0, 2, weight2)):

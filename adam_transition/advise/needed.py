@@ -6,16 +6,16 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy import interpolate, optimize
 
+from adam_transition.advise import arguments
 from adam_transition.advise.probe import (
     EPSILON,
     LEAST,
     MOST,
     SQUARES,
-    check,
-    check_factor,
     check_levels,
+    margins,
 )
-from adam_transition.advise.ratios import Sums, contrast, sums
+from adam_transition.advise.ratios import Sums, contrast, ratios_of, sums
 from adam_transition.advise.tables import GradientTable
 
 _NUM_Q, _NUM_INSIDE = 25, 7
@@ -27,8 +27,8 @@ class Needed(NamedTuple):
 
     one_minus_beta2: float  # NaN if even the least asked for is too much
     stderr: float  # to the farther end of the interval, over 1.96; infinite if no limit was met
-    low: float  # 95 % of the value for the data that the batches come from; 0 if below `least`
-    high: float
+    low: float  # up to it the table says "good"; 0 if below `least`
+    high: float  # beyond it the table says "too small"
     reason: str  # what stops it there
     unseen: float  # batches rarer than this may be missing from the table
 
@@ -53,7 +53,9 @@ def needed_beta2(
     on a grid even in log(1 − β2) from `least` on. `progress=0` is where the update turns: the phase
     boundary, if there is one. NaN if even 1 − β2 = `least` is too much.
 
-    The interval holds the values at which the table cannot tell whether a limit is met.
+    The 95 % interval holds the values of which the table cannot tell whether they are too much:
+    up to `low` `is_large_enough` says "good", beyond `high` it says "too small" (on the grid, and
+    interpolated between its points). It is widened to the value where that lies outside.
 
     Args:
       table: from `gradient_table` or `GradientTable.from_rows`.
@@ -67,15 +69,16 @@ def needed_beta2(
       epsilon: that of the optimiser, outside the root, in the units of the gradient.
 
     Raises:
-      ValueError: values outside their ranges, or rows that are not finite.
+      ValueError: naming the argument: values outside their ranges, or rows that are not finite.
     """
-    batch_factor = check_factor("batch_factor", batch_factor)
-    check("beta1", beta1, "[0, 1)", 0 <= beta1 < 1)
-    check("progress", progress, "[0, 1)", 0 <= progress < 1)
+    batch_factor = arguments.whole("batch_factor", batch_factor)
+    beta1 = arguments.in_unit("beta1", beta1)
+    progress = arguments.in_unit("progress", progress)
     check_levels(progress, most, squares)
-    check("epsilon", epsilon, "[0, ∞)", 0 <= epsilon < np.inf)
+    epsilon = arguments.not_negative("epsilon", epsilon)
     bound = (1 - beta1) * (1 + beta1) * (_BELOW if beta1 > 0 else 1)
-    check("least", least, f"(0, 1 − β1² = {bound:.6g})", 0 < least < bound)
+    allowed = f"(0, 1 − β1² = {bound:.6g})"
+    least = arguments.number("least", least, allowed, lambda x: 0 < x < bound)
 
     limits = [
         (f"progress is below {progress:g}", np.array([1, -progress, 0, 0])),
@@ -94,11 +97,8 @@ def needed_beta2(
 
     grid = np.geomspace(least, bound, _NUM_Q)
     found = at(grid, errors=True)
-    margins, intervals = zip(*(contrast(found, one) for _, one in limits), strict=True)
-    low, _ = _first_below(grid, [np.asarray(interval.low) for interval in intervals])
-    high, _ = _first_below(grid, [np.asarray(interval.high) for interval in intervals])
-    low = 0.0 if low == least else low
-    value, stopped_by = _first_below(grid, list(margins))
+    low, high = _interval(grid, found, least=progress, most=most, squares=squares)
+    value, stopped_by = _first_below(grid, [contrast(found, one) for _, one in limits])
     if stopped_by is None:
         reason = (
             f"nothing up to 1 − β1² = {bound:.4g} is too much; from β1 = √β2 on single steps are "
@@ -113,7 +113,7 @@ def needed_beta2(
         place = int(np.searchsorted(grid, value))
         inside = np.geomspace(grid[place - 1], grid[place], _NUM_INSIDE)
         finer = at(inside, errors=False)
-        value, inner = _first_below(inside, [contrast(finer, one)[0] for _, one in limits])
+        value, inner = _first_below(inside, [contrast(finer, one) for _, one in limits])
         stopped_by = stopped_by if inner is None else inner
         reason = limits[stopped_by][0]
     if table.complete:
@@ -123,6 +123,23 @@ def needed_beta2(
     # no limit met and none near: that is no error of 0, for what is not in the table may meet one
     stderr = max(value - low, high - value) / 1.96 or np.inf
     return Needed(value, stderr, low, high, reason, table.unseen)
+
+
+def _interval(grid: np.ndarray, found: Sums, **levels: float) -> tuple[float, float]:
+    """Up to which 1 − β2 all are good, and from which on all are too small."""
+    ratios = ratios_of(found)
+    inside = margins(ratios.progress_interval, ratios.squares_interval, **levels)
+    low, _ = _first_below(grid, list(inside.sure))
+    possible = inside.possible.min(axis=0)
+    allowed = np.flatnonzero(possible >= 0)
+    last = int(allowed[-1]) if allowed.size else -1
+    if last < 0:
+        high = float(grid[0])
+    elif last == len(grid) - 1:
+        high = float(grid[-1])
+    else:
+        high = _crossing(grid, possible, last + 1)
+    return (0.0 if inside.sure[:, 0].min() < 0 else low), high
 
 
 def _first_below(

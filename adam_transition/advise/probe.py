@@ -13,12 +13,14 @@ coordinates stand for all, also for these.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from adam_transition.advise import arguments
 from adam_transition.advise.ratios import ratios
+from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable
 
 EPSILON = 1e-8
@@ -33,6 +35,10 @@ class Probe(NamedTuple):
 
     Each ratio is that of the table; the 95 % interval is for the data that its batches come from,
     and infinite where the table cannot tell. `stderr` is the distance to the farther end over 1.96.
+
+    Intervals are of first order in the rows. Where squares turn in β2, with a rare kind of batch
+    that the table holds but a few of, their upper end is too low: at one large gradient in twenty
+    and n = 100 to 400 the interval holds in 83 to 98 % of tables.
     """
 
     batch_factors: np.ndarray  # [S] batch sizes over that of the table
@@ -86,16 +92,19 @@ def probe(
         coordinate that is exactly 0 in many rows can have an infinite mean step or square.
 
     Raises:
-      ValueError: values outside their ranges, or rows that are not finite.
+      ValueError: naming the argument: values outside their ranges, or rows that are not finite.
     """
-    q = np.asarray(one_minus_beta2, np.float64)
+    try:
+        q = np.asarray(one_minus_beta2, np.float64)
+    except (TypeError, ValueError):
+        q = np.zeros(0)
     if q.ndim != 1 or not q.size or not ((q > 0) & (q <= 1)).all():
         raise ValueError(f"one_minus_beta2={one_minus_beta2}: needs a list of values in (0, 1]")
-    check("beta1", beta1, "[0, 1)", 0 <= beta1 < 1)
-    check("epsilon", epsilon, "[0, ∞)", 0 <= epsilon < np.inf)
-    factors = [check_factor("batch_factors", one) for one in batch_factors]
-    if not factors:
-        raise ValueError(f"batch_factors={batch_factors}: need whole numbers from 1 on")
+    beta1 = arguments.in_unit("beta1", beta1)
+    epsilon = arguments.not_negative("epsilon", epsilon)
+    if isinstance(batch_factors, str) or not np.iterable(batch_factors) or not len(batch_factors):
+        raise ValueError(f"batch_factors={batch_factors}: needs a list of whole numbers from 1 on")
+    factors = [arguments.whole("batch_factors", one) for one in batch_factors]
     found = [ratios(table, q, key, 1 - beta1, epsilon, factor) for factor in factors]
     return Probe(
         batch_factors=np.asarray(factors),
@@ -144,9 +153,10 @@ def is_large_enough(
       squares: how much larger the mean square of a step may be than in its limit.
 
     Raises:
-      ValueError: values outside their ranges, or rows that are not finite.
+      ValueError: naming the argument: values outside their ranges, or rows that are not finite.
     """
-    check("beta2", beta2, "[0, 1)", 0 <= beta2 < 1)
+    beta1, beta2 = arguments.in_unit("beta1", beta1), arguments.in_unit("beta2", beta2)
+    batch_factor = arguments.whole("batch_factor", batch_factor)
     check_levels(least, most, squares)
     found = probe(
         table, [1 - beta2], key, beta1=beta1, batch_factors=[batch_factor], epsilon=epsilon
@@ -166,19 +176,52 @@ def is_large_enough(
     return Answer(verdict, reason, **numbers, unseen=table.unseen)
 
 
+class Margins(NamedTuple):
+    """How far progress and squares are inside their limits; below 0 outside.
+
+    Three rows: progress over its least, below its most, squares below theirs.
+    """
+
+    sure: Float[np.ndarray, "3 ..."]  # of the worse end of the interval: all ≥ 0 is good
+    possible: Float[np.ndarray, "3 ..."]  # of the better end: one below 0 is too small
+
+
+def margins(
+    progress: ConfidenceInterval,
+    square: ConfidenceInterval,
+    *,
+    least: float,
+    most: float,
+    squares: float,
+) -> Margins:
+    """What makes a β2 good or too small, to `is_large_enough` and `needed_beta2` alike."""
+    (low, high), (square_low, square_high) = (
+        [np.asarray(end) for end in one] for one in (progress, square)
+    )
+    return Margins(
+        np.stack([low - least, most - high, squares - square_high]),
+        np.stack([high - least, most - low, squares - square_low]),
+    )
+
+
 def _verdict(
     progress: float, low: float, high: float, square: float, square_low: float, square_high: float,
     *, least: float, most: float, squares: float,
 ) -> tuple[Literal["good", "too small", "cannot tell"], str]:  # fmt: skip
     numbers = f"progress {progress:.3g} ({low:.3g} to {high:.3g})"
     steps = f"squares {square:.3g} ({square_low:.3g} to {square_high:.3g})"
-    if high < least:
+    found = margins(
+        ConfidenceInterval(low, high), ConfidenceInterval(square_low, square_high),
+        least=least, most=most, squares=squares,
+    )  # fmt: skip
+    too_low, too_high, too_long = (found.possible < 0).tolist()
+    if too_low:
         return "too small", f"{numbers} is below {least:g}"
-    if low > most:
+    if too_high:
         return "too small", f"{numbers} is above {most:g}: v forgets between large gradients"
-    if square_low > squares:
+    if too_long:
         return "too small", f"{steps} of single steps are above {squares:g} times their limit"
-    if least <= low and high <= most and square_high <= squares:
+    if (found.sure >= 0).all():
         return "good", f"{numbers}, {steps}"
     if not (np.isfinite(low) and np.isfinite(high)):
         return "cannot tell", (
@@ -188,21 +231,8 @@ def _verdict(
     return "cannot tell", f"{numbers} or {steps} reach across a limit: take more batches"
 
 
-def check(name: str, value: Any, allowed: str, holds: bool) -> None:
-    """Raises ValueError if a value is outside its range."""
-    if not holds:
-        raise ValueError(f"{name}={value} is outside {allowed}")
-
-
-def check_factor(name: str, factor: Any) -> int:
-    """A batch factor as an int."""
-    if isinstance(factor, bool) or factor < 1 or factor != int(factor):
-        raise ValueError(f"{name}={factor}: needs a whole number from 1 on")
-    return int(factor)
-
-
 def check_levels(least: float, most: float, squares: float) -> None:
     """Raises ValueError if one of the limits of a good β2 is outside its range."""
-    check("least", least, "[0, 1)", 0 <= least < 1)
-    check("most", most, "(1, ∞)", 1 < most < np.inf)
-    check("squares", squares, "(1, ∞)", 1 < squares < np.inf)
+    arguments.in_unit("least", least)
+    for name, value in (("most", most), ("squares", squares)):
+        arguments.number(name, value, "(1, ∞)", lambda x: 1 < x < np.inf)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from adam_transition import keys
 from adam_transition.advise import field, sampling_error
-from adam_transition.advise.sampling_error import ConfidenceInterval
+from adam_transition.advise.sampling_error import ConfidenceInterval, HalfWidths
 from adam_transition.advise.tables import GradientTable, checked_rows
 
 _NUM_COMBINED = 2048  # rows of the table of a larger batch, or a little more
@@ -72,36 +72,21 @@ def ratios_of(found: Sums) -> Ratios:
     return Ratios(progress, _ratio(found, _N, _L), squares, squares_interval, found.wrong_mass)
 
 
-def contrast(
-    found: Sums, coefficients: Float[np.ndarray, "4 ..."]
-) -> tuple[np.ndarray, ConfidenceInterval]:
-    """A linear combination of the four sums at each β2: the table's, and its interval."""
-    c = (
-        coefficients
-        if coefficients.ndim == 2
-        else np.repeat(coefficients[:, None], found.value.shape[1], 1)
-    )
-    used = c != 0
-
-    def combined(values: np.ndarray) -> np.ndarray:
-        return np.where(used, c * np.where(used, values, 0), 0).sum(axis=-2)
-
-    half = _half(found, c)
-    middle, other = combined(found.debiased), combined(found.tailed)
-    return combined(found.value), ConfidenceInterval(
-        np.fmin(middle, other) - half, np.fmax(middle, other) + half
-    )
+def contrast(found: Sums, coefficients: Float[np.ndarray, " 4"]) -> Float[np.ndarray, " Q"]:
+    """A linear combination of the four sums of the table at each β2."""
+    used = coefficients[:, None] != 0
+    return (coefficients[:, None] * np.where(used, found.value, 0)).sum(axis=0)
 
 
-def _half(found: Sums, c: Float[np.ndarray, "4 Q"]) -> Float[np.ndarray, " Q"]:
-    if not len(found.influence):
-        rows = np.zeros(c.shape[1])
-    else:
-        rows = sampling_error.half_width(np.einsum("ijq,jq->iq", found.influence, c))
+def _half_widths(found: Sums, c: Float[np.ndarray, "4 Q"]) -> HalfWidths:
+    """Of the linear combination with these coefficients."""
+    rows = HalfWidths(np.zeros(c.shape[1]), np.zeros(c.shape[1]))
+    if len(found.influence):
+        rows = sampling_error.half_widths(np.einsum("ijq,jq->iq", found.influence, c))
     rest = sum(
         np.maximum(np.einsum("ijq,iq,jq->q", one, c, c), 0) for one in (found.between, found.drawn)
     )
-    return np.sqrt(rows**2 + 1.96**2 * rest)
+    return HalfWidths(*(np.sqrt(side**2 + 1.96**2 * rest) for side in rows))
 
 
 def _ratio(found: Sums, over: int, under: int) -> ConfidenceInterval:
@@ -113,29 +98,39 @@ def _ratio(found: Sums, over: int, under: int) -> ConfidenceInterval:
             guess = np.where(b > 0, a / b, 0.0)
         known = np.isfinite(guess)
         guess = np.where(known, guess, 0.0)
-        # half-widths of over − r·under are √(x − 2ry + r²z): three r give x, y and z
-        c = np.zeros((4, len(a)))
-        c[over], c[under] = 1, -guess
-        at = _half(found, c) ** 2
-        c[over] = 0
-        z = _half(found, np.where(np.arange(4)[:, None] == under, 1.0, 0.0) * np.ones_like(c)) ** 2
-        c[over], c[under] = 1, -guess - 1
-        beyond = _half(found, c) ** 2
-        # of r = guess + d: at − 2 d·slope + d² z
-        slope = (at + z - beyond) / 2
         rest = np.where(known, a, 0) - guess * b
-        quadratic = b**2 - z
-        linear = rest * b - slope
-        constant = rest**2 - at
-        root = np.sqrt(np.maximum(linear**2 - quadratic * constant, 0))
-        sure = (quadratic > 0) & (b > 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            low = np.where(sure, guess + (linear - root) / quadratic, -np.inf)
-            high = np.where(sure, guess + (linear + root) / quadratic, np.inf)
+
+        def half(of_over: float, of_under: np.ndarray, guess: np.ndarray = guess) -> HalfWidths:
+            c = np.zeros((4, len(guess)))
+            c[over], c[under] = of_over, of_under
+            return _half_widths(found, c)
+
+        # where r is too large the contrast is below 0, and an error upwards makes it 0
+        at, z = half(1, -guess), half(0, np.ones_like(b)).down
+        below, above = half(1, 1 - guess).down, half(1, -1 - guess).up
+        low = guess - _fieller(-rest, b, at.down, below, z)
+        high = guess + _fieller(rest, b, at.up, above, z)
         # a value that is infinite has no error
         lows.append(np.where(known, low, values[over]))
         highs.append(np.where(known, high, values[over]))
     return ConfidenceInterval(np.minimum(*lows), np.maximum(*highs))
+
+
+def _fieller(
+    rest: np.ndarray, b: np.ndarray, at: np.ndarray, one: np.ndarray, z: np.ndarray
+) -> Float[np.ndarray, " Q"]:
+    """The greatest d at which rest − d·b may be 0; infinite if b may be.
+
+    Its half-widths are √(at² − 2 d·slope + d² z²), with the value `one` at d = 1.
+    """
+    # a variance is nowhere below 0; those of skewed errors are not quite of one kind
+    slope = np.clip((at**2 + z**2 - one**2) / 2, -at * z, at * z)
+    quadratic = b**2 - z**2
+    linear = rest * b - slope
+    root = np.sqrt(np.maximum(linear**2 - quadratic * (rest**2 - at**2), 0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        end = (linear + root) / quadratic
+    return np.where((b > 0) & (b > z), end, np.inf)
 
 
 def sums(
@@ -151,8 +146,20 @@ def sums(
     """The sums over the coordinates of a table at 1 − β1 = p, with batches `factor` times as large.
 
     Without `errors` only `value` and `wrong_mass` are computed.
+
+    Raises:
+      ValueError: no table, or one with rows that `checked_rows` refuses.
     """
+    if not isinstance(table, GradientTable):
+        raise ValueError(
+            f"table is a {type(table).__name__}: needs a GradientTable, as gradient_table or "
+            "GradientTable.from_rows makes it"
+        )
     rows = checked_rows(table.rows)
+    # only gradients over ε count: in units of the largest no square leaves the floats, and neither
+    # does that of an ε that is the denominator alone
+    largest = np.abs(rows).max()
+    rows, epsilon = rows / largest, min(epsilon / largest, field.LINEAR)
     n, k = rows.shape
     sampled = errors and not table.complete
     parts = _parts(n, factor, key)  # [m, factor] rows of each combined one

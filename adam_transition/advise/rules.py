@@ -19,6 +19,8 @@ batch size. Batch sizes may be counted in samples or in tokens.
 import math
 from typing import Literal, NamedTuple
 
+from adam_transition.advise import arguments
+
 Rule = Literal["half-life", "SDE", "clipped"]
 
 SMALL = 0.5
@@ -64,7 +66,7 @@ def half_life(beta2: float, batch_size: float) -> float:
     >>> round(half_life(0.999, 512))
     354714
     """
-    _check("beta2", beta2)
+    arguments.in_unit("beta2", beta2)
     _check_size("batch_size", batch_size)
     return 0.0 if beta2 == 0 else batch_size * math.log(2) / -math.log(beta2)
 
@@ -122,8 +124,8 @@ def clipped_rule(
     Raises:
       ValueError: as `half_life_rule`, or a floor above the ceiling.
     """
-    _check("floor", floor)
-    _check("ceiling", ceiling)
+    arguments.in_unit("floor", floor)
+    arguments.in_unit("ceiling", ceiling)
     if floor > ceiling:
         raise ValueError(f"floor={floor} is above ceiling={ceiling}")
     exponent = _ratio(known, batch_size)
@@ -159,19 +161,23 @@ def recommendation(known: Setting, advice: list[Advice]) -> str:
 
     A smaller batch needs a β2 at least as large as the rule's; 0.999 is kept where it is that
     already, and a β2 that works is not lowered, since too large a one costs little.
+
+    Raises:
+      ValueError: known is no Setting.
     """
+    _check_setting(known)
     one = recommended(advice)
     size, beta1, found = one.setting
     if found <= known.beta2:
-        what = f"keep β2 = {known.beta2:g}: it is large enough for batches of {size:g}"
+        what = f"keep β2 = {_shown(known.beta2)}: it is large enough for batches of {size:g}"
         beta2 = known.beta2
     else:
-        what, beta2 = f"β2 = {found:.6g}", found
+        what, beta2 = f"β2 = {_shown(found)}", found
         if found <= ENOUGH:
             what += f" or more (the usual {ENOUGH:g} is already enough)"
-    rest = f"β1 = {beta1:g}"
+    rest = f"β1 = {_shown(beta1)}"
     if beta1 >= math.sqrt(beta2):
-        rest = f"β1 below √β2 = {math.sqrt(beta2):.4g} instead of {beta1:g}"
+        rest = f"β1 below √β2 = {_shown(math.sqrt(beta2), 4)} instead of {_shown(beta1)}"
     return (
         f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the "
         "loss still spikes, lower it first"
@@ -208,26 +214,30 @@ def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bo
 
 
 def _steps(known: Setting, found: Setting, bounded: bool, scale: float) -> tuple[str, ...]:
+    before, after = _shown(known.beta2), _shown(found.beta2)
     if found.beta2 > known.beta2:
-        first = f"raise β2 from {known.beta2:g} to {found.beta2:.6g}: smaller batches are noisier"
+        first = f"raise β2 from {before} to {after}: smaller batches are noisier"
     elif found.beta2 < known.beta2:
-        first = f"β2 may fall from {known.beta2:g} to {found.beta2:.6g}; as it is it may be slow"
+        first = f"β2 may fall from {before} to {after}; as it is it may be slow"
     else:
-        first = f"keep β2 = {known.beta2:g}"
+        first = f"keep β2 = {before}"
     steps = [first]
     if not bounded:
         limit = math.sqrt(found.beta2)
-        steps.append(f"then take β1 below √β2 = {limit:.4g}: beyond it single steps are unbounded")
+        steps.append(
+            f"then take β1 below √β2 = {_shown(limit, 4)}: beyond it single steps are unbounded"
+        )
     elif found.beta1 != known.beta1:
-        steps.append(f"then take β1 = {found.beta1:.6g}, below √β2")
+        steps.append(f"then take β1 = {_shown(found.beta1)}, below √β2")
     if scale != 1:
         steps.append(f"and multiply the learning rate by {scale:.4g}, divide ε by it")
     return tuple(steps)
 
 
 def _ratio(known: Setting, batch_size: float) -> float:
-    _check("beta1", known.beta1)
-    _check("beta2", known.beta2)
+    _check_setting(known)
+    arguments.in_unit("beta1", known.beta1)
+    arguments.in_unit("beta2", known.beta2)
     _check_size("batch_size", known.batch_size)
     _check_size("new_batch_size", batch_size)
     ratio = batch_size / known.batch_size
@@ -246,11 +256,17 @@ def _power(name: str, beta: float, ratio: float) -> float:
     return found
 
 
-def _check(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}={value} is outside [0, 1)")
+def _check_setting(known: Setting) -> None:
+    if not isinstance(known, Setting):
+        raise ValueError(f"known={known!r}: needs a Setting(batch_size, beta1, beta2)")
 
 
 def _check_size(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
+    if not 0 < arguments.number(name, value, "(0, ∞)", lambda _: True) < math.inf:
         raise ValueError(f"{name}={value} is not a positive number")
+
+
+def _shown(beta: float, digits: int = 6) -> str:
+    """With as many digits as it takes to differ from 1."""
+    texts = (f"{beta:.{count}g}" for count in range(digits, 18))
+    return next((text for text in texts if float(text) < 1), repr(beta))

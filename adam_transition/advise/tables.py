@@ -11,13 +11,17 @@ from jaxtyping import Array, Float, Key, PyTree
 from tqdm import tqdm
 
 from adam_transition import keys
-from adam_transition.advise import sampling_error
+from adam_transition.advise import arguments, sampling_error
 from adam_transition.advise.sampling_error import ConfidenceInterval
 
 _NO_MEAN = (
     "the mean gradient is zero at these parameters: there is no direction to keep. Look for units "
     "that are always off (a dead network), a loss that does not depend on the parameters, or "
     "gradients that underflow, and probe a checkpoint from before"
+)
+
+_LARGEST = (
+    1e120  # entry of a row, so that norms of 1e12 parameters and of a mean in noise are floats
 )
 
 
@@ -47,10 +51,13 @@ class GradientTable(NamedTuple):
           complete: the rows are all mini-batches that there are, so that they are not a sample.
 
         Raises:
-          ValueError: rows that are no table of finite numbers, fewer than two, or a mean of zero.
+          ValueError: rows that are no table of finite numbers, have entries missing under a mask,
+            are fewer than two, have a mean of zero, or are of a size beyond 1e±120.
         """
         found = checked_rows(rows)
-        whole = found.shape[1] if num_parameters is None else num_parameters
+        whole = found.shape[1]
+        if num_parameters is not None:
+            whole = arguments.whole("num_parameters", num_parameters)
         if whole < found.shape[1]:
             raise ValueError(f"num_parameters={whole} is below the {found.shape[1]} of the rows")
         scale = whole / found.shape[1]
@@ -79,8 +86,8 @@ class GradientTable(NamedTuple):
         influence = 2 * (aligned - aligned.mean()) - mean / square * (
             squares[part] - squares[part].mean()
         )
-        error = sampling_error.half_width(influence, n) / square
-        low, high = mean / square - error, mean / square + error
+        half = sampling_error.half_widths(influence, n)
+        low, high = (mean - half.down) / square, (mean + half.up) / square
         unseen = sampling_error.mean_with_tail(squares) / square
         low /= unseen
         return ConfidenceInterval(1 / high if high > 0 else np.inf, 1 / low if low > 0 else np.inf)
@@ -131,8 +138,11 @@ def checked_rows(rows: Any) -> Float[np.ndarray, "n k"]:
     """The rows in float64.
 
     Raises:
-      ValueError: rows that are no table of finite numbers, fewer than two, or no coordinate.
+      ValueError: rows that are no table of finite numbers, fewer than two, or no coordinate; or
+        entries missing under a mask, or of a size whose squares floats do not hold.
     """
+    if np.ma.is_masked(rows):
+        raise ValueError("rows: a masked array with entries missing: fill them or leave them out")
     try:
         found = np.asarray(rows)
         if found.dtype.kind not in "fiub" and found.dtype.name not in ("bfloat16",):
@@ -148,6 +158,12 @@ def checked_rows(rows: Any) -> Float[np.ndarray, "n k"]:
     bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(bad):
         raise ValueError(f"row {bad[0]} of {len(found)} is not finite; {len(bad)} such in all")
+    largest = float(np.abs(found).max())
+    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
+        raise ValueError(
+            f"rows: the largest entry is {largest:.3g}, whose square floats do not hold or nearly "
+            f"so: rescale gradients, and ε with them, to between {1 / _LARGEST:g} and {_LARGEST:g}"
+        )
     return found
 
 
@@ -196,7 +212,8 @@ def gradient_table(
     trained = _trained(params)
     start = [jnp.asarray(leaf) for leaf, one in zip(leaves, trained, strict=True) if one]
     size = sum(leaf.size for leaf in start)
-    if num_coordinates < 1 or not size:
+    num_coordinates = arguments.whole("num_coordinates", num_coordinates)
+    if not size:
         raise ValueError(f"num_coordinates={num_coordinates} of {size} parameters: need one")
     chosen = _chosen([leaf.size for leaf in start], min(num_coordinates, size), key)
 
