@@ -161,7 +161,7 @@ def _hits(
     total = _positive(square)
     alone = jnp.maximum(fourth / total / total, _OUTSIDE * largest / total)
     # where no gradient but rounding was met, the largest is that many times the sum
-    alone = jnp.where(square > 0, jnp.minimum(alone, 1), 0)
+    alone = jnp.where(square > 0, jnp.where(alone < 1, alone, 1), 0)  # 1 for NaN too
     return jnp.sum(weight) / _positive(jnp.sum(weight * alone))
 
 
