@@ -156,9 +156,17 @@ def boundary_curve(
     cyclic boundary is. Where the drift has no value there is no line.
 
     Raises:
-      ValueError: as for `divergence_intervals`.
+      ValueError: a greatest β1 outside (0, 1), fewer than two points along an axis; and as for
+        `divergence_intervals`.
     """
     sampling.check(scheme)
+    if not 0 < greatest_beta1 < 1:
+        raise ValueError(
+            f"greatest_beta1={greatest_beta1} is outside (0, 1); "
+            "divergence_intervals gives the boundary at one β1"
+        )
+    if len(num_points) != 2 or min(num_points) < 2:
+        raise ValueError(f"num_points={num_points}: needs two numbers of 2 or more")
     table = _table(gradients)
     eps = (epsilon, epsilon_root)
     beta1 = np.linspace(0, greatest_beta1, num_points[0])

@@ -80,10 +80,15 @@ def limit_points(
       num_samples: steps averaged for each estimate.
 
     Raises:
-      ValueError: an unknown scheme, starts that do not fit, a key that is needed and not given, or
-        what the drift raises.
+      ValueError: an unknown scheme, starts that do not fit, a key that is needed and not given,
+        hyperparameters that are arrays, or what the drift raises.
     """
     sampling.check(scheme)
+    for name, value in hyper._asdict().items():
+        if np.ndim(value):
+            raise ValueError(
+                f"{name} of shape {np.shape(value)}: needs a number; call once for each"
+            )
     starts = np.asarray(starts, np.float64)
     dimension = int(np.prod(problem.shape))
     if starts.ndim != 2 or starts.shape[1] != dimension or len(starts) < 1:
@@ -202,6 +207,9 @@ def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
     grid = np.linspace(starts.min() + aside, starts.max() - 2 * aside, _SCAN)
     found = []
     for left, right in _sign_changes(grid, field.along(grid)):
+        # where gradients underflow, D is 0 all around
+        if left == right and drift(left - _STEP * scale) == drift(left + _STEP * scale) == 0:
+            continue
         brackets = [(left, right)]
         if zoom and left < right:
             near = np.concatenate([[left], _around(solve(left, right), left, right), [right]])
@@ -235,6 +243,7 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
         around = max(scale, float(np.abs(x - start).max()), 1e-3 * float(np.abs(x).max()))
         jacobian = _jacobian(field, x, _STEP * around)
         solved = np.abs(field.mean(x)).max() < 1e-6 * max(1, np.abs(field.mean(start)).max())
+        solved &= _is_zero(field.mean(x), jacobian, 1e-4 * around)
         known = any(np.abs(x - other.x).max() < _SAME * scale for other in found)
         if solved and not known:
             found.append(
@@ -246,6 +255,13 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
                 )
             )
     return found
+
+
+def _is_zero(drift: np.ndarray, jacobian: np.ndarray, near: float) -> bool:
+    """Whether D leads to a zero near by; where all gradients vanish, D is small and so is dD/dx."""
+    if not np.isfinite(np.linalg.cond(jacobian)):
+        return False
+    return bool(np.abs(np.linalg.solve(jacobian, drift)).max() < near)
 
 
 def _jacobian(field: _Field, x: np.ndarray, step: float) -> np.ndarray:

@@ -280,3 +280,17 @@ def test_the_order_of_the_schemes_is_that_of_the_counterexample_alone():
         for scheme in ("cyclic", "random_shuffling", "with_replacement")
     )
     assert (cyclic, drawn, shuffled) == pytest.approx((0.300, 0.181, 0.127), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"greatest_beta1": 0.0}, "greatest_beta1=0.0 is outside"),
+        ({"greatest_beta1": 1.0}, "greatest_beta1=1.0 is outside"),
+        ({"num_points": (1, 1)}, "num_points="),
+    ],
+)
+def test_curves_without_a_plane_are_refused(kwargs, message):
+    table = np.array([[5.0], [-1], [-1], [-1], [-1]])
+    with pytest.raises(ValueError, match=message):
+        boundary_curve(table, **kwargs)

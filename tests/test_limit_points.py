@@ -224,3 +224,18 @@ def test_hyperparameters_that_mean_nothing_are_refused(scheme):
     ):
         with pytest.raises(ValueError, match=name):
             limit_points(problem, hyper, scheme, starts=RANGE)
+
+
+def test_arrays_of_hyperparameters_are_refused():
+    problem = problems.nonrealizable_quadratics(5)
+    hyper = adam.hyperparameters(np.array([0.0, 0.5]), 0.9)
+    with pytest.raises(ValueError, match=r"one_minus_beta1 of shape \(2,\): needs a number"):
+        limit_points(problem, hyper, starts=RANGE)
+
+
+def test_where_gradients_vanish_there_is_no_limit_point():
+    """Bumps around 0, 0, 1: far away the gradients underflow, and D is 0 or tiny."""
+    bumps = problems.from_loss(lambda x, b: 1 - jnp.exp(-((x - b) ** 2) / 2), np.array([0.0, 0, 1]))
+    hyper = adam.hyperparameters(0.0, 0.9)
+    [point] = limit_points(bumps, hyper, starts=np.array([[-60.0], [60.0]]))
+    assert point.x[0] == pytest.approx(0.2773, abs=1e-4)

@@ -377,6 +377,10 @@ def test_an_optimiser_without_adam_needs_both_betas():
         ({"num_coordinates": 0}, "num_coordinates=0"),
         ({"num_coordinates": 2.5}, "num_coordinates=2.5: needs a whole number"),
         ({"horizon": 1}, "horizon=1"),
+        ({"horizon": 10**12}, "horizon=1000000000000 is above"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "a"}, "seed='a': needs a whole number"),
+        ({"epsilon": np.inf}, "epsilon=inf"),
     ],
 )
 def test_errors_name_the_argument(kwargs, message):
@@ -648,3 +652,63 @@ def test_the_horizon_is_a_whole_number_of_blocks():
     step = lambda state, g: (optimiser.update(g, state)[1], None)  # noqa: E731
     state, _ = jax.lax.scan(step, state, drawn)
     np.testing.assert_array_equal(_sums(state)["gradient"], 2 * BLOCKS)
+
+
+def _over_runs(rows, beta2, beta1=0.9):
+    """Diagnostics of runs on gradients [runs, steps, coordinates]."""
+    optimiser = monitor(optax.adam(1.0, b1=beta1, b2=beta2))
+
+    def run(drawn):
+        step = lambda state, g: (optimiser.update(g, state)[1], None)  # noqa: E731
+        return diagnostics(jax.lax.scan(step, optimiser.init(drawn[0]), drawn)[0])
+
+    return jax.jit(lambda all_rows: jax.lax.map(run, all_rows))(jnp.asarray(rows, jnp.float32))
+
+
+def test_sparse_gradients_are_never_called_fine():
+    """1 with probability 1/125: progress is 0.476 (NumPy in float64), below one half.
+
+    In nine blocks a coordinate is met four times: √V is badly known, and together with the
+    gradient in a block. The error has to know of both.
+    """
+    rows = np.random.default_rng(0).random((2, 1500, 256)) < 1 / 125
+    found = _over_runs(rows, 0.95)
+    assert (answer(found) != 1).all()
+    assert (np.abs(found.progress - 0.476) < 3 * found.progress_stderr).all()
+    assert ((found.hits > 6) & (found.hits < 10)).all()
+    np.testing.assert_allclose(found.unseen, 3e-3, rtol=0.1)
+
+
+@pytest.mark.parametrize("n", [60, 400, 1000])
+def test_rare_large_batches_are_never_called_fine(n):
+    """One batch in n is met by all coordinates at once; the largest of them early in the run."""
+    table = counterexample_table(n)[:, 0]
+    rng = np.random.default_rng(0)
+    rare = rng.integers(0, n, (4, 2000, 1)) == 0
+    rare[:, 500] = True
+    rows = np.where(rare, table[0], table[1] * rng.normal(1, 0.2, (4, 2000, 16)))
+    found = _over_runs(rows, 0.95)
+    assert (answer(found) != 1).all()
+    assert (found.hits < 30).all()
+
+
+def test_a_coordinate_that_is_lost_for_good_is_no_clean_bill():
+    rows = np.random.default_rng(0).normal(0.5, 1, (2, 1500, 8))
+    rows[1, 100:, 3] = np.nan
+    found = _over_runs(rows, 0.95)
+    assert found.lost.tolist() == [0, 0.125]
+    assert answer(found).tolist() == [1, 2]
+
+
+def test_what_is_no_diagnostics_is_refused():
+    state = monitor(optax.adam(1.0)).init(jnp.zeros(3))
+    found = jax.jit(diagnostics)(state)
+    with pytest.raises(TypeError, match="found: needs what diagnostics"):
+        verdict(state)
+    with pytest.raises(TypeError, match="inner: needs an optax"):
+        monitor(3)
+    for progress in (np.nan, -1.0, 0.0, 5.0):
+        with pytest.raises(ValueError, match=f"progress={progress}"):
+            verdict(found, progress=progress)
+    with pytest.raises(ValueError, match="found: of 2 runs at once; use answer"):
+        verdict(jax.tree.map(lambda one: jnp.stack([one, one]), found))

@@ -33,6 +33,7 @@ from adam_transition.advise.watch import (
     size,
     start,
 )
+from adam_transition.checks import is_concrete
 
 Given = ArrayLike | Callable[[Array], ArrayLike]
 """A number, traced or not, or a function of how many steps Adam has taken before this one."""
@@ -46,6 +47,9 @@ _EPSILON = 1e-8  # of an Adam that the monitor runs itself: that of optax and of
 _SAME = 1e-3  # two values of 1 − β or of ε whose relative difference is less are the same
 _STEP = 2.0  # root mean square of m/(√v + ε) beyond which steps are out of bounds: it is at most 1
 _LEAST_STEPS = 100
+_MOST_STEPS = 2**31 - 1  # counts are of 32 bits
+_LEAST_HITS = 30  # gradients that carry a coordinate's Σ g²: with fewer, V is not known
+_UNSEEN = 3.0  # what comes up so often on average is met, with 95 % confidence
 
 
 class MonitorState(NamedTuple):
@@ -76,6 +80,9 @@ class Diagnostics(NamedTuple):
     overruled: Int[Array, ""]  # steps in which an argument differed from the optimiser's own
     stalled: Float[Array, ""]  # share of v that rounding keeps from moving
     share: Float[Array, ""]  # of the parameters that this Adam moves
+    hits: Float[Array, ""]  # gradients in the record that carry the Σ g² of a coordinate
+    unseen: Float[Array, ""]  # batches rarer than this may be missing from the record
+    lost: Float[Array, ""]  # share of coordinates whose moments are not finite
 
 
 def monitor(
@@ -105,14 +112,20 @@ def monitor(
       seed: chooses the coordinates.
 
     Raises:
+      TypeError: an optimiser that is none.
       ValueError: values outside their ranges, or others than the optimiser's own. From `init`: an
         optimiser whose second moment is not Adam's, or whose values are neither readable nor given.
     """
+    if not all(callable(getattr(inner, name, None)) for name in ("init", "update")):
+        raise TypeError(f"inner: needs an optax.GradientTransformation, not {type(inner).__name__}")
     given = _Given(beta1, beta2, epsilon)
     for name, value in given._asdict().items():
         _check(name, value)
     num_coordinates = _whole("num_coordinates", num_coordinates, 1)
     horizon = _whole("horizon", horizon, 2)
+    seed = _whole("seed", seed, 0)
+    if horizon > _MOST_STEPS:
+        raise ValueError(f"horizon={horizon} is above {_MOST_STEPS}")
     for settings in adams.written(inner):
         if settings.is_adam:
             _compare(settings, given)
@@ -239,8 +252,23 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
     twice), by three standard errors; or steps are out of bounds, as they may be with β1 ≥ √β2. Not
     too small: the progress lies between, by three standard errors. In all other cases it cannot be
     told: the mean gradient drowns in noise (few steps, or the run has arrived), v has not filled,
-    v stalls, or the moments contradict β1 and β2.
+    v stalls, or the moments contradict β1 and β2. Nor is it called not too small if fewer than 30
+    gradients carry Σ g² (`hits`: sparse coordinates, rare large batches), or if a coordinate is not
+    finite (`lost`).
+
+    All this is said of the gradients that were met: a kind of batch that comes less often than
+    `unseen` may be missing from the record, and no error knows of it.
+
+    Raises:
+      TypeError: something else than diagnostics.
+      ValueError: a progress outside (0, 1).
     """
+    if not isinstance(found, Diagnostics):
+        raise TypeError(f"found: needs what diagnostics(state) returns, not {type(found).__name__}")
+    if is_concrete(progress) and not np.all(
+        (np.asarray(progress) > 0) & (np.asarray(progress) < 1)
+    ):
+        raise ValueError(f"progress={progress} is outside (0, 1)")
     most = jnp.where(progress < 0.5, 1 / jnp.maximum(progress, 1e-30), 2.0)
     error = _SURE * found.progress_stderr
     low, high = found.progress - error, found.progress + error
@@ -254,12 +282,19 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
     turned = moves & resolved & ((high < progress) | (low > most))
     small = follows & filled & (wild | turned)
     fine = follows & moves & resolved & ~wild & (low >= progress) & (high <= most)
-    fine &= found.record >= _LEAST_STEPS
+    fine &= (found.record >= _LEAST_STEPS) & (found.hits >= _LEAST_HITS) & (found.lost == 0)
     return jnp.where(small, 0, jnp.where(fine, 1, 2)).astype(jnp.int32)
 
 
 def verdict(found: Diagnostics, *, progress: float = 0.5) -> Answer:
-    """The answer in words, of one run and outside `jit`."""
+    """The answer in words, of one run and outside `jit`.
+
+    Raises:
+      TypeError: something else than diagnostics.
+      ValueError: a progress outside (0, 1), or several runs.
+    """
+    if isinstance(found, Diagnostics) and np.ndim(found.progress):
+        raise ValueError(f"found: of {np.shape(found.progress)[0]} runs at once; use answer(found)")
     return ANSWERS[int(answer(found, progress=progress))]
 
 
@@ -278,7 +313,7 @@ def _run(watch: Watch, gradient: Float[Array, " k"], settings: Settings, block: 
     """One step of an Adam of our own; a gradient that is not finite is left out and counted."""
     finite = jnp.all(jnp.isfinite(gradient))
     p, q = settings.hyper.one_minus_beta1, settings.hyper.one_minus_beta2
-    m, v = watch.moments
+    m, v = watch.moments[:2]
     clean = jnp.where(finite, gradient, 0)
     return observe(
         watch,
@@ -339,7 +374,9 @@ def _check(name: str, value: Given | None) -> None:
         return
     if not isinstance(value, int | float | np.number | np.ndarray | jax.Array) or np.ndim(value):
         raise ValueError(f"{name}={value!r}: needs a number or a function of the step")
-    allowed, holds = ("[0, 1)", 0 <= value < 1) if name != "epsilon" else ("[0, ∞)", value >= 0)
+    allowed, holds = (
+        ("[0, 1)", 0 <= value < 1) if name != "epsilon" else ("[0, ∞)", 0 <= value < np.inf)
+    )
     if not holds:
         raise ValueError(f"{name}={value} is outside {allowed}")
 
@@ -418,13 +455,16 @@ def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
         )
     counts, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
     p, q, epsilon, epsilon_root = numbers[:4]
+    m, v, largest = watch.moments
     last = jnp.maximum(counts.record - 1, 0) // counts.block  # the block that was written last
     age = (last - jnp.arange(BLOCKS)) % BLOCKS
     length = jnp.where(age == 0, counts.record - last * counts.block, counts.block)
+    kept = jnp.sum(jnp.where(age <= last, length, 0))
     found = estimate(
         watch.blocks,
         jnp.where(age <= last, length, 0),
         age,
+        largest * kept / jnp.maximum(counts.steps, 1),
         # m remembers some 3/(1 − β1) steps, of blocks before
         gap=jnp.maximum(jnp.ceil(3 / (jnp.maximum(p, 1e-6) * counts.block)), 1),
         epsilon=epsilon,
@@ -450,4 +490,7 @@ def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
         overruled=counts.overruled,
         stalled=numbers.stalled / moving,
         share=numbers.share,
+        hits=found.hits,
+        unseen=_UNSEEN / jnp.maximum(kept, _UNSEEN),
+        lost=jnp.sum(~jnp.isfinite(m + v)) / max(m.size, 1),
     )

@@ -3,21 +3,26 @@
 Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks that are not neighbours: G the
 gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the blocks around: what U
 becomes as β2 → 1. Noise of one block meets noise of another and adds nothing to a sum; V shares
-its noise with m in one block of nine. Against the mean of v and not of g² since v remembers earlier
-gradients: where these were larger every update is small, at every β2.
+its noise with m in one block of nine, and with G. Against the mean of v and not of g² since v
+remembers earlier gradients: where these were larger every update is small, at every β2.
 
-The standard errors are those of sums over pairs: an influence for every block, as in the jackknife.
+Errors are those of the jackknife: everything is computed again without each block in turn, V too.
+That gives the standard error, with V's own, and the bias of a V that few large gradients carry;
+the bias is taken away, and half of it is counted as an error since it is known to first order only.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from adam_transition.advise.watch import ROWS
 
 LEAST_BLOCKS = 8  # with fewer, a standard error is a guess
 _NEAR = 4  # blocks on each side over which v is averaged: fewer, and V feels the noise of g
+_DOUBT = 0.5  # of the bias, which counts as a standard error
+_OUTSIDE = 0.1  # a part of Σ g² that is outside the record counts so much of one that is inside
 _FIELLER = 2.0  # standard errors within which the denominator must not come to zero
 
 
@@ -26,6 +31,7 @@ class Progress(NamedTuple):
 
     progress: Float[Array, ""]
     progress_stderr: Float[Array, ""]  # infinite while it cannot be known
+    hits: Float[Array, ""]  # gradients that carry Σ g² of a coordinate
     signal: Float[Array, ""]  # the sum of ⟨G, L⟩ in its standard errors
     wrong_mass: Float[Array, ""]
     noise_ratio: Float[Array, ""]
@@ -38,6 +44,7 @@ def estimate(
     blocks: Float[Array, "B rows k"],
     steps: Int[Array, " B"],
     age: Int[Array, " B"],
+    largest: Float[Array, " k"],
     *,
     gap: Array,
     epsilon: Array,
@@ -49,38 +56,51 @@ def estimate(
       blocks: sums; a number that is not finite spoils its coordinate in that block only.
       steps: in each block; 0 in one that is not in use.
       age: of each block, in blocks.
+      largest: square of a gradient in the whole run, times the part of the run in the record.
       gap: blocks closer than this, or as close, share memory.
       epsilon: Adam's ε.
       epsilon_root: Adam's ε inside the root.
     """
     row = {name: blocks[:, i] for i, name in enumerate(ROWS)}
     used = (steps > 0)[:, None] & jnp.isfinite(
-        sum(value for name, value in row.items() if name != "cube")
+        sum(value for name, value in row.items() if name not in ("cube", "fourth"))
     )
     row = {name: jnp.where(used, value, 0) for name, value in row.items()}
     many = jnp.where(used, steps[:, None], 0).astype(jnp.float32)
     scale = _positive(jnp.max(jnp.abs(row["gradient"]), initial=0.0))
     near = ((jnp.abs(age[:, None] - age) <= _NEAR) & (steps > 0)).astype(jnp.float32)
-    around = jnp.einsum("bc,ck->bk", near, row["second"])
-    second = around / _positive(jnp.einsum("bc,ck->bk", near, many))
-    denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
-    seen = used & (second > 0)
-    limit = jnp.where(seen, row["first"] / denominator, 0)
     gradient = row["gradient"] / scale
-
     far = jnp.abs(age[:, None] - age) > gap
     far &= (steps > 0)[:, None] & (steps > 0)
-    enough = jnp.any(far)
-    pairs = jnp.where(enough, far, (steps > 0)[:, None] & (steps > 0))
-    updated = jnp.where(pairs, gradient @ row["step"].T, 0)
-    limited = jnp.where(pairs, gradient @ limit.T, 0)
+    pairs = jnp.where(jnp.any(far), far, (steps > 0)[:, None] & (steps > 0))
+
+    def limit_of(kept: Float[Array, " B"]) -> tuple[Float[Array, "B k"], Bool[Array, "B k"]]:
+        """Sums of m/(√V + ε), with V from the blocks that are kept; and where V was seen."""
+        around = jnp.einsum("bc,ck->bk", near * kept, row["second"])
+        second = around / _positive(jnp.einsum("bc,ck->bk", near * kept, many))
+        denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
+        seen = used & (second > 0)
+        return jnp.where(seen, row["first"] / denominator, 0), seen
+
+    def sums(kept: Float[Array, " B"]) -> Float[Array, "2"]:
+        """Σ ⟨G, U⟩ and Σ ⟨G, L⟩ over the pairs of the blocks that are kept."""
+        both = jnp.where(pairs, kept[:, None] * kept, 0)
+        limited = gradient @ limit_of(kept)[0].T
+        return jnp.stack([jnp.sum(both * updated), jnp.sum(both * limited)])
+
+    updated = gradient @ row["step"].T
     num_blocks = jnp.sum(jnp.any(far, axis=1))
     known = num_blocks >= LEAST_BLOCKS
-    progress = jnp.sum(updated) / jnp.sum(limited)
-    off = _spread(updated - progress * limited, num_blocks)
-    signal = jnp.sum(limited) / _positive(_spread(limited, num_blocks))
+    whole = sums(jnp.ones(len(steps)))
+    without = jax.vmap(sums)(1 - jnp.eye(len(steps)))  # one block each
+    direct = whole[0] / whole[1]
+    off, shift = _jackknife(without[:, 0] - direct * without[:, 1], 0.0, pairs, num_blocks)
+    spread, _ = _jackknife(without[:, 1], whole[1], pairs, num_blocks)
+    signal = whole[1] / _positive(spread)
     # a denominator that is known badly widens the interval, as in Fieller's for two errors
     sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
+    bias = shift / whole[1]
+    limit, seen = limit_of(jnp.ones(len(steps)))
 
     total, length = {name: value.sum(axis=0) for name, value in row.items()}, many.sum(axis=0)
     mean = total["gradient"] / scale / _positive(length)
@@ -89,9 +109,17 @@ def estimate(
     mass = jnp.sum(jnp.abs(mean))
     num_seen = _positive(jnp.sum(jnp.where(seen, many, 0)))
     return Progress(
-        progress=progress,
+        progress=direct - jnp.where(known, bias, 0),
         progress_stderr=jnp.where(
-            known & (sharp > 0), off / (jnp.sum(limited) * jnp.where(sharp > 0, sharp, 1)), jnp.inf
+            known & (sharp > 0),
+            jnp.hypot(off / whole[1], _DOUBT * bias) / jnp.where(sharp > 0, sharp, 1),
+            jnp.inf,
+        ),
+        hits=_hits(
+            total["square"] / scale**2,
+            total["fourth"] / scale**4,
+            largest / scale**2,
+            jnp.abs(mean * limit.sum(axis=0)),
         ),
         signal=jnp.where(known, signal, 0),
         wrong_mass=jnp.sum(jnp.abs(mean), where=mean * total["step"] < 0) / mass,
@@ -102,14 +130,39 @@ def estimate(
     )
 
 
-def _spread(pairs: Float[Array, "B B"], num_blocks: Array) -> Float[Array, ""]:
-    """The standard error of a sum over pairs of blocks."""
-    influence = pairs.sum(axis=0) + pairs.sum(axis=1)
+def _jackknife(
+    without: Float[Array, " B"], whole: Float[Array, ""] | float, pairs: Array, num_blocks: Array
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Standard error and bias of a sum over pairs of blocks, from the sums without one block each.
+
+    A sum over pairs loses 2/n of itself, on average, with a block; what it loses beyond is bias.
+    """
     n = num_blocks.astype(jnp.float32)
-    centred = influence - influence.sum() / _positive(n)
     # blocks that are not in use have no influence, and must not count as far from the mean
-    used = jnp.any(pairs != 0, axis=0) | jnp.any(pairs != 0, axis=1)
-    return jnp.sqrt(jnp.sum(jnp.where(used, centred, 0) ** 2) * n / _positive(n - 1))
+    used = jnp.any(pairs, axis=0) | jnp.any(pairs, axis=1)
+    influence = jnp.where(used, whole - without, 0)
+    mean = influence.sum() / _positive(n)
+    centred = jnp.where(used, influence - mean, 0)
+    error = jnp.sqrt(jnp.sum(centred**2) * n / _positive(n - 1))
+    return error, 2 * whole - influence.sum()
+
+
+def _hits(
+    square: Float[Array, " k"],
+    fourth: Float[Array, " k"],
+    largest: Float[Array, " k"],
+    weight: Float[Array, " k"],
+) -> Float[Array, ""]:
+    """How many gradients carry a coordinate's Σ g², on average over coordinates of some weight.
+
+    (Σ g²)²/Σ g⁴ is their number where they are of one size. It counts as less where the largest
+    gradient of the whole run fell outside the record and is large against all that is in it.
+    """
+    total = _positive(square)
+    alone = jnp.maximum(fourth / total / total, _OUTSIDE * largest / total)
+    # where no gradient but rounding was met, the largest is that many times the sum
+    alone = jnp.where(square > 0, jnp.where(alone < 1, alone, 1), 0)  # 1 for NaN too
+    return jnp.sum(weight) / _positive(jnp.sum(weight * alone))
 
 
 def _skewness(mean: Array, variance: Array, square: Array, cube: Array) -> Float[Array, ""]:

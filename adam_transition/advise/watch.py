@@ -16,8 +16,8 @@ from adam_transition import adam
 from adam_transition.advise.adams import Settings
 
 BLOCKS = 16
-ROWS = ("gradient", "square", "cube", "first", "step", "step_square", "second")
-"""Sums over a block, per coordinate: g, g², g³; m; u = m/(√v + ε), u²; v. Moments are corrected
+ROWS = ("gradient", "square", "cube", "fourth", "first", "step", "step_square", "second")
+"""Sums over a block, per coordinate: g, g², g³, g⁴; m; u = m/(√v + ε), u²; v. Moments are corrected
 for bias if Adam does so, and m is what Adam divides, also with Nesterov's momentum."""
 _LARGE = 1e15  # stands for an infinite step: squares of it and their sums are finite
 _CHANGED = 1.5  # a factor of 1 − β that begins a new record
@@ -53,7 +53,7 @@ class Numbers(NamedTuple):
 class Watch(NamedTuple):
     """A record of one Adam; k watched coordinates. Few arrays: each costs time in every step."""
 
-    moments: Float[Array, "2 k"]  # m and v as last seen
+    moments: Float[Array, "3 k"]  # m and v as last seen; the largest g² so far
     blocks: Float[Array, "blocks rows k"]  # the last `BLOCKS`, a ring
     counts: Int[Array, " counts"]  # of `Counts`
     numbers: Float[Array, " numbers"]  # of `Numbers`
@@ -65,7 +65,7 @@ def start(
     """An empty record."""
     counts = jnp.zeros(len(Counts._fields), jnp.int32).at[0].set(count).at[-1].set(block)
     return Watch(
-        jnp.stack([first, second]),
+        jnp.stack([first, second, jnp.zeros_like(first)]),
         jnp.zeros((BLOCKS, len(ROWS), *first.shape), jnp.float32),
         counts,
         jnp.zeros(len(Numbers._fields), jnp.float32).at[-1].set(share),
@@ -170,10 +170,12 @@ def observe(
     hyper = [jnp.asarray(one, jnp.float32) for one in settings.hyper]
     p, q = hyper[:2]
     before, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
-    m = watch.moments[0]
+    m, _, largest = watch.moments
     stepped = count != before.adam
     g = (first - (1 - p) * m) / p
-    off, moved, stood, should, lost = _compare(watch.moments, first, second, g, (p, q), rounding)
+    off, moved, stood, should, lost = _compare(
+        watch.moments[:2], first, second, g, (p, q), rounding
+    )
     # a step contradicts when most coordinates that moved are off by more than rounding explains
     counted = stepped & (2 * off <= moved)
 
@@ -186,9 +188,11 @@ def observe(
     held = jax.lax.dynamic_index_in_dim(watch.blocks, slot, keepdims=False)
     rows = _rows(first, second, g, count, settings, hyper)
     held = jnp.where(counted, jnp.where(place == 0, 0, held) + rows, held)
+    # what contradicts is no gradient; a NaN fails the comparison
+    largest = jnp.where(counted & (rows[1] > largest), rows[1], largest)
     decay = jnp.where(stepped, 1 - 1 / (block * BLOCKS), 1)
     return Watch(
-        jnp.where(stepped, jnp.stack([first, second]), watch.moments),
+        jnp.where(stepped, jnp.stack([first, second, largest]), watch.moments),
         jax.lax.dynamic_update_index_in_dim(watch.blocks, held, slot, 0),
         jnp.stack(
             Counts(
@@ -267,4 +271,4 @@ def _rows(
         positive, divided / jnp.where(positive, denominator, 1), jnp.sign(divided) * _LARGE
     )
     update = jnp.clip(update, -_LARGE, _LARGE)
-    return jnp.stack([g, g * g, g * g * g, divided, update, update * update, second])
+    return jnp.stack([g, g * g, g * g * g, (g * g) ** 2, divided, update, update * update, second])
