@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -41,8 +42,8 @@ def numbers(name: str, values: ArrayLike) -> np.ndarray:
       ValueError: naming the argument; they are no real numbers.
     """
     try:
-        found = np.asarray(values)
-        if found.dtype.kind not in "biuf" and not hasattr(values, "dtype"):
+        dtype = np.asarray(values).dtype
+        if dtype.kind not in "biu" and not jnp.issubdtype(dtype, jnp.floating):  # bfloat16 is one
             raise TypeError
         return np.asarray(values, np.float64)
     except (TypeError, ValueError):

@@ -404,7 +404,7 @@ def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
         "speed_error": variable(spec.dtype, "half-width of the speed's 95 % interval"),
         "diverged": variable(bool, "diverging: pushed away from x*"),
         "undecided": variable(bool, "neither diverging nor converging within its error"),
-        "underflowed": variable(bool, "v was 0 in this precision after a gradient was seen"),
+        "underflowed": variable(bool, "v was 0 after a gradient was seen, or overflowed"),
     }
 
 

@@ -83,8 +83,8 @@ def simulate_plane(
       - `speed`: push away from x* per step and step size; `speed_error`: how far from 0 it must be.
       - `diverged`: bool; a run that is not finite has diverged too. `undecided`: bool; neither
         diverging nor converging within the error. A run that is neither has converged.
-      - `underflowed`: bool; v was 0 in this precision though a gradient was seen, so Adam stood
-        still: scale the loss up, or use float64.
+      - `underflowed`: bool; v was 0 though a gradient was seen, or overflowed, so Adam stood
+        still: scale the loss, or use float64.
       - `drift`, if asked for: the stationary drift per epoch away from x*, of the coordinate in
         which it is greatest; where it is positive Adam leaves. For the random orders it is that of
         `phase_drift.add_drift`.

@@ -39,7 +39,7 @@ class Trace(NamedTuple):
     x: Float[Array, "R ..."]  # iterates
     reaction: Float[Array, "R ..."] | None = None  # see `Carry`; None where nothing is projected
     control: Float[Array, " R"] | None = None  # mean of `controls` over the steps since the last
-    underflowed: Bool[Array, " R"] | None = None  # v is 0 though m is not; see `simulate`
+    underflowed: Bool[Array, " R"] | None = None  # v is 0 though m is not, or overflowed
 
 
 class Verdict(NamedTuple):

@@ -334,8 +334,8 @@ def remarks(spec: "PhaseDiagram", dataset: "xr.Dataset") -> list[str]:
     underflowed = float(dataset["underflowed"].mean())
     if underflowed:
         lines.append(
-            f"{underflowed:.2%} of the runs underflow: v was 0 in {spec.dtype} although a gradient "
-            "was seen; try --dtype=float64"
+            f"{underflowed:.2%} of the runs leave {spec.dtype}: v was 0 although a gradient was "
+            "seen, or overflowed; try --dtype=float64"
         )
     if spec.a[1:] and "trajectory" in dataset:
         lines.append(f"trajectories are those of a={float(spec.a[0]):g}, the first")

@@ -170,6 +170,30 @@ def test_half_of_a_store_with_a_chunk_of_elsewhere(finished, tmp_path, monkeypat
         assert not (path / "ledger/journals").exists()
 
 
+def test_a_store_that_is_replaced_is_never_half_there(finished, tmp_path, monkeypatch):
+    """Killed while what it replaces is removed, ledger first; and before."""
+    good, path = _read_by_others(finished), tmp_path / "x.zarr"
+    shutil.copytree(finished, path)
+
+    def killed(folder, **_):
+        if folder.name in ("x.zarr", ".x.zarr.old") and (folder / "ledger").exists():
+            real(folder / "ledger")
+            raise _Killed
+
+    real = shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr(store.shutil, "rmtree", killed)
+        with pytest.raises(_Killed):
+            _run(path, resume=False)
+    assert _run(path).drop_attrs().identical(good.drop_attrs())
+    for number in (5, 15, 25):
+        with monkeypatch.context() as patch:
+            _kill_at(patch, number)
+            with pytest.raises(_Killed):
+                _run(path, resume=False)
+        assert _run(path).drop_attrs().identical(good.drop_attrs())
+
+
 def test_pieces_are_those_of_their_place(tmp_path):
     results = store.open_or_create(
         tmp_path / "x.zarr", coords=xr.Dataset(), variables={}, chunks={}, identity={}, attrs={}

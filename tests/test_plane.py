@@ -214,6 +214,7 @@ def test_a_run_that_is_not_finite_has_diverged():
         ({"seed": 2**70}, "seed=.*: must be an integer in"),
         ({"step_size": np.ones(2)}, r"step_size of shape .2,.: must be one number"),
         ({"x0": "a"}, "x0=.a.: must be a real number"),
+        ({"x0": np.array(1j)}, "x0=.*: must be a real number"),
         ({"beta1": ["a"]}, "beta1=..a..: must be a real number"),
         ({"samplings": None}, "samplings=None: must be a sequence"),
     ],

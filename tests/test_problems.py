@@ -425,6 +425,11 @@ def _from(data, **more):
         (lambda: problems.from_loss(lambda x, d: np.sin(x), np.ones(3)), "jax.numpy for NumPy"),
         (lambda: problems.from_loss(lambda x, d: [x][d], np.arange(3)), "loss: JAX cannot trace"),
         (lambda: problems.from_loss(lambda x, d: d, np.arange(3)), "loss must return a real numb"),
+        (
+            lambda: problems.from_loss(lambda x, d: 1j * x, np.ones(3)),
+            "loss must return a real numb",
+        ),
+        (lambda: _from(np.zeros(2, [("a", float)])), "data holds .*an array of numbers"),
         (lambda: ProblemClass(0, 1, 0, 1), "n=0 is below 1"),
         (lambda: ProblemClass(3, -1, 0, 9), "smoothness=-1"),
         (lambda: ProblemClass(3, 1, float("nan"), 9), "d0=nan"),

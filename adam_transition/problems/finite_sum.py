@@ -217,7 +217,7 @@ def from_loss(
                 f"{name}: JAX cannot trace it; write jnp.where or jax.lax.cond for an if on x or "
                 "data, and jax.numpy for NumPy"
             ) from error
-        if name == "loss" and not jnp.issubdtype(getattr(result, "dtype", float), jnp.inexact):
+        if name == "loss" and not jnp.issubdtype(getattr(result, "dtype", float), jnp.floating):
             raise ValueError(f"loss must return a real number, not {result}")
         if getattr(result, "shape", None) != wanted:
             must = "a scalar" if name == "loss" else f"a point of shape {wanted}"
@@ -256,7 +256,7 @@ def _common_length(data: PyTree) -> int:
             raise ValueError(f"{name} holds Python objects; it must be an array of numbers")
         if isinstance(leaf, np.ma.MaskedArray):
             raise ValueError(f"{name} is a masked array; fill it, and pass the mask as data too")
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufcV":
+        if isinstance(leaf, np.ndarray) and (leaf.dtype.names or leaf.dtype.kind not in "biufcV"):
             raise ValueError(f"{name} holds {leaf.dtype}; it must be an array of numbers")
         if jnp.issubdtype(leaf.dtype, jnp.integer) and checks.is_concrete(leaf) and leaf.size:
             most = 2**32 if jnp.issubdtype(leaf.dtype, jnp.unsignedinteger) else 2**31
