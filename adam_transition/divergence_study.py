@@ -182,7 +182,7 @@ def proven_area(num_components: int, a: float, num_nodes: int = _NODES) -> float
 
         return float(optimize.brentq(outward, 0.0, 1.0, xtol=1e-12))
 
-    # at β2 near 1 an order's n pushes away weigh n, and the one back r + 1 = 1/a + n
+    # as β2 → 1 the pushes away sum to n and the one back is r + 1 = 1/a + n: outside the region
     tried = np.geomspace(1e-3 / n, 1 - 1e-9, 100)
     inside = np.array([at_beta1_zero(s) > 0 for s in tried])
     first = int(inside.argmax())

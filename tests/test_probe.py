@@ -560,3 +560,9 @@ def test_coordinates_of_a_large_model_are_chosen_without_a_list_of_all():
     assert sum(len(part) for part in parts) == 64
     assert all((part >= 0).all() for part in parts)
     assert len(np.unique(parts[2])) == len(parts[2]) > 40
+
+
+def test_a_table_of_zeros_is_refused():
+    table = GradientTable.from_rows(np.ones((5, 2)))
+    with pytest.raises(ValueError, match="rows: all gradients are zero"):
+        is_large_enough(table._replace(rows=0 * table.rows), sampling.stream_key(0), beta2=0.9)

@@ -159,6 +159,8 @@ def sums(
     # only gradients over ε count: in units of the largest no square leaves the floats, and neither
     # does that of an ε that is the denominator alone
     largest = np.abs(rows).max()
+    if largest == 0:
+        raise ValueError("rows: all gradients are zero, so that there is no step to compare")
     rows, epsilon = rows / largest, min(epsilon / largest, field.LINEAR)
     n, k = rows.shape
     sampled = errors and not table.complete
