@@ -543,7 +543,9 @@ def hold(path: Path) -> FileLock:
             "ended, or choose another --out"
         ) from None
     except OSError as error:
-        raise StoreError(f"{place}: cannot lock: {error.strerror or error}") from error
+        raise StoreError(
+            f"{place}: cannot lock: {error.strerror or error}; remove it, or choose another --out"
+        ) from error
     with contextlib.suppress(OSError):  # a help for people only
         place.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
     return lock

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adam_transition.advise_study import AdviseStudy
 
 FLAGS = common.common_flags("advise")
-_float = partial(flags.DEFINE_float, flag_values=FLAGS)
+_float = partial(common.define_float, flag_values=FLAGS)
 
 _float("batch_size", 512, "Batch size of the setting that works, in samples or in tokens.")
 _float("beta1", 0.9, "beta1 of the setting that works, in [0, 1).")

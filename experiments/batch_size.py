@@ -63,9 +63,14 @@ def parse(values: dict[str, Any]) -> "BatchSizeStudy":
         raise ValueError(f"--beta1={values['beta1']}: needs one value")
     if len(beta2) < 3:
         raise ValueError(f"--beta2={values['beta2']}: a threshold needs three or more values")
-    try:
+    with training.naming_flags("task", values):
         _, samples = task.load()
-        sizes = [str(len(samples)) if one == "full" else one for one in values["batch_size"]]
+        given = common.parse_list("batch_size", values["batch_size"], str)
+        sizes = [str(len(samples)) if one == "full" else one for one in given]
+        if "full" in given and str(len(samples)) in given:
+            raise ValueError(
+                f"batch_size={','.join(given)}: full is {len(samples)} here, which is given too"
+            )
         study = BatchSizeStudy(
             task,
             len(samples),
@@ -76,8 +81,6 @@ def parse(values: dict[str, Any]) -> "BatchSizeStudy":
             training.parse_conditions(values),
         )
         study.check()
-    except ValueError as error:
-        raise ValueError(f"--{str(error).removeprefix('--')}") from None
     return study
 
 

@@ -23,6 +23,7 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
 _GREATEST_N = 10**6
+_MOST_BOUNDARIES = 100_000
 
 _list("n", "5,10,20,50", "Numbers of components, a list or lo:hi:count.")
 _list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
@@ -64,6 +65,11 @@ def parse(values: dict[str, Any]) -> "BoundaryStudy":
     a = common.parse_list("a", values["a"], Fraction) if values["a"] else []
     if max(n) > _GREATEST_N:
         raise ValueError(f"--n={max(n)}: at most {_GREATEST_N} is allowed")
+    beta1 = common.parse_grid("beta1", ",".join(values["beta1"]))
+    boundaries = len(n) * max(1, len(a)) * len(values["sampling"]) * len(beta1)
+    common.check_work(
+        values, ("n", "a", "sampling", "beta1"), "boundaries", boundaries, _MOST_BOUNDARIES
+    )
     common.check_slopes(n, a)
     for one_n in n:
         for one_a in a or [None]:
@@ -75,7 +81,7 @@ def parse(values: dict[str, Any]) -> "BoundaryStudy":
         num_components=tuple(n),
         a=tuple(a),
         samplings=tuple(values["sampling"]),
-        beta1=tuple(common.parse_grid("beta1", ",".join(values["beta1"])).tolist()),
+        beta1=tuple(beta1.tolist()),
         largest_n=values["largest_n"],
         seed=values["seed"],
     )

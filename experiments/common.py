@@ -1,6 +1,7 @@
 """What all experiments share: flags, grids, one-line errors, provenance, the summary."""
 
 import contextlib
+import errno
 import io
 import json
 import math
@@ -47,6 +48,7 @@ NOT_IDENTITY = (
 _GREATEST_INTEGER = 2**31 - 1
 _GREATEST_EXPONENT = 400
 _MOST_VALUES = 10**6  # of one axis
+_LONGEST_WORD = 400  # of an error line
 
 
 def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
@@ -68,6 +70,28 @@ def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
     )
     distributed.define_flags(values)
     return values
+
+
+def define_float(
+    name: str,
+    default: float,
+    help_text: str,
+    lower_bound: float | None = None,
+    *,
+    flag_values: flags.FlagValues,
+) -> None:
+    """As `flags.DEFINE_float`; a number that a double holds as 0 is refused and not taken for 0."""
+    parser = _FloatParser(lower_bound)
+    serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
+    flags.DEFINE(parser, name, default, help_text, flag_values=flag_values, serializer=serializer)
+
+
+class _FloatParser(flags.FloatParser):
+    def convert(self, argument: Any) -> float:
+        value = super().convert(argument)
+        if value == 0 and isinstance(argument, str):
+            _check_is_zero(argument)
+        return value
 
 
 def run(
@@ -127,6 +151,8 @@ def _run(
     except MemoryError as error:
         return _fail(name, f"not enough memory: {error}")
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            return _fail(name, f"cannot write to stdout: {error.strerror}")  # as files name theirs
         if _is_expected(error):
             return _fail(name, error)
         if not distributed.is_joined():
@@ -349,6 +375,27 @@ def check_memory(what: str, num_bytes: float) -> None:
         )
 
 
+def check_work(
+    values: Mapping[str, Any], asked: Sequence[str], what: str, count: int, most: int
+) -> None:
+    """Refuses what would hardly end, before anything is written.
+
+    Args:
+      values: all flags.
+      asked: the names of those that ask for it, grids or lists.
+      what: they ask for, in the plural.
+      count: of it.
+      most: what is allowed.
+
+    Raises:
+      ValueError: with how much it is and how much is allowed.
+    """
+    if count > most:
+        given = ((name, values[name]) for name in asked if values[name])
+        texts = (f"--{name}={','.join([v] if isinstance(v, str) else v)}" for name, v in given)
+        raise ValueError(f"{' '.join(texts)}: {count} {what}; at most {most} are allowed")
+
+
 class _TooManyError(ValueError):
     """More values than any grid here can have."""
 
@@ -551,7 +598,15 @@ def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)
+    if value == 0:
+        _check_is_zero(text)
     return value
+
+
+def _check_is_zero(text: str) -> None:
+    """Raises ValueError for a number that is not 0, but too small for a double."""
+    if any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+        raise ValueError("a double cannot hold it: it would be 0")
 
 
 def _git_revision() -> str:
@@ -565,7 +620,15 @@ def _git_revision() -> str:
 
 def _fail(name: str, error: object, status: int = 2) -> int:
     try:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        words = (_shortened(word) for word in str(error).split())
+        print(f"{name}: {' '.join(words)}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads it
         terminal.discard(sys.stderr)
     return status
+
+
+def _shortened(word: str) -> str:
+    """A value of thousands of characters is no help in a line, and no path is so long."""
+    if len(word) <= _LONGEST_WORD:
+        return word
+    return f"{word[:60]}…({len(word)} characters)…{word[-20:]}"

@@ -21,6 +21,8 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
 _GREATEST_N = {"n": 10**5, "d1_n": 100}
+_MOST_N = 1000
+_MOST_LEAST_D1 = 10_000  # seconds each
 
 _list("n", "5,10,20,50", "Numbers of components of regions and trajectories.")
 _list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
@@ -28,7 +30,7 @@ _integer("cells", 100, "Cells of the regions along each axis of [0, 1)^2.", 4, 1
 _integer("largest_n", 3000, "The areas reach from n = 3 to this n.", 30, 10**5)
 flags.DEFINE_string("point", "0.2/0.1", "beta1/beta2 of the trajectories.", flag_values=FLAGS)
 _integer("steps", 100_000, "Steps of the trajectories.", 1000, 2**31 - 1)
-flags.DEFINE_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=FLAGS)
+common.define_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=FLAGS)
 _list("d1_n", "3,5,10,20", "Numbers of components for the least D1.")
 _list("d1_beta1", "0,0.9", "Values of beta1 for the least D1.")
 _list("d1_beta2", "0.01,0.1,0.3,0.5,0.7,0.9,0.99", "Values of beta2 > 0 for the least D1.")
@@ -78,6 +80,12 @@ def parse(values: dict[str, Any]) -> "DivergenceStudy":
     }
     if min(betas["d1_beta2"]) <= 0:
         raise ValueError("--d1_beta2: values must lie in (0, 1); β2 = 0 is solved exactly")
+    for flag, entries in (("n", ns["n"]), ("d1_n", ns["d1_n"])):
+        common.check_work(values, [flag], "numbers of components", len(entries), _MOST_N)
+    least = len(ns["d1_n"]) * len(betas["d1_beta1"]) * len(betas["d1_beta2"])
+    common.check_work(
+        values, ("d1_n", "d1_beta1", "d1_beta2"), "searches for the least D1", least, _MOST_LEAST_D1
+    )
     drifts = 2 * (len(values["sampling"]) + 1) * len(ns["n"]) * values["cells"] ** 2
     common.check_memory(
         f"--n={','.join(values['n'])} --cells={values['cells']}: {drifts} values of the drift",

@@ -69,10 +69,8 @@ def parse(values: dict[str, Any]) -> "NetworkStudy":
         training.parse_grid(values, *grids),
         training.parse_conditions(values),
     )
-    try:
+    with training.naming_flags("tasks", values):
         study.check()
-    except ValueError as error:
-        raise ValueError(f"--{error}") from None
     return study
 
 

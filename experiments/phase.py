@@ -29,7 +29,7 @@ FLAGS = common.common_flags("phase")
 _string = partial(flags.DEFINE_string, flag_values=FLAGS)
 _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
-_float = partial(flags.DEFINE_float, flag_values=FLAGS)
+_float = partial(common.define_float, flag_values=FLAGS)
 
 _string("problem", "counterexample", "A built-in problem: adam_transition.problems.PROBLEMS.")
 _list(
@@ -156,6 +156,8 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
         checks.check_representable(f"--{flag}", values[flag], values["dtype"])
     if values["step_size"] == 0:
         raise ValueError("--step_size=0: must be above 0")
+    beta1 = common.parse_grid("beta1", values["beta1"])
+    beta2 = common.parse_grid("beta2", values["beta2"])
     problem = values["problem"]
     n = tuple(common.parse_integers("n", values["n"] or map(str, problems.default_n(problem))))
     for one_n in n:
@@ -164,6 +166,16 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
     for text in values["a"]:
         _number("a", text, values["dtype"])
     a = tuple(common.parse_list("a", values["a"], Fraction)) if values["a"] else ()
+    planes = len(n) * max(1, len(a)) * len(values["sampling"])
+    common.check_work(values, ("n", "a", "sampling"), "planes", planes, _MOST_PLANES)
+    cells = values["random_cells"] or len(beta1) * len(beta2)
+    cells *= planes
+    asked = f"--beta1={values['beta1']} --beta2={values['beta2']}"
+    if values["random_cells"]:
+        asked = f"--random_cells={values['random_cells']}"
+    common.check_memory(
+        f"{asked}: {cells} cells over all n and sampling schemes", _BYTES_PER_CELL * cells
+    )
     parameters: dict[str, Any] = {
         name: _number(flag, values[flag], values["dtype"])
         for flag, name in _PARAMETERS.items()
@@ -182,16 +194,6 @@ def parse(values: dict[str, Any]) -> tuple["PhaseDiagram", list[tuple[float, flo
                         message = flag + message.removeprefix(name)
                 raise ValueError(f"--problem={problem} --{message}") from None
             _check_start(values["x0"], member, values)
-    beta1 = common.parse_grid("beta1", values["beta1"])
-    beta2 = common.parse_grid("beta2", values["beta2"])
-    cells = values["random_cells"] or len(beta1) * len(beta2)
-    cells *= len(n) * max(1, len(a)) * len(values["sampling"])
-    asked = f"--beta1={values['beta1']} --beta2={values['beta2']}"
-    if values["random_cells"]:
-        asked = f"--random_cells={values['random_cells']}"
-    common.check_memory(
-        f"{asked}: {cells} cells over all n and sampling schemes", _BYTES_PER_CELL * cells
-    )
     if values["random_cells"]:
         random = np.random.default_rng(values["seed"]).random((2, len(n), values["random_cells"]))
         beta1, beta2 = (
@@ -288,6 +290,7 @@ def _with_backend(spec: "PhaseDiagram", wanted: str) -> "PhaseDiagram":
 
 _MOST_COMPONENTS = 10_000_000
 _MOST_DIMENSIONS = 1000
+_MOST_PLANES = 10_000  # each has a drift, and problems that are tried before
 _MOST_POINTS = 21
 _BEYOND = 0.01  # of the boundary, in β2: cells nearer to it are not counted in a claim
 _STEPS_AWAY = 10  # a start that is nearer to x* may be trapped there although D > 0

@@ -24,7 +24,7 @@ def theorem_flags(name: str) -> flags.FlagValues:
     integer("triples", 384, "Pairs (beta1, beta2) for each n and family of problems.", 16)
     integer("seeds", 10, "Index streams over which expectations are taken.", 3)
     integer("steps", 1_000_000, "Steps of each run.", 2000, 2**31 - 1)
-    flags.DEFINE_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=values)
+    common.define_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=values)
     integer("samples", 50_000, "Steps averaged for each point of the random drift.", 10_000, 10**7)
     return values
 

@@ -1,7 +1,8 @@
 """What `experiments.networks` and `experiments.batch_size` share: flags of networks."""
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
     string("sampling", "random_shuffling", "How samples are drawn.")
     string("schedule", "inverse_sqrt_epoch", "Step sizes: eta0/sqrt(epoch), or constant.")
     string("initialization", "bias_correction", "Initial moments.")
-    flags.DEFINE_float("epsilon", 1e-8, "epsilon of Adam.", 0, flag_values=values)
+    common.define_float("epsilon", 1e-8, "epsilon of Adam.", 0, flag_values=values)
     flags.DEFINE_enum(
         "dtype", "float32", ("float32", "float64"), "Of the training.", flag_values=values
     )
@@ -79,6 +80,19 @@ def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
     common.check_choices(f"{flag}={text}: data", [samples], data.DATA_SETS)
     folder = values["data_dir"] if samples in data.FROM_FILES else None
     return Task(samples, model, values["width"], folder, values["samples"])
+
+
+@contextlib.contextmanager
+def naming_flags(flag: str, values: dict[str, Any]) -> Iterator[None]:
+    """Errors of the library about a task name the flag that it is given by."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error).removeprefix("--")
+        if message.startswith(("model=", "data=")):
+            given = values[flag] if isinstance(values[flag], str) else ",".join(values[flag])
+            raise ValueError(f"--{flag}={given}: {message}") from None
+        raise ValueError(f"--{message}") from None
 
 
 def check_data_dir(values: dict[str, Any], tasks: Iterable["Task"]) -> None:

@@ -146,7 +146,8 @@ def test_rows_hold_intervals_and_gaps(finished):
     [
         (["--task=mlp/svhn"], "data=svhn: allowed are"),
         (["--batch_size=1,7"], "--batch_size=7: must divide the 3840 samples of mlp/mnist1d"),
-        (["--batch_size=full,3840"], "needs one or more different entries"),
+        (["--batch_size=full,3840"], "full is 3840 here, which is given too"),
+        (["--samples=1"], "full is 1 here, which is given too"),
         (["--batch_size=two"], "--batch_size: 'two' is not a number"),
         (["--steps=481"], "--steps=481: not a multiple of 16 records"),
         (["--beta1=0.5,0.9"], "--beta1=0.5,0.9: needs one value"),

@@ -69,6 +69,8 @@ def test_rows_and_data_set_follow_the_contract(tmp_path, capsys):
         (["--beta1=0,1"], "--beta1=0,1: values must lie in [0, 1)"),
         (["--sampling=sorted"], "--sampling=sorted: allowed are"),
         (["--largest_n=10"], "--largest_n=10"),
+        (["--n=3:100000:100000"], "1499970 boundaries; at most 100000 are allowed"),
+        (["--beta1=0:0.9:100000"], "1200000 boundaries; at most 100000 are allowed"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):

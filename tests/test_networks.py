@@ -140,7 +140,10 @@ def _flags(*arguments):
         (["--tasks=mlp"], "--tasks=mlp: write model/data"),
         (["--tasks=vit/digits"], "model=vit: allowed are mlp, convnet, resnet18, decoder"),
         (["--tasks=mlp/svhn"], "data=svhn: allowed are digits, mnist1d"),
-        (["--tasks=decoder/digits"], "--model=decoder: for data=digits allowed are mlp, convnet"),
+        (
+            ["--tasks=decoder/digits"],
+            "--tasks=decoder/digits: model=decoder: for data=digits allowed are mlp, convnet",
+        ),
         (["--tasks=mlp/mnist"], "--data_dir: mnist needs the path"),
         (["--batch_size=5"], "--batch_size=5: must divide the 1792 samples of mlp/digits"),
         (["--batch_size=0"], "--batch_size=0: must divide"),

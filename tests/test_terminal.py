@@ -52,7 +52,7 @@ def test_a_full_disk_behind_stdout_is_said():
     command = f"{sys.executable} -m experiments.phase --help > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "phase: [Errno 28] No space left on device\n"
+    assert done.stderr == "phase: cannot write to stdout: No space left on device\n"
 
 
 LONG = (
