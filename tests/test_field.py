@@ -117,7 +117,7 @@ def test_influences_are_derivatives_by_the_weights(epsilon):
         for sign in (1, -1):
             weights = np.full(n, (1 - sign * h) / n)
             weights[row] += sign * h
-            both.append(field.steps(column, 0.3, Q, epsilon, weights, influences=False))
+            both.append(field.steps(column, 0.3, Q, epsilon, weights[None], influences=False))
         for name in ("mean", "square"):
             up, down = (getattr(one, name).value for one in both)
             expected = getattr(found, name).influence[row]

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from scipy import special, stats
 from sklearn.datasets import load_digits
 
 from adam_transition import adam, keys, sampling
@@ -15,6 +16,7 @@ from adam_transition.advise import (
     is_large_enough,
     needed_beta2,
     probe,
+    sampling_error,
 )
 from adam_transition.boundary import divergence_intervals
 from adam_transition.drift import counterexample_table, stationary_drift
@@ -185,6 +187,34 @@ def test_the_needed_interval_holds_where_the_table_met_few_of_a_rare_kind():
     rng = np.random.default_rng(0)
     found = [needed_beta2(GradientTable.from_rows(_rare(rng, 100)), KEY) for _ in range(30)]
     assert sum(one.low <= true <= one.high for one in found) >= 27
+
+
+@pytest.mark.parametrize(("batch_factor", "num_tables"), [(1, 40), (4, 15)])
+def test_squares_hold_where_the_table_met_few_of_a_rare_kind(batch_factor, num_tables):
+    """They turn within the reach of their error: 1.19, 0.69 and 0.74 of the limit here."""
+    q = [0.1, 0.05, 0.02]
+    sizes = np.repeat([-0.14, -0.12, -0.1, -0.08, -0.06, 6.0], [*[19] * 5, 5])
+    whole = GradientTable.from_rows(np.tile(sizes, 20)[:, None], complete=True)
+    true = probe(whole, q, KEY, batch_factors=[batch_factor]).squares[0]
+    rng = np.random.default_rng(5)
+    inside = np.zeros(len(q))
+    for _ in range(num_tables):
+        table = GradientTable.from_rows(_rare(rng, 150))
+        found = probe(table, q, KEY, batch_factors=[batch_factor])
+        inside += (found.squares_low[0] <= true) & (true <= found.squares_high[0])
+    assert inside.min() >= 0.9 * num_tables - 1
+
+
+@pytest.mark.parametrize("seen", [5, 20])
+def test_tilts_are_the_limits_of_a_share(seen):
+    """Of rare rows in a hundred: Clopper and Pearson's with half of the observed count."""
+    n = 100
+    influence = np.where(np.arange(n) < seen, 1.0, 0.0)[:, None]
+    logs = sampling_error.tilts(influence)[:, 0]
+    low, high = (special.softmax(one)[:seen].sum() for one in logs)
+    upper = stats.binom.sf(seen, n, low) + stats.binom.pmf(seen, n, low) / 2
+    lower = stats.binom.cdf(seen - 1, n, high) + stats.binom.pmf(seen, n, high) / 2
+    assert [upper, lower] == pytest.approx([0.025, 0.025], rel=0.15)
 
 
 def test_the_noise_ratio_is_unbiased():

@@ -56,7 +56,7 @@ def steps(
     p: float,
     q: Float[np.ndarray, " Q"],
     epsilon: float,
-    weights: Float[np.ndarray, " n"] | None = None,
+    weights: Float[np.ndarray, "#Q n"] | None = None,
     *,
     influences: bool = True,
 ) -> Steps:
@@ -71,16 +71,16 @@ def steps(
       p: 1 − β1, in (0, 1].
       q: 1 − β2, each in (0, 1].
       epsilon: outside the root, ≥ 0, in the units of the gradient.
-      weights: probabilities of the rows; even ones if None.
-      influences: whether to compute them; without, they have no rows.
+      weights: probabilities of the rows, the same for all β2 or some for each; even ones if None.
+      influences: whether to compute them, with one set of weights; without, they have no rows.
     """
-    share = np.full(len(column), 1 / len(column)) if weights is None else weights
+    share = np.full((1, len(column)), 1 / len(column)) if weights is None else weights
     largest = np.abs(column).max()
     if largest == 0:
         nothing = Influenced(np.zeros(len(q)), np.zeros((len(column) if influences else 0, len(q))))
         return Steps(nothing, nothing)
     column, epsilon = column / largest, epsilon / largest  # their squares may leave the floats
-    scale = np.sqrt(share @ column**2)
+    scale = np.sqrt((share @ column**2).max())
     if epsilon > LINEAR * scale:
         # m/(√v + ε) is m/ε: that of a lesser ε, in proportion
         lesser = LINEAR * scale
@@ -88,7 +88,7 @@ def steps(
         factor = lesser / epsilon
         return Steps(_times(mean, factor), _times(square, factor**2))
     g, eps = column / scale, epsilon / scale
-    zeros = share[g == 0].sum()
+    zeros = share[:, g == 0].sum(axis=1)
     log_t = _grid(g, q, eps, zeros, 1 - p)
     square = g**2
     least = float(square.min())
@@ -98,12 +98,11 @@ def steps(
         # denormal numbers would cost most of the time
         damping = np.where(damping > _LEAST_EXPONENT, np.exp(damping), 0)
     phi = share @ damping
-    damping /= phi  # the weights of the rows under e^{−t g²}
     log_phi = np.maximum(np.log(phi) - least * t, _LEAST_LOG)
-    rho = (share * g) @ damping
-    tau = np.maximum((share * square) @ damping - rho**2, 0)
-    mean = share @ g
-    variance = share @ square - mean**2
+    rho = (share * g) @ damping / phi
+    tau = np.maximum((share * square) @ damping / phi - rho**2, 0)
+    mean = (share @ g)[:, None]
+    variance = (share @ square)[:, None] - mean**2
 
     kernels = [_kernels(1 - p, one, len(log_t)) for one in q.tolist()]
     products, first, second = (np.stack(part) for part in zip(*kernels, strict=True))
@@ -116,16 +115,18 @@ def steps(
     wf, wf2 = weight * f, weight2 * f
 
     root = np.sqrt(1 - q)
-    waits = epsilon == 0 and zeros > 0 and p < 1
+    waits = (zeros > 0) & (epsilon == 0 and p < 1)
     endless = waits & (zeros * (1 - p) >= root)
     endless2 = waits & (zeros * (1 - p) ** 2 >= 1 - q)
-    found = np.where(endless, np.copysign(np.inf, mean), (wf * eta).sum(axis=1))
+    found = np.where(endless, np.copysign(np.inf, mean[:, 0]), (wf * eta).sum(axis=1))
     found2 = np.where(endless2, np.inf, (wf2 * kappa).sum(axis=1))
     if not influences:
         none = np.zeros((0, len(q)))
         return Steps(Influenced(found, none), Influenced(found2, none))
 
     # by the weights of the rows: the transposes, from each node back to those that it summed
+    [[mean]], [[variance]] = mean, variance
+    damping /= phi  # the weights of the rows under e^{−t g²}
     by_mean = _influence(
         g, damping, rho, tau, mean, variance,
         of_log_f=_transpose(products, wf * eta),
@@ -150,7 +151,7 @@ def _times(found: Influenced, factor: float) -> Influenced:
 
 
 def _grid(
-    g: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
+    g: np.ndarray, q: np.ndarray, epsilon: float, zeros: np.ndarray, beta1: float
 ) -> Float[np.ndarray, " N"]:
     """Log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
     left = np.log(q.min()) - _LEFT - 2 * np.log(max(epsilon, 1.0))  # w(s) turns at s = 1/ε²
@@ -159,18 +160,19 @@ def _grid(
     if epsilon > 0:
         # from s on the integrals of w are 1/(ε²√s): a share of steps of 1, or of 1/ε if smaller
         ended = -2 * np.log(_NEGLECTED) - 4 * np.log(epsilon) + 2 * np.log(max(epsilon, 1.0))
-    if zeros > 0 and beta1 > 0:
+    most = zeros.max()
+    if most > 0 and beta1 > 0:
         # only waits are left, of probability z^j: the integrands are √s (zβ1)^j and s (zβ1²)^j
         with np.errstate(divide="ignore"):
             step = float(-np.log1p(-q.max()))
-            rates = [0.5 * k + np.log(zeros * beta1**k) / step for k in (1, 2)]
+            rates = [0.5 * k + np.log(most * beta1**k) / step for k in (1, 2)]
         right += 2 - np.log(_NEGLECTED) / max(-max(rates), 1e-3)
     count = int(np.ceil((min(right, ended, _MOST_RIGHT) - left) / _SPACING)) + 1
     return left + _SPACING * np.arange(count)
 
 
 def _weights(
-    log_t: np.ndarray, q: np.ndarray, epsilon: float, zeros: float, beta1: float
+    log_t: np.ndarray, q: np.ndarray, epsilon: float, zeros: np.ndarray, beta1: float
 ) -> tuple[Float[np.ndarray, "Q N"], Float[np.ndarray, "Q N"]]:
     """S w(s) and −s ∂w/∂ε times the spacing; the ends carry the geometric series beyond them."""
     h = _SPACING
@@ -190,7 +192,7 @@ def _weights(
     weight, weight2 = h * root * one, h * root**2 * two
     weight[:, 0] += h * root[:, 0] / pi / np.expm1(h / 2)
     weight2[:, 0] += h * root[:, 0] ** 2 / np.expm1(h)
-    if zeros > 0 and epsilon == 0 and beta1 > 0:
+    if zeros.any() and epsilon == 0 and beta1 > 0:
         with np.errstate(divide="ignore"):
             step = -np.log1p(-q)
             for exponent, power, one_weight in ((0.5, 1, weight), (1.0, 2, weight2)):
@@ -261,10 +263,10 @@ def _sum_of_all(step: float, num_nodes: int) -> np.ndarray:
     return kernel
 
 
-def _convolve(kernels: np.ndarray, values: Float[np.ndarray, " N"]) -> Float[np.ndarray, "Q N"]:
+def _convolve(kernels: np.ndarray, values: Float[np.ndarray, "#Q N"]) -> Float[np.ndarray, "Q N"]:
     """Σ_l kernel[l] values[x − l] at every node, 0 left of the grid and even right of it."""
-    num, right = len(values), _POINTS // 2
-    padded = np.concatenate([values, np.full(right, values[-1])])
+    num, right = values.shape[1], _POINTS // 2
+    padded = np.concatenate([values, np.repeat(values[:, -1:], right, axis=1)], axis=1)
     size = _fft_size(num)
     product = fft.irfft(fft.rfft(padded, size) * kernels, size)
     return product[:, right : right + num]

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float, Int, Key
+from scipy import special
 
 from adam_transition import keys
 from adam_transition.advise import field, sampling_error
@@ -13,6 +14,7 @@ from adam_transition.advise.sampling_error import ConfidenceInterval, HalfWidths
 from adam_transition.advise.tables import GradientTable, checked_rows
 
 _NUM_COMBINED = 2048  # rows of the table of a larger batch, or a little more
+_LEAST_TILTED = 4  # independent batches in the table, or the tilt is that of few combined rows
 
 _N, _L, _S, _T = range(4)  # ⟨∇f, step⟩ and its limit, mean square step and its limit
 
@@ -29,6 +31,7 @@ class Sums(NamedTuple):
     influence: Float[np.ndarray, "n 4 Q"]  # of the rows; of no rows if the table is complete
     between: Float[np.ndarray, "4 4 Q"]  # covariance by the choice of coordinates, about
     drawn: Float[np.ndarray, "4 4 Q"]  # and by the drawing of larger batches
+    tilted: Float[np.ndarray, "2 2 Q"]  # mean square and limit with the rows tilted down and up
     wrong_mass: Float[np.ndarray, " Q"]
 
 
@@ -67,7 +70,7 @@ def ratios_of(found: Sums) -> Ratios:
     n, limit, s, square_limit = found.value
     with np.errstate(invalid="ignore", divide="ignore"):
         progress, squares = n / limit, s / square_limit
-    low, high = _ratio(found, _S, _T)
+    low, high = _with_tilted(found, squares, _ratio(found, _S, _T))
     squares_interval = ConfidenceInterval(np.maximum(low, 0), high)
     return Ratios(progress, _ratio(found, _N, _L), squares, squares_interval, found.wrong_mass)
 
@@ -76,6 +79,28 @@ def contrast(found: Sums, coefficients: Float[np.ndarray, " 4"]) -> Float[np.nda
     """A linear combination of the four sums of the table at each β2."""
     used = coefficients[:, None] != 0
     return (coefficients[:, None] * np.where(used, found.value, 0)).sum(axis=0)
+
+
+def _with_tilted(
+    found: Sums, squares: Float[np.ndarray, " Q"], interval: ConfidenceInterval
+) -> ConfidenceInterval:
+    """The interval, widened to where the tilted tables are."""
+    ends = [interval]
+    c = np.stack([np.ones_like(squares), -squares]) / found.value[_T]
+    rest = (found.between + found.drawn)[_S:, _S:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = 1.96 * np.sqrt(np.maximum(np.einsum("ijq,iq,jq->q", rest, c, c), 0))
+        for square, limit in found.tilted:
+            shift = square / limit - squares
+            size = np.hypot(shift, error)
+            ends.append(
+                ConfidenceInterval(
+                    np.where(shift < 0, squares - size, squares),
+                    np.where(shift > 0, squares + size, squares),
+                )
+            )
+    low, high = zip(*ends, strict=True)
+    return ConfidenceInterval(np.fmin.reduce(low), np.fmax.reduce(high))
 
 
 def _half_widths(found: Sums, c: Float[np.ndarray, "4 Q"]) -> HalfWidths:
@@ -208,6 +233,15 @@ def sums(
             more = _with_tail(tail, combined, mean, p, q, epsilon, factor)
             tailed += np.where(known, more - np.where(known, each[i], 0), 0)
     drawn = np.einsum("iaq,ibq->abq", residual, residual) / len(parts) ** 2
+    tilted = np.repeat(value[None, _S:], 2, axis=0)
+    if sampled and factor <= n // _LEAST_TILTED:
+        weights = _tilted_weights(value, total, parts)
+        for i, column in enumerate(rows.T):
+            combined = column if factor == 1 else column[parts].mean(axis=1)
+            found, _ = _of_column(combined, p, np.tile(q, 2), epsilon, weights, errors=False)
+            moved = found[_S:].reshape(2, 2, -1).swapaxes(0, 1)
+            known = np.isfinite(each[i, _S:])
+            tilted += np.where(known, moved - np.where(known, each[i, _S:], 0), 0)
     between = np.zeros_like(within)
     if errors and k < table.num_parameters:
         deviation = each - each.mean(axis=0) if k > 1 else each
@@ -215,8 +249,22 @@ def sums(
         between = (1 - k / table.num_parameters) * between - within
     return Sums(
         value, value - bias, value - bias + tailed, total[: n if sampled else 0], between, drawn,
-        wrong / mass,
+        tilted, wrong / mass,
     )  # fmt: skip
+
+
+def _tilted_weights(
+    value: Float[np.ndarray, "4 Q"],
+    influence: Float[np.ndarray, "n 4 Q"],
+    parts: Int[np.ndarray, "m factor"],
+) -> Float[np.ndarray, "2Q m"]:
+    """Weights of the combined rows that move the squares of single steps down, and up."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = value[_S] / value[_T]
+        of_ratio = (influence[:, _S] - squares * influence[:, _T]) / value[_T]
+    logs = sampling_error.tilts(np.where(np.isfinite(squares), of_ratio, 0))
+    found = special.softmax(logs[..., parts].sum(axis=-1), axis=-1)
+    return found.reshape(-1, len(parts))
 
 
 def _of_column(
@@ -224,24 +272,24 @@ def _of_column(
     p: float,
     q: Float[np.ndarray, " Q"],
     epsilon: float,
-    weights: Float[np.ndarray, " m"] | None = None,
+    weights: Float[np.ndarray, "#Q m"] | None = None,
     *,
     errors: bool,
 ) -> tuple[Float[np.ndarray, "4 Q"], Float[np.ndarray, "m 4 Q"]]:
     """Of one coordinate: step, its limit, square and its limit; and influences."""
     found = field.steps(column, p, q, epsilon, weights, influences=errors)
-    share = np.full(len(column), 1 / len(column)) if weights is None else weights
+    share = np.full((1, len(column)), 1 / len(column)) if weights is None else weights
     mean, square = share @ column, share @ column**2
     root = np.sqrt(square)
-    size = root + epsilon
+    size = np.where(root > 0, root, 1) + epsilon
     variance = square - mean**2
     first = mean**2 + p / (2 - p) * variance  # E[m²]
-    limit, square_limit = (mean / size, first / size**2) if root > 0 else (0.0, 0.0)
+    limit, square_limit = mean / size, first / size**2
     value = np.empty((4, len(q)))
     value[_N], value[_L] = found.mean.value, limit
     value[_S], value[_T] = found.square.value, square_limit
     influence = np.zeros((len(column) if errors else 0, 4, len(q)))
-    if errors and root > 0:
+    if errors and root[0] > 0:
         centred, squared = column - mean, column**2 - square
         by_size = squared / (2 * root * size)
         of_limit = centred / size - limit * by_size
@@ -263,7 +311,7 @@ def _with_tail(
         column = np.concatenate([combined, column[-extra:] / factor + mean * (1 - 1 / factor)])
         seen = 1 - weights[-extra:].sum()
         weights = np.concatenate([np.full(len(combined), seen / len(combined)), weights[-extra:]])
-    found, _ = _of_column(column, p, q, epsilon, weights, errors=False)
+    found, _ = _of_column(column, p, q, epsilon, weights[None], errors=False)
     return np.array([mean + (weights @ column - mean)] * 2 + [1, 1])[:, None] * found
 
 
