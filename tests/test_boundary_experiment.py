@@ -1,6 +1,7 @@
 """`experiments.boundary` end to end, its laws, and its errors."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,19 +10,16 @@ import xarray as xr
 from adam_transition import boundary_study, scaling
 from adam_transition.drift import counterexample_table
 from experiments import boundary
-from tests import experiment
+from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled
-
-SMALL = ["--n=5,20", "--beta1=0,0.5", "--largest_n=200"]
 
 
 def _main(*argv):
     return experiment.run(boundary, *argv)
 
 
-def test_rows_and_data_set_follow_the_contract(tmp_path, capsys):
-    assert _main(f"--out={tmp_path}", *SMALL, "--sampling=cyclic,with_replacement") == 0
-    capsys.readouterr()
+def test_rows_and_data_set_follow_the_contract(tmp_path):
+    shutil.copytree(smoke.finished("boundary"), tmp_path, dirs_exist_ok=True)
     summary = json.loads((tmp_path / "boundary.json").read_text())
     rows = {(row["n"], row["sampling"], row["beta1"]): row for row in summary["rows"]}
     assert len(rows) == 8
@@ -41,8 +39,7 @@ def test_rows_and_data_set_follow_the_contract(tmp_path, capsys):
     for name in ("boundary", "boundary_scaling"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     # given again, nothing is computed: the same store, the same rows
-    again = _main(f"--out={tmp_path}", *SMALL, "--sampling=cyclic,with_replacement", "--nofigures")
-    assert again == 0
+    assert _main(*smoke.arguments("boundary"), f"--out={tmp_path}", "--nofigures") == 0
     assert json.loads((tmp_path / "boundary.json").read_text())["rows"] == summary["rows"]
     cases = {
         # off by 4 %, and by 4 in ten thousand of the law's own next-order term

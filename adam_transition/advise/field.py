@@ -29,6 +29,7 @@ _NEGLECTED = 1e-8  # of the step, where ε ends the integral
 _MOST_RIGHT = 250.0
 _LEAST_LOG = -1e3  # of φ, below which F is 0 anyway
 _LEAST_EXPONENT = -200.0  # of e^x, below which it is 0
+_ROUND = 64  # nodes
 _POINTS = 8  # of the interpolation between nodes
 _SMALL_STEP = 0.05  # of log s per update, below which the sum over j is an integral and its ends
 _LEAST_POWER = 1e-14  # of β1^j
@@ -96,7 +97,7 @@ def steps(
         t = np.exp(log_t)
         damping = np.outer(least - square, t)
         # denormal numbers would cost most of the time
-        damping = np.where(damping > _LEAST_EXPONENT, np.exp(damping), 0)
+        np.exp(np.maximum(damping, _LEAST_EXPONENT, out=damping), out=damping)
     phi = share @ damping
     log_phi = np.maximum(np.log(phi) - least * t, _LEAST_LOG)
     rho = (share * g) @ damping / phi
@@ -168,7 +169,8 @@ def _grid(
             rates = [0.5 * k + np.log(most * beta1**k) / step for k in (1, 2)]
         right += 2 - np.log(_NEGLECTED) / max(-max(rates), 1e-3)
     count = int(np.ceil((min(right, ended, _MOST_RIGHT) - left) / _SPACING)) + 1
-    return left + _SPACING * np.arange(count)
+    # to a round number, so that columns share their kernels
+    return left + _SPACING * np.arange(-(-count // _ROUND) * _ROUND)
 
 
 def _weights(
@@ -214,7 +216,7 @@ def _add_tail(weight: np.ndarray, a: np.ndarray, step: np.ndarray) -> None:
         row[-len(factor) :] *= 1 + factor * ratio / (1 - ratio)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _kernels(beta1: float, q: float, num_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spectra of the sums over j with the factors 1, β1^j and β1^{2j}, on a grid of nodes."""
     with np.errstate(divide="ignore"):

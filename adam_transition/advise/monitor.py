@@ -234,6 +234,11 @@ def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
         paths = [moments.path for moments in adams.find(node.inner)]
         several = len(node.watched) > 1 and len(paths) == len(node.watched)
         for i, watch in enumerate(node.watched):
+            if jnp.ndim(watch.counts) > 1:
+                raise ValueError(
+                    f"state: of {jnp.shape(watch.counts)[0]} runs at once; use "
+                    "jax.vmap(diagnostics)(state)"
+                )
             inside = (paths[i] if several else str(i)) if len(node.watched) > 1 else ""
             found[jax.tree_util.keystr(where) + inside] = _diagnostics(
                 Watch(*jax.tree.leaves(watch)), _refused(state)
@@ -269,6 +274,11 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
         (np.asarray(progress) > 0) & (np.asarray(progress) < 1)
     ):
         raise ValueError(f"progress={progress} is outside (0, 1)")
+    return _answer(found, progress)
+
+
+@jax.jit
+def _answer(found: Diagnostics, progress: ArrayLike) -> Int[Array, ""]:
     most = jnp.where(progress < 0.5, 1 / jnp.maximum(progress, 1e-30), 2.0)
     error = _SURE * found.progress_stderr
     low, high = found.progress - error, found.progress + error
@@ -448,11 +458,8 @@ def _is_state(node: Any) -> bool:
     return isinstance(node, MonitorState)
 
 
+@jax.jit  # of some two hundred operations, which would be compiled one by one
 def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
-    if jnp.ndim(watch.counts) > 1:
-        raise ValueError(
-            f"state: of {jnp.shape(watch.counts)[0]} runs at once; use jax.vmap(diagnostics)(state)"
-        )
     counts, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
     p, q, epsilon, epsilon_root = numbers[:4]
     m, v, largest = watch.moments

@@ -91,8 +91,9 @@ def estimate(
     updated = gradient @ row["step"].T
     num_blocks = jnp.sum(jnp.any(far, axis=1))
     known = num_blocks >= LEAST_BLOCKS
-    whole = sums(jnp.ones(len(steps)))
-    without = jax.vmap(sums)(1 - jnp.eye(len(steps)))  # one block each
+    every = jnp.ones((1, len(steps)))
+    found = jax.vmap(sums)(jnp.concatenate([every, 1 - jnp.eye(len(steps))]))
+    whole, without = found[0], found[1:]  # without one block each
     direct = whole[0] / whole[1]
     off, shift = _jackknife(without[:, 0] - direct * without[:, 1], 0.0, pairs, num_blocks)
     spread, _ = _jackknife(without[:, 1], whole[1], pairs, num_blocks)
@@ -100,7 +101,7 @@ def estimate(
     # a denominator that is known badly widens the interval, as in Fieller's for two errors
     sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
     bias = shift / whole[1]
-    limit, seen = limit_of(jnp.ones(len(steps)))
+    limit, seen = limit_of(every[0])
 
     total, length = {name: value.sum(axis=0) for name, value in row.items()}, many.sum(axis=0)
     mean = total["gradient"] / scale / _positive(length)
