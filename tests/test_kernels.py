@@ -83,8 +83,13 @@ def _static(method, num_steps=300, record_every=128, max_components=101):
     }
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.sampling)
-@pytest.mark.parametrize("name", [*ONE_DIMENSIONAL, "slope_table", "own"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *((name, method) for name in ("counterexample", "own") for method in METHODS),
+        *zip([*ONE_DIMENSIONAL[1:], "slope_table"], METHODS * 2, strict=False),
+    ],
+)
 def test_the_kernels_are_the_xla_path(name, method):
     setting, static = _setting(_members(name), 150), _static(method)
     xla = _with_xla(*setting, **static)

@@ -278,7 +278,7 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
 
 
 @jax.jit
-def _answer(found: Diagnostics, progress: ArrayLike) -> Int[Array, ""]:
+def _answer(found: Diagnostics, progress: Array | float) -> Int[Array, ""]:
     most = jnp.where(progress < 0.5, 1 / jnp.maximum(progress, 1e-30), 2.0)
     error = _SURE * found.progress_stderr
     low, high = found.progress - error, found.progress + error
