@@ -89,8 +89,8 @@ def define_float(
 class _FloatParser(flags.FloatParser):
     def convert(self, argument: Any) -> float:
         value = super().convert(argument)
-        if value == 0 and isinstance(argument, str):
-            _check_is_zero(argument)
+        if value == 0 and isinstance(argument, str) and not is_zero(argument):
+            raise ValueError("a double cannot hold it: it would be 0")
         return value
 
 
@@ -598,15 +598,14 @@ def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)
-    if value == 0:
-        _check_is_zero(text)
+    if value == 0 and not is_zero(text):
+        raise ValueError(text)
     return value
 
 
-def _check_is_zero(text: str) -> None:
-    """Raises ValueError for a number that is not 0, but too small for a double."""
-    if any(digit in "123456789" for digit in text.lower().partition("e")[0]):
-        raise ValueError("a double cannot hold it: it would be 0")
+def is_zero(text: str) -> bool:
+    """Whether a number that a double holds as 0 is 0, and not too small for a double."""
+    return not any(digit in "123456789" for digit in text.lower().partition("e")[0])
 
 
 def _git_revision() -> str:

@@ -74,14 +74,13 @@ def parse(values: dict[str, Any]) -> "DivergenceStudy":
             raise ValueError(f"--{flag}={min(entries)}: the divergence theorem needs n ≥ 3")
         if max(entries) > _GREATEST_N[flag]:
             raise ValueError(f"--{flag}={max(entries)}: at most {_GREATEST_N[flag]} is allowed")
+        common.check_work(values, [flag], "numbers of components", len(entries), _MOST_N)
     betas = {
         flag: tuple(common.parse_grid(flag, ",".join(values[flag])).tolist())
         for flag in ("d1_beta1", "d1_beta2")
     }
     if min(betas["d1_beta2"]) <= 0:
         raise ValueError("--d1_beta2: values must lie in (0, 1); β2 = 0 is solved exactly")
-    for flag, entries in (("n", ns["n"]), ("d1_n", ns["d1_n"])):
-        common.check_work(values, [flag], "numbers of components", len(entries), _MOST_N)
     least = len(ns["d1_n"]) * len(betas["d1_beta1"]) * len(betas["d1_beta2"])
     common.check_work(
         values, ("d1_n", "d1_beta1", "d1_beta2"), "searches for the least D1", least, _MOST_LEAST_D1

@@ -236,7 +236,7 @@ def _number(flag: str, text: str, dtype: str) -> Fraction:
         # as a double first: exact, 1e99999999 has a hundred million digits
         if "/" not in text and not 0 < abs(float(text)) < float("inf"):
             value: Fraction | float = float(text)
-            if value == 0 and not any(digit in "123456789" for digit in text.lower().split("e")[0]):
+            if value == 0 and common.is_zero(text):
                 return Fraction(0)
             raise ValueError(f"--{flag}={text}: {dtype} holds no number of this size")
         value = Fraction(text)

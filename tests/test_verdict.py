@@ -62,7 +62,7 @@ def test_on_reddis_diagrams_it_has_the_sign_of_the_drift(scheme, schedule, step_
     assert found["diverged"].where(stuck, other=True).mean() > 0.995
 
 
-@pytest.mark.parametrize("x0", [1.0, 0.5])
+@pytest.mark.parametrize("x0", [1.0, 0.0, 0.5])
 def test_on_the_diagram_of_shi_et_al(x0):
     """ICLR 2021: C·x once in C steps, −x otherwise, β1 = 0, η = 1/√t, β2 = 1 − 10^(−i/10)."""
     found = _diagram(
@@ -217,7 +217,7 @@ def test_an_own_class_with_a_wall_is_judged_like_the_built_in_problem():
     clipped = problems.from_loss(
         lambda x, s: s * x, slopes, minimiser=-1.0, project=lambda x: jnp.clip(x, -1, 1)
     )
-    for x0 in (1.0, -0.5):
+    for x0 in (1.0, 0.99, 0.0, -0.5):
         planes = [
             simulate_plane(
                 problem, [0.0], [0.1, 0.5, 0.9, 0.99], x0=x0, samplings=["cyclic"], step_size=1.0,
