@@ -4,7 +4,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: phase paper test lint bench docs lock clean
+NEWEST ?= python3.12
+
+.PHONY: phase paper test test-newest lint bench docs lock clean
 
 phase: $(STAMP)
 	$(RUN) -m experiments.phase --flagfile=experiments/flagfiles/phase.flags
@@ -14,6 +16,11 @@ paper: $(STAMP)
 
 test: $(STAMP) lint
 	$(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# The kernels under the newest JAX, which needs Python 3.12.
+test-newest:
+	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) .venv-newest/.installed
+	.venv-newest/bin/python -m pytest --numprocesses=2 tests/test_kernels.py
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -47,4 +54,4 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build docs/extra docs/notebooks *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest build docs/extra docs/notebooks *.egg-info .mypy_cache .ruff_cache .hypothesis

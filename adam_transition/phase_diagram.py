@@ -41,8 +41,8 @@ _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
 Backend = Literal["xla", "blocks", "pallas"]
 """xla: one program of XLA's, on any device, for any problem. The others are for one-dimensional
-problems whose cells share their index streams. blocks: for CPUs, a block of cells goes through all
-steps in the first cache. pallas: a kernel for GPUs that keeps the state of a cell in registers."""
+problems. blocks: for CPUs, a block of cells goes through all steps in the first cache. pallas: a
+kernel for GPUs that keeps the state of a cell in registers."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
         return f"needs a {device.upper()}; JAX runs on {jax.default_backend()} here"
     if spec.problem_at(spec.num_components[0], None).shape != ():
         return f"{spec.problem} is not one-dimensional"
-    if not spec.common_random_numbers:
-        return "cells of one n must share an index stream"
+    if backend == "pallas":
+        return kernels.reason_against_gpu(jax.local_devices()[0])
     return None
 
 
 def fastest_backend(spec: PhaseDiagram) -> Backend:
-    """The backend that was fastest where both were measured: blocks where they can run, or XLA."""
-    return "xla" if reason_against("blocks", spec) else "blocks"
+    """The backend that was fastest where they were measured: a kernel where one can run, or XLA."""
+    return next((b for b in ("blocks", "pallas") if not reason_against(b, spec)), "xla")
 
 
 def panels(spec: PhaseDiagram) -> Iterator[Panel]:
@@ -222,7 +222,7 @@ def program(
     }
     if spec.backend == "xla":
         return sweep.Program(partial(run_cell, **static))
-    kernel: kernels.Kernel = "cpu" if spec.backend == "blocks" else "gpu"
+    kernel = "cpu" if spec.backend == "blocks" else kernels.for_gpu()
     return sweep.Program(partial(run_table, **static, kernel=kernel), of_tables=True)
 
 
@@ -287,9 +287,13 @@ def run_table(
     max_components: int,
     kernel: kernels.Kernel,
     watch_underflow: bool = False,
+    interpret: bool = False,
 ) -> dict[str, Array]:
-    """`run_cell` for a table, leading axes R and (R, W), in a kernel; streams are a row's."""
-    controls = None
+    """`run_cell` for a table, leading axes R and (R, W), in a kernel."""
+    controls, key = None, rows.key
+    if "stream" in cells:
+        over_columns = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+        key = jax.vmap(over_columns)(key, cells["stream"])
     if method.sampling == "with_replacement":
         controls = jax.vmap(partial(_controls, method=method, max_components=max_components))(rows)
     trace = kernels.simulate_table(
@@ -297,7 +301,7 @@ def run_table(
         adam.Hyperparameters(cells["one_minus_beta1"], cells["one_minus_beta2"], rows.epsilon),
         rows.x0,
         rows.step_size,
-        rows.key,
+        key,
         method=method,
         num_steps=num_steps,
         record_every=-(-num_steps // RECORDS),
@@ -305,6 +309,7 @@ def run_table(
         kernel=kernel,
         controls=controls,
         watch_underflow=watch_underflow,
+        interpret=interpret,
     )
     of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0, 0))
     return jax.vmap(of_row)(rows, cells["one_minus_beta1"], trace)

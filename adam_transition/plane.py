@@ -6,6 +6,7 @@ problem gives the same bits.
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,12 @@ from tqdm import tqdm
 from adam_transition import (
     adam,
     checks,
+    kernels,
     phase_diagram,
     phase_drift,
     problems,
     sampling,
+    simulate,
     store,
     sweep,
 )
@@ -47,8 +50,9 @@ def simulate_plane(
 ) -> xr.Dataset:
     """Runs Adam from x0 at every (β1, β2) of a grid and judges every run.
 
-    Built-in problems of one dimension run in blocks on CPUs (`kernels`), all others in XLA. Cells
-    of one sampling scheme share their index stream.
+    Problems of one dimension run in a kernel (`kernels`): built-in ones on CPUs, and on GPUs all
+    whose gradient is made of functions that the kernel has. All others run in XLA. Cells of one
+    sampling scheme share their index stream.
 
     A run is judged by where it ends and by the push of its steps before they are projected
     (`simulate.judge`): it has diverged, it has converged, or it is undecided. Where all ∇f_i vanish
@@ -137,9 +141,37 @@ def simulate_plane(
 
 
 def _backend(problem: problems.FiniteSum) -> phase_diagram.Backend:
-    # not blocks for a loss of any kind: XLA may abort when it compiles what `split` makes of it
-    known = isinstance(problem, problems.BuiltIn) and problem.shape == ()
-    return "blocks" if known and jax.default_backend() == "cpu" else "xla"
+    if problem.shape != ():
+        return "xla"
+    if jax.default_backend() == "cpu":
+        # not blocks for a loss of any kind: XLA may abort when it compiles what `split` makes of it
+        return "blocks" if isinstance(problem, problems.BuiltIn) else "xla"
+    if kernels.reason_against_gpu(jax.local_devices()[0]) or not _lowers(problem):
+        return "xla"
+    return "pallas"
+
+
+def _lowers(problem: problems.FiniteSum) -> bool:
+    """Whether the kernel for GPUs has all functions that the gradient is made of."""
+    n = int(np.asarray(problem.num_components))
+    program = partial(
+        kernels.simulate_table,
+        method=simulate.Method(),
+        num_steps=1,
+        record_every=1,
+        max_components=n,
+        kernel=kernels.for_gpu(),
+    )
+    one = jnp.ones(1, jnp.float32)
+    cell = adam.Hyperparameters(one[None], one[None], 0.0)
+    stacked = problems.stack([problem], np.dtype(np.float32))
+    key = sampling.stream_key(0)[None]
+    try:
+        traced = jax.jit(program).trace(stacked, cell, one, one, key)
+        traced.lower(lowering_platforms=("cuda",))
+    except Exception:
+        return False
+    return True
 
 
 def _simulate(

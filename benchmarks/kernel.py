@@ -4,6 +4,7 @@ Needs nothing but JAX (0.10 or 0.11), NumPy and Python 3.11 or newer, so that it
 machine; on a CPU it measures the CPU's kernel. On the counterexample (n = 20, ε = 0, η_k = 0.1/√k):
 
   cyclic, replacement  the kernel, by sampling scheme
+  own streams          with replacement, each cell with an index stream of its own
   xla                  vmap of `simulate.simulate`, which starts an operation of the whole chip for
                        each part of a step
   roots                the arithmetic limit: the kernel with a root and a division for a step
@@ -35,13 +36,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from adam_transition import adam, kernels, problems, sampling, simulate
-from adam_transition.kernels import cpu, gpu
+from adam_transition.kernels import cpu, mosaic, triton, tuned
 from adam_transition.kernels.split import Split
 
 N, STEP_SIZE, X0 = 20, 0.1, 1.0
 BYTES_PER_UPDATE = 8 * 4
 RECORDS = 64
 DIAGRAM = 1000, 1000, 50_000
+ROOMS: dict[kernels.Kernel, Any] = {"cpu": cpu, "triton": triton, "mosaic": mosaic}
 _GPU = {"cells": "10000,100000,1000000,10000000", "steps": 20_000, "xla_steps": 500}
 _CPU = {"cells": "1000,10000,100000", "steps": 20_000, "xla_steps": 2000}
 
@@ -68,9 +70,14 @@ def run_kernel(
     num_cells: int,
     num_steps: int,
     scheme: sampling.Sampling = "cyclic",
+    *,
     device: jax.Device | None = None,
+    own_streams: bool = False,
 ) -> partial[Any]:
-    arguments = jax.device_put(setting(num_cells), device)
+    *given, key = setting(num_cells)
+    if own_streams:
+        key = jax.random.split(key[0], (1, num_cells))
+    arguments = jax.device_put((*given, key), device)
     function = partial(kernels.simulate_table, kernel=_kernel(), **static(scheme, num_steps))
     return partial(_compile(function, arguments), *arguments)
 
@@ -104,17 +111,17 @@ def run_xla(num_cells: int, num_steps: int) -> Callable[[], Any]:
 
 
 def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
-    room = cpu if _kernel() == "cpu" else gpu
+    room = ROOMS[_kernel()]
     block = room.cells_per_block(1, num_cells)
     values = jnp.full((1, -(-num_cells // block) * block), 1.5, jnp.float32)
 
-    def step(_row: Any, _step: Any, p: Any, q: Any, x: Any, m: Any, v: Any) -> Any:
+    def step(_row: Any, _step: Any, _draw: Any, p: Any, q: Any, x: Any, m: Any, v: Any) -> Any:
         return p / (jnp.sqrt(x) + q), m, v  # p/√x alone would become a reciprocal root
 
-    parts = Split(lambda _: [], lambda *_: [], step)
+    parts = Split(lambda _: [], lambda *_: [], lambda *_: [], step)
 
     def function(p: Any, state: Any) -> Any:
-        return room.launch(parts, [], [], jnp.int32(num_steps), p, p, state, block)
+        return room.launch(parts, [], [], [], jnp.int32(num_steps), p, p, state, block)
 
     arguments = (values, (values,) * 3)
     return partial(_compile(function, arguments), *arguments)
@@ -140,22 +147,23 @@ def agreement(num_cells: int, num_steps: int) -> dict[str, float]:
     return {"median": np.median(apart), "most": apart.max(), "same_side": same.mean()}
 
 
-def tuned(num_cells: int, num_steps: int, repeats: int) -> dict[str, float]:
-    """Updates per second of the GPU's kernel by block size and warps of a block."""
+def sizes_to_try(kernel: kernels.Kernel) -> list[tuple[int, int]]:
+    """Blocks with warps (Triton) or with the steps in the body of the loop (Mosaic)."""
+    blocks = (64, 128, 256, 512, 1024, 2048)
+    if kernel == "mosaic":
+        return [(block, unroll) for block in blocks[1:] for unroll in (1, 2, 4, 8, 16)]
+    return [(b, warps) for b in blocks for warps in (1, 2, 4, 8) if 32 <= b // warps <= 512]
+
+
+def tune(num_cells: int, num_steps: int, repeats: int) -> dict[str, float]:
+    """Updates per second of the GPU's kernel by `tuned.Size`, the fastest first."""
     found = {}
-    for block in (64, 128, 256, 512, 1024, 2048):
-        for warps in (1, 2, 4, 8):
-            if not 32 <= block // warps <= 512:
-                continue
-            sizes: dict[str, Any] = {
-                "_LEAST_BLOCK": block,
-                "_MOST_BLOCK": block,
-                "_CELLS_PER_WARP": block // warps,
-            }
-            with mock.patch.multiple(gpu, **sizes):
-                seconds = best(run_kernel(num_cells, num_steps), repeats)
-            found[f"{block} cells, {warps} warps"] = num_cells * num_steps / seconds
-    return found
+    for block, second in sizes_to_try(_kernel()):
+        only = (tuned.Size(0, block, second),)
+        with mock.patch.object(tuned, _kernel().upper(), only):
+            seconds = best(run_kernel(num_cells, num_steps), repeats)
+        found[f"{block}, {second}"] = num_cells * num_steps / seconds
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def best(run: Callable[[], Any], repeats: int) -> float:
@@ -171,9 +179,14 @@ def best(run: Callable[[], Any], repeats: int) -> float:
 
 def rates(num_cells: int, num_steps: int, xla_steps: int, repeats: int) -> dict[str, float]:
     """Updates per second by contestant."""
+    own_steps = num_steps // 10
     work: dict[str, tuple[Callable[[], Any], int]] = {
         "cyclic": (run_kernel(num_cells, num_steps), num_steps),
         "replacement": (run_kernel(num_cells, num_steps, "with_replacement"), num_steps),
+        "own_streams": (
+            run_kernel(num_cells, own_steps, "with_replacement", own_streams=True),
+            own_steps,
+        ),
         "xla": (run_xla(num_cells, xla_steps), xla_steps),
         "roots": (run_roots(num_cells, num_steps), num_steps),
     }
@@ -198,13 +211,17 @@ def main() -> None:
     copied = copy_bytes_per_second(arguments.repeats)
     limit = copied / BYTES_PER_UPDATE
     print(f"copy {copied:.2e} bytes/s: at most {limit:.2e} with the state in memory\n")
-    print("   cells     cyclic  replacement       xla     roots  kernel/xla  of the limit")
+    print(
+        "   cells     cyclic  replacement  own streams       xla     roots  kernel/xla"
+        "  of the limit"
+    )
     found: dict[str, Any] = {}
     for size in sizes:
         rate = rates(size, arguments.steps, arguments.xla_steps, arguments.repeats)
         found[str(size)] = rate
         print(
-            f"{size:8}   {rate['cyclic']:.2e}     {rate['replacement']:.2e}  {rate['xla']:.2e}"
+            f"{size:8}   {rate['cyclic']:.2e}     {rate['replacement']:.2e}"
+            f"     {rate['own_streams']:.2e}  {rate['xla']:.2e}"
             f"  {rate['roots']:.2e}  {rate['cyclic'] / rate['xla']:10.1f}"
             f"  {rate['cyclic'] / rate['roots']:12.2f}"
         )
@@ -245,12 +262,13 @@ def main() -> None:
         seconds = best(run_kernel(height * width, num_steps), 1)
         result["diagram_s"] = seconds
         print(f"{height} x {width} cells, {num_steps} steps: {seconds:.2f} s")
-    if arguments.tune and _kernel() == "gpu":
+    if arguments.tune and _kernel() != "cpu":
+        print("\n(block, warps or steps in the body of the loop) updates per second, fastest first")
         for size in sizes:
-            result[f"tuned_{size}"] = tuned(size, arguments.steps, arguments.repeats)
-            print(f"{size} cells:")
-            for name, rate_of_one in result[f"tuned_{size}"].items():
-                print(f"  {name:>22}  {rate_of_one:.2e}")
+            result[f"tuned_{size}"] = tune(size, arguments.steps, arguments.repeats)
+            fastest = list(result[f"tuned_{size}"].items())[:4]
+            shown = ", ".join(f"({name}) {rate_of_one:.2e}" for name, rate_of_one in fastest)
+            print(f"{size:8} cells: {shown}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "kernel.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
@@ -258,7 +276,7 @@ def main() -> None:
 
 
 def _kernel() -> kernels.Kernel:
-    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+    return "cpu" if jax.default_backend() == "cpu" else kernels.for_gpu()
 
 
 def _compile(function: Callable, arguments: tuple[Any, ...]) -> Callable:

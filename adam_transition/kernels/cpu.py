@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from adam_transition.kernels.split import Split
@@ -34,35 +35,45 @@ def launch(
     parts: Split,
     of_rows: list[Array],
     of_steps: list[Array],
+    of_draws: list[Array],
     count: Array,
     p: Array,
     q: Array,
     state: State,
     block: int,
 ) -> State:
-    """As `gpu.launch`."""
+    """As `triton.launch`."""
     # shared values have no axis, a cell's have that of the block
-    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, *[0] * len(state)))
+    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, 0, *[0] * len(state)))
 
     @jax.jit
     def run_steps(
-        of_row: list[Array], of_step: list[Array], count: Array, p: Array, q: Array, state: State
+        of_row: list[Array],
+        of_step: list[Array],
+        of_draw: list[Array],
+        count: Array,
+        p: Array,
+        q: Array,
+        state: State,
     ) -> State:
         def body(k: Array, state: State) -> State:
-            return of_cells(of_row, [values[k] for values in of_step], p, q, *state)
+            now = ([values[k] for values in of_kind] for of_kind in (of_step, of_draw))
+            return of_cells(of_row, *now, p, q, *state)
 
         return jax.lax.fori_loop(0, count, body, state)
 
     def run_row(row: tuple) -> State:
-        of_row, of_step, *cells = row
+        of_row, of_step, of_draw, *cells = row
 
-        def run_block(cells: tuple[Array, ...]) -> State:
+        def run_block(block: tuple[list[Array], tuple[Array, ...]]) -> State:
+            of_draw, (p, q, *state) = block
             # XLA's own names: it marks loops of few bytes so. Were they to change, results would
             # be the same, at half the speed.
             with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-                return run_steps(of_row, of_step, count, cells[0], cells[1], cells[2:])
+                return run_steps(of_row, of_step, of_draw, count, p, q, tuple(state))
 
-        found = jax.lax.map(run_block, tuple(values.reshape(-1, block) for values in cells))
+        draws = [jnp.moveaxis(v.reshape(len(v), -1, block), 1, 0) for v in of_draw]
+        found = jax.lax.map(run_block, (draws, tuple(v.reshape(-1, block) for v in cells)))
         return tuple(values.reshape(-1) for values in found)
 
-    return jax.lax.map(run_row, (of_rows, of_steps, p, q, *state))
+    return jax.lax.map(run_row, (of_rows, of_steps, of_draws, p, q, *state))

@@ -1,8 +1,9 @@
-"""Splits a function of rows, steps and cells by what its values depend on.
+"""Splits a function of rows, steps, draws and cells by what its values depend on.
 
 A kernel that runs all steps of many cells should compute for a cell only what differs between
-cells. Whatever follows from the row (the problem, say) and the step (the component's index) is
-computed before, by XLA, and handed to the kernel as numbers.
+cells. Whatever follows from the row (the problem, say), the step (its size, say) and the draw (the
+component's index, where each cell has a stream of its own) is computed before, by XLA, and handed
+to the kernel as numbers.
 """
 
 from __future__ import annotations
@@ -17,38 +18,42 @@ from jax.extend import core
 if TYPE_CHECKING:
     from jaxtyping import Array, PyTree
 
-ROW, STEP, CELL = 0, 1, 2
+ROW, STEP, DRAW, CELL = 0, 1, 2, 3
 
 
 class Split(NamedTuple):
-    """`f(row, step, *cell) = of_cell(of_row(row), of_step(row, step), *cell)`."""
+    """f(row, step, draw, *cell) = of_cell(of_row(…), of_step(…), of_draw(…), *cell)."""
 
     of_row: Callable[[PyTree], list[Array]]
     of_step: Callable[[PyTree, PyTree], list[Array]]
+    of_draw: Callable[[PyTree, PyTree, PyTree], list[Array]]
     of_cell: Callable[..., PyTree]
 
 
-def split(function: Callable[..., PyTree], row: PyTree, step: PyTree, *cell: PyTree) -> Split:
-    """Splits `function(row, step, *cell)`; the arguments are examples: only their types count.
+def split(
+    function: Callable[..., PyTree], row: PyTree, step: PyTree, draw: PyTree, *cell: PyTree
+) -> Split:
+    """Splits `function(row, step, draw, *cell)`; arguments are examples: only their types count.
 
     Truth values are handed over as int32, which every kernel language can load.
     """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(row, step, *cell)
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(row, step, draw, *cell)
     jaxpr = closed.jaxpr
-    sizes = [len(jax.tree.leaves(part)) for part in (row, step, cell)]
+    sizes = [len(jax.tree.leaves(part)) for part in (row, step, draw, cell)]
     inputs = {
         level: jaxpr.invars[sum(sizes[:level]) : sum(sizes[: level + 1])]
-        for level in (ROW, STEP, CELL)
+        for level in (ROW, STEP, DRAW, CELL)
     }
     level = {var: which for which, variables in inputs.items() for var in variables}
     level |= dict.fromkeys(jaxpr.constvars, ROW)
-    equations: dict[int, list[Any]] = {ROW: [], STEP: [], CELL: []}
+    equations: dict[int, list[Any]] = {ROW: [], STEP: [], DRAW: [], CELL: []}
     for equation in _live(jaxpr):
         which = max((level[v] for v in _variables(equation.invars)), default=ROW)
         level |= dict.fromkeys(equation.outvars, which)
         equations[which].append(equation)
     used = {*_variables(v for e in equations[CELL] for v in e.invars), *_variables(jaxpr.outvars)}
-    kept = {which: [v for v in level if v in used and level[v] == which] for which in (ROW, STEP)}
+    above = (ROW, STEP, DRAW)
+    kept = {which: [v for v in level if v in used and level[v] == which] for which in above}
 
     unnamed = jaxpr.debug_info.with_unknown_names()
 
@@ -58,29 +63,30 @@ def split(function: Callable[..., PyTree], row: PyTree, step: PyTree, *cell: PyT
         part = core.Jaxpr(jaxpr.constvars, invars, outvars, eqns, debug_info=unnamed)
         return core.jaxpr_as_fun(core.ClosedJaxpr(part, closed.consts))
 
-    row_program = program(inputs[ROW], kept[ROW], equations[ROW])
-    step_program = program(
-        [*inputs[ROW], *inputs[STEP]], kept[STEP], [*equations[ROW], *equations[STEP]]
-    )
-    passed = [*kept[ROW], *kept[STEP]]
+    def program_above(which: int) -> Callable[..., list[Array]]:
+        levels = above[: which + 1]
+        found = program(
+            [v for level in levels for v in inputs[level]],
+            kept[which],
+            [e for level in levels for e in equations[level]],
+        )
+        return lambda *args: [_as_number(v) for v in found(*jax.tree.leaves(args))]
+
+    passed = [v for which in above for v in kept[which]]
     cell_program = program([*passed, *inputs[CELL]], jaxpr.outvars, equations[CELL])
     truths = [v.aval.dtype == jnp.bool for v in passed]
 
-    def of_row(row: PyTree) -> list[Array]:
-        return [_as_number(value) for value in row_program(*jax.tree.leaves(row))]
-
-    def of_step(row: PyTree, step: PyTree) -> list[Array]:
-        return [_as_number(v) for v in step_program(*jax.tree.leaves((row, step)))]
-
-    def of_cell(of_row: list[Array], of_step: list[Array], *cell: PyTree) -> PyTree:
+    def of_cell(
+        of_row: list[Array], of_step: list[Array], of_draw: list[Array], *cell: PyTree
+    ) -> PyTree:
         numbers = [
             value != 0 if truth else value
-            for value, truth in zip([*of_row, *of_step], truths, strict=True)
+            for value, truth in zip([*of_row, *of_step, *of_draw], truths, strict=True)
         ]
         found = cell_program(*numbers, *jax.tree.leaves(cell))
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
-    return Split(of_row, of_step, of_cell)
+    return Split(program_above(ROW), program_above(STEP), program_above(DRAW), of_cell)
 
 
 def _live(jaxpr: Any) -> list[Any]:

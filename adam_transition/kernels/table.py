@@ -1,33 +1,58 @@
 """Many cells at once, a block of them through all steps before the next.
 
 `simulate_table` is `simulate.simulate` for a table of rows × columns. Between two records it
-launches one kernel, which keeps the state of a block where it is near: in the registers of a GPU
-(`gpu`) or in the first cache of a core (`cpu`). Index streams and step sizes of those steps are
-computed before, by the same code as on the other path, so every sampling scheme and schedule is the
-same stream. Any one-dimensional problem will do whose gradient and projection are elementwise in x:
-what depends on the component alone is computed before (`split`).
+launches a kernel, which keeps the state of a block where it is near: in the registers of a GPU
+(`mosaic`, `triton`) or in the first cache of a core (`cpu`). Index streams and step sizes of those
+steps are computed before, by the same code as on the other path, so every sampling scheme and
+schedule is the same stream; where each cell has a stream of its own, in pieces that fit in memory.
+Any one-dimensional problem will do whose gradient and projection are elementwise in x: what depends
+on the component alone is computed before (`split`).
 """
 
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from adam_transition import adam, sampling, simulate
-from adam_transition.kernels import cpu, gpu
+from adam_transition.kernels import cpu, mosaic, triton
 from adam_transition.kernels.split import Split, split
 from adam_transition.problems import FiniteSum
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key
 
-Kernel = Literal["cpu", "gpu", "gpu_interpreted"]
-"""cpu: blocks in the first cache. gpu: Pallas. gpu_interpreted: the same, slowly, for tests."""
+Kernel = Literal["cpu", "triton", "mosaic"]
+"""cpu: blocks in the first cache. The others are for GPUs; see `for_gpu`."""
+
+_ROOMS: dict[Kernel, ModuleType] = {"cpu": cpu, "triton": triton, "mosaic": mosaic}
+_DRAWS_AT_ONCE = {"cpu": 1 << 22, "triton": 1 << 26, "mosaic": 1 << 26}
 
 _State = tuple[jax.Array, ...]  # leaves of `simulate.Carry` but the step, each [R, W]
+
+
+def for_gpu() -> Kernel:
+    """The kernel for GPUs that this version of JAX has: Mosaic's from 0.11 on."""
+    return "mosaic" if jax.version.__version_info__ >= (0, 11) else "triton"
+
+
+def reason_against_gpu(device: jax.Device) -> str | None:
+    """Why the kernel for GPUs cannot run on a device; None if it can."""
+    kernel = for_gpu()
+    least, name = {"mosaic": (9.0, "Hopper"), "triton": (8.0, "Ampere")}[kernel]
+    capability = getattr(device, "compute_capability", None)  # AMD's have a name there
+    try:
+        found = float(str(capability))
+    except ValueError:
+        found = 0.0
+    if device.platform != "gpu" or found < least:
+        here = f"{device.device_kind} of compute capability {capability}"
+        return f"needs an NVIDIA GPU, {name} or newer ({least}); here is {here}"
+    return None
 
 
 def simulate_table(
@@ -35,7 +60,7 @@ def simulate_table(
     hyper: adam.Hyperparameters,
     x0: Float[Array, " R"],
     initial_step_size: Float[Array, " R"],
-    key: Key[Array, " R"],
+    key: Key[Array, "*RW"],
     *,
     method: simulate.Method,
     num_steps: int,
@@ -44,15 +69,16 @@ def simulate_table(
     kernel: Kernel,
     controls: Float[Array, "R N"] | None = None,
     watch_underflow: bool = False,
+    interpret: bool = False,
 ) -> simulate.Trace:
-    """Runs Adam on R × W cells; rows differ in problem and stream, columns in (β1, β2).
+    """Runs Adam on R × W cells; rows differ in the problem, columns in (β1, β2).
 
     Args:
       problem: leaves with leading axis R; of shape ().
       hyper: 1 − β1 and 1 − β2 of shape (R, W); ε and ε' of shape (R,) or ().
       x0: starts; their dtype is that of the simulation.
       initial_step_size: η0.
-      key: keys of the index streams.
+      key: keys of the index streams, of shape (R,), or (R, W): then each cell has its own.
       method: see `simulate.simulate`, as the arguments that follow.
       num_steps: T; static.
       record_every: steps between records; static.
@@ -60,6 +86,7 @@ def simulate_table(
       kernel: what runs the steps; static.
       controls: see `simulate.simulate`.
       watch_underflow: see `simulate.simulate`; static.
+      interpret: run a GPU's kernel on any device, slowly; static.
 
     Returns:
       The trace, of shape (R, W, records), as `simulate` under two `vmap`s.
@@ -73,13 +100,10 @@ def simulate_table(
         problem, hyper, initial_step_size, method, num_steps, record_every, max_components
     )
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
-    room = cpu if kernel == "cpu" else gpu
+    room = _ROOMS[kernel]
     block = room.cells_per_block(num_rows, num_columns)
     width = -(-num_columns // block) * block
-    p, q = (
-        jnp.pad(jnp.asarray(v, dtype), ((0, 0), (0, width - num_columns)), mode="edge")
-        for v in hyper[:2]
-    )
+    p, q = (_padded(jnp.asarray(value, dtype), width) for value in hyper[:2])
     epsilons = tuple(jnp.broadcast_to(jnp.asarray(v, dtype), num_rows) for v in hyper[2:])
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
     first = jax.tree.map(lambda leaf: leaf[0], problem)
@@ -91,41 +115,95 @@ def simulate_table(
         number if watch_underflow else None,
     )
     state = _initial_state(problem, x0, method, max_components, width, kind)
-    parts = _split_step(rows, method, dtype, kind)
+    own_streams = key.ndim == 2
+    if own_streams:
+        key = _padded(key, width)
+    parts = _split_step(rows, method, dtype, kind, own_streams=own_streams)
     of_rows = jax.vmap(parts.of_row)(rows)
-    launch = partial(gpu.launch, interpret=True) if kernel == "gpu_interpreted" else room.launch
-    over_steps = jax.vmap(parts.of_step, in_axes=(None, 0))
-    mean_controls = jax.vmap(simulate.mean_control, in_axes=(0, 0, 0, None))
+    launch = partial(room.launch, interpret=True) if interpret else room.launch
+    piece = record_every
+    if own_streams:
+        least = 4 * max_components  # a shuffled piece sorts two epochs more
+        piece = min(record_every, max(least, _DRAWS_AT_ONCE[kernel] // (num_rows * width)))
 
     def of_row_steps(
-        row: Any, key: Array, n: Array, eta0: Array, start: Array
-    ) -> tuple[list[Array], Array, Array]:
-        steps = start + jnp.arange(record_every, dtype=jnp.int32)
-        stream = sampling.indices(
-            method.sampling, key, start, record_every, n, max_components=max_components
-        )
+        row: Any,
+        key: Array,
+        n: Array,
+        eta0: Array,
+        control: Array | None,
+        start: Array,
+        stop: Array,
+    ) -> tuple[list[Array], list[Array], Array | None, Array]:
+        """Numbers of a row's steps and draws; the weighted sum of its controls, the weight."""
+        steps = start + jnp.arange(piece, dtype=jnp.int32)
         step_sizes = adam.step_size(method.schedule, eta0, steps, n)
-        return over_steps(row, (stream, step_sizes, steps)), stream, step_sizes
+        of_key = partial(
+            sampling.indices,
+            method.sampling,
+            start=start,
+            count=piece,
+            num_components=n,
+            max_components=max_components,
+        )
+        weights = jnp.where(steps < stop, step_sizes, 0)
+        if own_streams:
+            streams = jax.vmap(of_key, out_axes=1)(key)
+            shared: tuple[Array, ...] = (step_sizes, steps)
+            of_cells = jax.vmap(parts.of_draw, in_axes=(None, None, 0))
+            of_draws = jax.vmap(of_cells, in_axes=(None, 0, 0))(row, shared, streams)
+        else:
+            streams, of_draws = of_key(key), []
+            shared = (step_sizes, steps, streams)
+        of_steps = jax.vmap(parts.of_step, in_axes=(None, 0))(row, shared)
+        total = None
+        if control is not None:
+            over_cells = weights[:, None] if own_streams else weights
+            total = jnp.sum(control[streams] * over_cells, axis=0)
+        return of_steps, of_draws, total, jnp.sum(weights)
+
+    over_rows = jax.vmap(of_row_steps, in_axes=(0, 0, 0, 0, 0, None, None))
 
     def run_block(state: _State, start: Array) -> tuple[_State, simulate.Trace]:
-        of_steps, streams, step_sizes = jax.vmap(of_row_steps, in_axes=(0, 0, 0, 0, None))(
-            rows, key, counts, initial_step_size, start
-        )
         stop = jnp.minimum(start + record_every, num_steps)
+
+        def run_piece(
+            carry: tuple[_State, Any, Any], first: Array
+        ) -> tuple[tuple[_State, Any, Any], None]:
+            state, total, weight = carry
+            of_steps, of_draws, more, more_weight = over_rows(
+                rows, key, counts, initial_step_size, controls, first, stop
+            )
+            count = jnp.clip(stop - first, 0, piece)
+            state = launch(parts, of_rows, of_steps, of_draws, count, p, q, state, block)
+            total = None if more is None else total + more
+            return (state, total, weight + more_weight), None
+
         state = _leaves(simulate.begin_block(_carry(state, kind)))
-        state = launch(parts, of_rows, of_steps, stop - start, p, q, state, block)
-        made = start + jnp.arange(record_every, dtype=jnp.int32) < stop
-        control = mean_controls(controls, streams, step_sizes, made)
-        if control is not None:
-            control = control[:, None]
-        carry = _carry(tuple(values[:, :num_columns] for values in state), kind)
-        underflowed = jax.vmap(jax.vmap(simulate.has_underflowed))(carry)
-        return state, simulate.Trace(stop, carry.x, carry.reaction, control, underflowed)
+        per_row = jnp.zeros((num_rows, width) if own_streams else num_rows, dtype)
+        carry = state, None if controls is None else per_row, jnp.zeros(num_rows, dtype)
+        if piece == record_every:
+            (state, total, weight), _ = run_piece(carry, start)
+        else:
+            firsts = start + jnp.arange(0, record_every, piece, dtype=jnp.int32)
+            (state, total, weight), _ = jax.lax.scan(run_piece, carry, firsts)
+        control = None
+        if total is not None:
+            mean = total / (weight[:, None] if own_streams else weight)
+            control = mean[:, :num_columns] if own_streams else mean[:, None]
+        last = _carry(tuple(values[:, :num_columns] for values in state), kind)
+        underflowed = jax.vmap(jax.vmap(simulate.has_underflowed))(last)
+        return state, simulate.Trace(stop, last.x, last.reaction, control, underflowed)
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
     trace = jax.lax.scan(run_block, state, starts)[1]
     shape = (num_rows, num_columns, len(starts))
     return jax.tree.map(lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace)
+
+
+def _padded(values: Array, width: int) -> Array:
+    """Of shape (R, width): the last column is repeated, in cells that nobody reads."""
+    return values[:, jnp.minimum(jnp.arange(width), values.shape[1] - 1)]
 
 
 def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> simulate.Carry:
@@ -161,16 +239,16 @@ def _initial_state(
 
 
 def _split_step(
-    rows: Any, method: simulate.Method, dtype: jnp.dtype, kind: simulate.Carry
+    rows: Any, method: simulate.Method, dtype: jnp.dtype, kind: simulate.Carry, *, own_streams: bool
 ) -> Split:
     """One step of one cell, split; its types are those of the first row."""
 
-    def step(row: Any, step: Any, p: Array, q: Array, *state: Array) -> _State:
-        (problem, epsilons), (index, step_size, k) = row, step
+    def step(row: Any, step: Any, draw: Any, p: Array, q: Array, *state: Array) -> _State:
+        (problem, epsilons), (step_size, k, *index) = row, step
         found = simulate.take_step(
             problem,
             adam.Hyperparameters(p, q, *epsilons),
-            index,
+            draw if own_streams else index[0],
             step_size,
             _carry(state, kind, k),
             bias_correction=method.initialization == "bias_correction",
@@ -179,4 +257,6 @@ def _split_step(
 
     row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
     number, integer = (jax.ShapeDtypeStruct((), one) for one in (dtype, jnp.int32))
-    return split(step, row, (integer, number, integer), *[number] * (2 + len(_leaves(kind))))
+    shared = (number, integer) if own_streams else (number, integer, integer)
+    draw = integer if own_streams else None
+    return split(step, row, shared, draw, *[number] * (2 + len(_leaves(kind))))

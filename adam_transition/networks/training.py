@@ -25,8 +25,9 @@ from adam_transition.simulate import Method
 
 _EVALUATED = 256
 _CPU_CELLS = 32  # networks that one core trains at once: more gain nothing, measured
-_ACCELERATOR_CELLS = 1024
-_MEMORY = {"cpu": 2**30, "gpu": 2**33, "tpu": 2**33}
+_CPU_BYTES = 2**30
+_ACCELERATOR_CELLS = 4096  # then the memory that parameters and moments pass through is the limit
+_ACCELERATOR_SHARE = 0.5  # of a device's memory: XLA keeps copies of a loop's state
 
 GRID_DIMS = ("learning_rate", "seed", "beta1", "beta2")
 
@@ -265,9 +266,11 @@ def _train_cell(
 
 def cells_at_once(model: Model, data: DataSet, batch_size: int) -> int:
     """Networks that one device trains at once, such that their memory stays bounded."""
-    platform = jax.default_backend()
-    most = _CPU_CELLS if platform == "cpu" else _ACCELERATOR_CELLS
-    budget = _MEMORY.get(platform, _MEMORY["cpu"])
+    device = jax.local_devices()[0]
+    most, budget = _CPU_CELLS, _CPU_BYTES
+    if device.platform != "cpu":
+        limit = (device.memory_stats() or {}).get("bytes_limit", 2**34)
+        most, budget = _ACCELERATOR_CELLS, int(_ACCELERATOR_SHARE * limit)
     return max(1, min(most, budget // bytes_per_network(model, data, batch_size)))
 
 

@@ -1,7 +1,7 @@
-"""The kernel for GPUs: the state of a cell never leaves its registers.
+"""The kernel for GPUs under JAX 0.10: the state of a cell never leaves its registers.
 
-It goes through Pallas' Triton route. Mosaic GPU, the default on CUDA in JAX 0.10, lacks the root in
-loops.
+It goes through Pallas' Triton route, which JAX 0.11 deprecates: there `mosaic` runs. Needs Ampere
+or newer.
 """
 
 from __future__ import annotations
@@ -13,28 +13,26 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from adam_transition.kernels import tuned
+from adam_transition.kernels.elementary import without_missing
 from adam_transition.kernels.split import Split
 
 if TYPE_CHECKING:
     from jaxtyping import Array
-
-_LEAST_BLOCK, _MOST_BLOCK = 32, 512
-_BLOCKS_WANTED = 512  # to fill a large GPU
-_CELLS_PER_WARP = 128  # four for each lane, whose roots and divisions overlap
 
 State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:
     """A power of two: few cells are spread over the whole GPU, many share what a step loads."""
-    wanted = 1 << (max(1, num_rows * num_columns // _BLOCKS_WANTED) - 1).bit_length()
-    return min(max(wanted, _LEAST_BLOCK), _MOST_BLOCK)
+    return tuned.choose(tuned.TRITON, num_rows * num_columns).block
 
 
 def launch(
     parts: Split,
     of_rows: list[Array],
     of_steps: list[Array],
+    of_draws: list[Array],
     count: Array,
     p: Array,
     q: Array,
@@ -48,6 +46,7 @@ def launch(
       parts: the step.
       of_rows: numbers of each row, of shape (R,).
       of_steps: numbers of each row and step, of shape (R, steps); steps is at least `count`.
+      of_draws: numbers of each cell and step, of shape (R, steps, W).
       count: of steps; may be traced.
       p: 1 − β1 of each cell, of shape (R, W); W is a multiple of `block`.
       q: 1 − β2.
@@ -59,32 +58,40 @@ def launch(
     alone = pl.BlockSpec((None, 1), lambda row, _: (row, 0))
     once = pl.BlockSpec((1,), lambda *_: (0,))
     stream = [pl.BlockSpec((None, values.shape[1]), lambda row, _: (row, 0)) for values in of_steps]
+    draws = [
+        pl.BlockSpec((None, values.shape[1], block), lambda row, column: (row, 0, column))
+        for values in of_draws
+    ]
     shape = jax.ShapeDtypeStruct(p.shape, p.dtype)
-    warps = max(1, block // _CELLS_PER_WARP)
+    warps = tuned.choose(tuned.TRITON, p.size).warps_or_unroll
     found = pl.pallas_call(
-        partial(_kernel, parts, len(of_rows), len(of_steps)),
+        partial(_kernel, parts, len(of_rows), len(of_steps), len(of_draws)),
         grid=(p.shape[0], p.shape[1] // block),
-        in_specs=[once, *[alone] * len(of_rows), *stream, *[cells] * (2 + len(state))],
+        in_specs=[once, *[alone] * len(of_rows), *stream, *draws, *[cells] * (2 + len(state))],
         out_specs=[cells] * len(state),
         out_shape=[shape] * len(state),
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
-    )(count[None], *[values[:, None] for values in of_rows], *of_steps, p, q, *state)
+    )(count[None], *[values[:, None] for values in of_rows], *of_steps, *of_draws, p, q, *state)
     return tuple(found)
 
 
-def _kernel(parts: Split, num_rows: int, num_steps: int, count: Any, *refs: Any) -> None:
-    """References: the count, values of the row and of each step, p, q, the state; the state out."""
+def _kernel(
+    parts: Split, num_rows: int, num_steps: int, num_draws: int, count: Any, *refs: Any
+) -> None:
+    """References: the count, values by row, step and draw, p, q, the state; the state out."""
     of_row = [ref[0] for ref in refs[:num_rows]]
     step_refs = refs[num_rows : num_rows + num_steps]
-    p, q, *state_refs = refs[num_rows + num_steps :]
+    draw_refs = refs[num_rows + num_steps : num_rows + num_steps + num_draws]
+    p, q, *state_refs = refs[num_rows + num_steps + num_draws :]
     size = len(state_refs) // 2
     p, q = p[...], q[...]
     # shared values have no axis, a cell's have that of the block
-    of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, *[0] * size))
+    of_cells = jax.vmap(without_missing(parts.of_cell), in_axes=(None, None, 0, 0, 0, *[0] * size))
 
     def body(k: Array, state: State) -> State:
-        return of_cells(of_row, [ref[k] for ref in step_refs], p, q, *state)
+        of_step, of_draw = [ref[k] for ref in step_refs], [ref[k, :] for ref in draw_refs]
+        return of_cells(of_row, of_step, of_draw, p, q, *state)
 
     state = jax.lax.fori_loop(0, count[0], body, tuple(ref[...] for ref in state_refs[:size]))
     for ref, values in zip(state_refs[size:], state, strict=True):
