@@ -28,8 +28,10 @@ from adam_transition import adam, bounds, problems, sampling, simulate, store, s
 RECORDS = 2048
 OCTAVES = 5
 """Windows of T over which progress is averaged: the last is (T/2, T], the first (T/32, T/16]."""
+SETTLED = ("(T/2, T]", "(T/8, T/4]", "(T/32, T/16]")
+"""Windows over which the iterate is averaged; with η_k ∝ 1/√k steps double from one to the next."""
 NOTHING_KEPT = store.Pieces(None, 0)
-_RESULTS = ("progress", "mean_progress", "settled", "earlier", "arrived", "iterates")
+_RESULTS = ("progress", "mean_progress", "settled", "arrived", "iterates")
 _KEPT = 40
 _UNIT = {"float32": (40, -55, -8), "float64": (400, -450, -20)}
 """By dtype: powers of two by which the unit moves, below which it falls, above which it rises."""
@@ -42,8 +44,7 @@ class Runs(NamedTuple):
     steps: Int[np.ndarray, " K"]
     progress: Float[np.ndarray, "P S W K"]  # min{‖∇f‖²/√D0, ‖∇f‖/(2√(d D1))}
     mean_progress: Float[np.ndarray, "P S W O"]  # mean of it over the records of each octave of T
-    settled: Float[np.ndarray, "P S W d"]  # mean of the iterate over the second half
-    earlier: Float[np.ndarray, "P S W d"]  # over (T/8, T/4], where steps are twice as large
+    settled: Float[np.ndarray, "P S W 3 d"]  # mean of the iterate over each of `SETTLED`
     arrived: Bool[np.ndarray, "P S W"]  # whether a run lies on x* exactly at T
     iterates: Float[np.ndarray, "P S W K"]  # first coordinate of x_k
 
@@ -172,8 +173,7 @@ def run(
         (kept + 1) * every,
         results["progress"].reshape(*shape, width, len(kept)),
         results["mean_progress"].reshape(*shape, width, OCTAVES),
-        results["settled"].reshape(*shape, width, -1),
-        results["earlier"].reshape(*shape, width, -1),
+        results["settled"].reshape(*shape, width, len(SETTLED), -1),
         results["arrived"].reshape(*shape, width),
         results["iterates"].reshape(*shape, width, len(kept)),
     )
@@ -232,8 +232,9 @@ def _run_cell(
     return {
         "progress": progress[chosen],
         "mean_progress": jnp.stack(windows),
-        "settled": flat[records // 2 :].mean(axis=0),
-        "earlier": flat[records // 8 : records // 4].mean(axis=0),
+        "settled": jnp.stack(
+            [flat[records // (2 * k) : records // k].mean(axis=0) for k in (1, 4, 16)]
+        ),
         "iterates": flat[chosen, 0],
         "arrived": jnp.all(last.ravel() == row["x_star"]),
     }

@@ -6,7 +6,7 @@ Both theorems are about one scheme each; what is computed is the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,10 +84,10 @@ def plan(study: TheoremStudy) -> Plan:
       (region_family, seed, n, region_triple, region_octave) at `region_beta1`, `region_q`; NaN for
       an n at which the region is empty: there no T of this length is large enough.
     - Neighbourhood: `bias`, `bias_stderr` over (scheme, plateau_q), |∇f| at the limit point, and
-      `small_bias` over (small_scheme, small_q); `settled`, `earlier` over (seed, plateau_q), means
-      of the iterate over (T/2, T] and (T/8, T/4] with the study's scheme.
-    - Many dimensions: `many_miss` over (many, seed), how far a run settles from the limit point
-      along the bias, as a part of it; `many_gradient` over (many, member, many_q), ‖∇f‖ at the
+      `small_bias` over (small_scheme, small_q); `settled` over (seed, plateau_q, settled_over),
+      means of the iterate over the windows of `theorem_runs.SETTLED` with the study's scheme.
+    - Many dimensions: `many_miss` over (many, seed, settled_over), how far these means are from the
+      limit point along the bias, as a part of it; `many_gradient` over (many, member, many_q), ‖∇f‖ at the
       limit point. `dimensions_lhs` over (dimensions, dimensions_beta1, dimensions_q) and
       `dimensions_progress` over (member, seed, dimensions_beta1, dimensions_q, octave), random
       members with D0 = 0.
@@ -339,11 +339,8 @@ def _neighbourhood(study: TheoremStudy, results: store.Store) -> None:
         study, [member("skewed", _PLATEAU_N, study.seed)], hyper, num_seeds=4 * study.num_seeds,
         dtype="float64", pieces=results.pieces("settled"),
     )  # fmt: skip
-    for name, values, window in (
-        ("settled", runs.settled, "(T/2, T]"), ("earlier", runs.earlier, "(T/8, T/4]"),
-    ):  # fmt: skip
-        variable = Variable(("many_seed", "plateau_q"), np.float64, f"mean iterate over {window}")
-        results.add(name, variable, values[0, :, :, 0])
+    variable = Variable(("many_seed", "plateau_q", "settled_over"), np.float64, "mean iterate")
+    results.add("settled", variable, runs.settled[0, :, :, :, 0])
     variable = Variable(("small_scheme", "small_q"), np.float64, "|∇f| at the limit point")
     results.add("small_bias", variable, small)
     dims = ("scheme", "plateau_q")
@@ -356,7 +353,7 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
     """Limit points of random members in many dimensions, and where simulations settle."""
     n, seeds = 5, 6 * study.num_seeds
     gradients = np.empty((len(_MANY), _MEMBERS, len(_MANY_Q)))
-    misses = np.empty((len(_MANY), seeds))
+    misses = np.empty((len(_MANY), seeds, len(theorem_runs.SETTLED)))
     for i, (family, dimension) in enumerate(_MANY.items()):
         # noise of a size beside which steps are small
         wanted = ProblemClass(n, 1.0, 100.0 if "quadratics" in family else 0.05, 6.0 * n)
@@ -379,23 +376,33 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
                     dtype="float64", pieces=results.pieces(family),
                 )  # fmt: skip
                 bias = points[0].x - minimiser
-                found = settled_limit(runs.settled[0, :, 0], runs.earlier[0, :, 0])
-                misses[i] = (found - points[0].x) @ bias / (bias @ bias)
+                settled = runs.settled[0, :, 0] - points[0].x  # (seed, window, coordinate)
+                misses[i] = settled @ bias / (bias @ bias)
     variable = Variable(("many", "member", "many_q"), np.float64, "‖∇f‖ at the limit point")
     results.add("many_gradient", variable, gradients)
-    variable = Variable(("many", "more_seed"), np.float64, "miss along x̂ − x*, as a part of it")
+    dims = ("many", "more_seed", "settled_over")
+    variable = Variable(dims, np.float64, "mean iterate less x̂ along x̂ − x*, as a part of it")
     results.add("many_miss", variable, misses)
 
 
-def settled_limit(
-    settled: Float[np.ndarray, "..."], earlier: Float[np.ndarray, "..."]
-) -> Float[np.ndarray, "..."]:
-    """Where runs settle as η → 0, from means over (T/2, T] and (T/8, T/4].
+class SettledLimit(NamedTuple):
+    """Where runs settle as η → 0, for each run; and what that leaves open."""
 
-    Steps of size η move the mean of the iterate by a multiple of η, and η is twice as large in the
-    earlier window.
+    value: Float[np.ndarray, "..."]
+    remainder: Float[np.ndarray, "..."]  # of the order that is still in it
+
+
+def settled_limit(settled: Float[np.ndarray, "... 3"]) -> SettledLimit:
+    """Extrapolates the means over `theorem_runs.SETTLED` to η = 0.
+
+    Steps of size η move the mean of the iterate by c·η + c'·η² + O(η³). From one window to the next
+    η doubles and η² is four times as large, so two windows remove the first term and three both.
+    The remainder is what the second one is in the last two windows: of the third order it is a part
+    at most, unless the series does not converge.
     """
-    return 2 * settled - earlier
+    late, earlier, earliest = np.moveaxis(settled, -1, 0)
+    first, before = 2 * late - earlier, 2 * earlier - earliest
+    return SettledLimit((4 * first - before) / 3, (first - before) / 3)
 
 
 def _dimension_steps(study: TheoremStudy) -> int:

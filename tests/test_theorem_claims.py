@@ -38,9 +38,11 @@ def ideal(scheme="with_replacement"):
     plateau, small = coords["plateau_q"].values, coords["small_q"].values
     bias = 0.3 * plateau * np.ones((coords.sizes["scheme"], 1))
     spread = 0.01 * bias[0] * rng.standard_normal((many, len(plateau)))
-    earlier = 0.01 * bias[0] * rng.standard_normal((many, len(plateau)))
-    settled = 0.2 - bias[0] + spread - spread.mean(axis=0)
-    earlier = earlier - earlier.mean(axis=0)
+    # what steps of size η add, from window to window
+    by_step = np.array([1.0, 2.0, 4.0]) * 0.3 + np.array([1.0, 4.0, 16.0]) * 0.01
+    settled = (0.2 - bias[0] + spread - spread.mean(axis=0))[..., None]
+    settled = settled + bias[0][:, None] * by_step
+    many_miss = 0.03 * rng.standard_normal((2, 48, 1)) + by_step
     axes = [coords.sizes[f"dimensions_{name}"] for name in ("beta1", "q")]
     many_octave = coords["dimensions_octave"].values
     window_q, step = np.geomspace(1e-10, 1, 41), np.geomspace(1e4, 1e6, 20).astype(int)
@@ -60,9 +62,8 @@ def ideal(scheme="with_replacement"):
         bias=(("scheme", "plateau_q"), bias),
         bias_stderr=(("scheme", "plateau_q"), 0 * bias),
         small_bias=(("small_scheme", "small_q"), np.array([[0.3], [0.15]]) * small),
-        settled=(("many_seed", "plateau_q"), settled),
-        earlier=(("many_seed", "plateau_q"), settled + earlier),
-        many_miss=(("many", "more_seed"), 0.03 * rng.standard_normal((2, 48))),
+        settled=(("many_seed", "plateau_q", "settled_over"), settled),
+        many_miss=(("many", "more_seed", "settled_over"), many_miss),
         many_gradient=(("many", "member", "many_q"), gradients),
         dimensions_progress=(
             ("member", "seed", "dimensions_beta1", "dimensions_q", "dimensions_octave"),
@@ -140,7 +141,7 @@ CASES = {
     # a theory 9 % off
     "limit_point": (
         same, scaled(bias=1.09), scaled(settled=lambda d: 1 + d["settled"] * 0 + np.sin(
-            37.0 * np.arange(d.sizes["many_seed"]))[:, None] / 2),
+            37.0 * np.arange(d.sizes["many_seed"]))[:, None, None] / 2),
     ),
     **{
         f"limit_point_{name}": (

@@ -46,7 +46,7 @@ def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
             bias = dataset["bias"].sel(scheme=scheme)
             line = "--" if scheme == "shuffle_once" else "-"
             axes[0].loglog(q, bias, line, color=COLOURS[i], label=TITLES[scheme])
-        settled = 1 / 5 - settled_limit(dataset["settled"].values, dataset["earlier"].values)
+        settled = 1 / 5 - settled_limit(dataset["settled"].values).value
         error = 2 * settled.std(axis=0, ddof=1) / np.sqrt(len(settled))
         axes[0].errorbar(q, settled.mean(axis=0), error, fmt="ko", ms=3, label="simulations")
         axes[0].loglog(q, 0.3 * q, ":", color="0.3", label=r"slope $1$")

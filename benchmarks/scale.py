@@ -1,0 +1,136 @@
+"""What a large diagram takes, predicted from measured rates, and the prediction checked.
+
+    python -m benchmarks.scale            # the table of docs/scale.md
+    python -m benchmarks.scale --check    # runs of 1, 2 and 4 processes against it, some minutes
+
+The model: devices share the cells and nothing else, so a run of `experiments.phase` without figures
+takes
+
+    start + updates / (rate × devices) + cells × (the host's seconds for a cell)
+
+where `start` is that of one process and grows by what another one adds on the same cores. The check
+measures start and the host's seconds on small diagrams here, and predicts runs that it then makes.
+"""
+
+import argparse
+import math
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+DISK_BYTES, HOST_BYTES, DEVICE_BYTES = 13, 100, 613  # for a cell; the last of a tile, 64 records
+GPU_TILE = 1 << 20
+RATES = {"two cores": 3.9e9, "H200": 1.0e12}
+STEPS = 50_000
+
+
+class Costs(NamedTuple):
+    """What is measured of a machine."""
+
+    start: float  # seconds of a run without cells
+    rate: float  # updates per second of all its cores
+    host: float  # seconds for a cell, beside the updates
+
+
+def seconds(costs: Costs, cells: float, steps: float, devices: int = 1) -> float:
+    """The model."""
+    return costs.start + cells * steps / (costs.rate * devices) + cells * costs.host
+
+
+def duration(value: float) -> str:
+    """Seconds to be read.
+
+    >>> duration(0.05), duration(90), duration(7200), duration(2e6)
+    ('50 ms', '1.5 min', '2 h', '23 days')
+    """
+    for least, name, unit in ((86_400, "days", 86_400), (3600, "h", 3600), (60, "min", 60)):
+        if value >= 1.5 * least or (unit == 60 and value >= least):
+            return f"{value / unit:.2g} {name}"
+    return f"{value:.2g} s" if value >= 1 else f"{1000 * value:.2g} ms"
+
+
+def run(folder: Path, beta1: int, beta2: int, steps: int, processes: int = 1) -> float:
+    """Seconds of one run of `experiments.phase`, cyclic order, n = 20."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "experiments.phase", "--n=20", "--sampling=cyclic", "--nofigures",
+        "--noresume", f"--beta1=0:0.99:{beta1}", f"--beta2=0:0.999:{beta2}", f"--steps={steps}",
+        f"--out={folder}",
+    ]  # fmt: skip
+    started, running = time.perf_counter(), []
+    for i in range(processes):
+        job = [f"--coordinator_address=localhost:{port}", f"--num_processes={processes}"]
+        more = [*job, f"--process_id={i}"] if processes > 1 else []
+        running.append(subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL))
+    if any([process.wait() for process in running]):
+        raise SystemExit(f"{' '.join(command)} failed")
+    return time.perf_counter() - started
+
+
+def measured_costs(folder: Path, processes: int) -> Costs:
+    """From three runs: hardly any cells; many cells of few steps; fewer cells of many steps."""
+    start = run(folder, 8, 8, 64, processes)
+    many = 1000 * 1000
+    with_cells = run(folder, 1000, 1000, 64, processes)
+    few, long = 256 * 256, 20_000
+    with_steps = run(folder, 256, 256, long, processes)
+    # the 64 steps of the many are few beside what the host does with them, but count
+    host = (with_cells - start) / many
+    for _ in range(10):
+        rate = few * long / (with_steps - start - few * host)
+        host = (with_cells - start - many * 64 / rate) / many
+    return Costs(start, rate, host)
+
+
+def check() -> None:
+    print("processes  start  updates/s  host µs/cell   cells × steps   predicted  measured  ratio")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for processes in (1, 2, 4):
+            costs = measured_costs(folder, processes)
+            for beta1, beta2, steps in ((640, 640, 50_000), (400, 400, 100_000)):
+                cells = beta1 * beta2
+                predicted = seconds(costs, cells, steps)
+                found = run(folder, beta1, beta2, steps, processes)
+                print(
+                    f"{processes:9}  {costs.start:4.1f}s  {costs.rate:9.2e}"
+                    f"  {1e6 * costs.host:12.2f}   {cells:7} × {steps:6}  {predicted:8.1f}s"
+                    f"  {found:7.1f}s  {found / predicted:5.2f}",
+                    flush=True,
+                )
+
+
+def table(host: float) -> None:
+    """Markdown: time on so many devices, and what it holds."""
+    devices = (1, 8, 1000)
+    print(f"| cells | disk | host memory |{''.join(f' {n} H200 |' for n in devices)} two cores |")
+    print("| --- | --- | --- |" + " --- |" * (len(devices) + 1))
+    for cells in (1e6, 1e9, 1e12):
+        times = [duration(cells * STEPS / (RATES["H200"] * n)) for n in devices]
+        times.append(duration(cells * STEPS / RATES["two cores"]))
+        sizes = (f"{cells * size / 1e9:.3g} GB" for size in (DISK_BYTES, HOST_BYTES))
+        row = (f"10^{math.log10(cells):.0f}", *sizes, *times)
+        print(f"| {' | '.join(row)} |")
+    print(f"\nThe host adds {1e6 * host:.2g} µs for a cell: {duration(1e9 * host)} for 10^9.")
+    print(f"A device holds {DEVICE_BYTES * GPU_TILE / 1e9:.2g} GB at once, whatever the diagram.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory of large diagrams.")
+    parser.add_argument("--check", action="store_true", help="run what is predicted")
+    parser.add_argument("--host", type=float, default=1e-6, help="seconds of the host for a cell")
+    arguments = parser.parse_args()
+    if arguments.check:
+        check()
+    else:
+        table(arguments.host)
+
+
+if __name__ == "__main__":
+    main()
