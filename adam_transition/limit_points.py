@@ -21,8 +21,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # loads its modules when they are used
 from jaxtyping import Array, Float, Key
-from scipy.optimize import brentq, root
 
 from adam_transition import adam, sampling
 from adam_transition.drift import (
@@ -190,7 +190,7 @@ def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
     aside = _ASIDE * scale
 
     def solve(left: float, right: float) -> float:
-        return brentq(drift, left, right, xtol=1e-14 * scale, rtol=1e-14)
+        return scipy.optimize.brentq(drift, left, right, xtol=1e-14 * scale, rtol=1e-14)
 
     def found_between(left: float, right: float) -> LimitPoint:
         x = left if left == right else solve(left, right)
@@ -238,7 +238,7 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
     scale = max(float(np.ptp(starts, axis=0).max()), 1e-3 * float(np.abs(starts).max()), 1e-12)
     found: list[LimitPoint] = []
     for start in starts:
-        solution = root(field.mean, start, method="hybr", options={"xtol": 1e-12})
+        solution = scipy.optimize.root(field.mean, start, method="hybr", options={"xtol": 1e-12})
         x = solution.x
         around = max(scale, float(np.abs(x - start).max()), 1e-3 * float(np.abs(x).max()))
         jacobian = _jacobian(field, x, _STEP * around)

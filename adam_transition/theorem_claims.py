@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy  # loads its modules when they are used
 import xarray as xr
 from jaxtyping import Float
-from scipy import stats
 
 from adam_transition import bounds
 from adam_transition.claims import Claim, assess, assess_equal
@@ -98,7 +98,7 @@ def _large_enough(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _quantile(num_seeds: int, level: float = LEVEL) -> float:
-    return float(stats.t.ppf(1 - level, num_seeds - 1))
+    return float(scipy.stats.t.ppf(1 - level, num_seeds - 1))
 
 
 def _share(flags: Callable[[np.ndarray], np.ndarray], progress: np.ndarray) -> tuple[float, float]:

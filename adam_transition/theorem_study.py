@@ -87,9 +87,9 @@ def plan(study: TheoremStudy) -> Plan:
       `small_bias` over (small_scheme, small_q); `settled` over (seed, plateau_q, settled_over),
       means of the iterate over the windows of `theorem_runs.SETTLED` with the study's scheme.
     - Many dimensions: `many_miss` over (many, seed, settled_over), how far these means are from the
-      limit point along the bias, as a part of it; `many_gradient` over (many, member, many_q), ‖∇f‖ at the
-      limit point. `dimensions_lhs` over (dimensions, dimensions_beta1, dimensions_q) and
-      `dimensions_progress` over (member, seed, dimensions_beta1, dimensions_q, octave), random
+      limit point along the bias, as a part of it; `many_gradient` over (many, member, many_q),
+      ‖∇f‖ at the limit point. `dimensions_lhs` over (dimensions, dimensions_beta1, dimensions_q)
+      and `dimensions_progress` over (member, seed, dimensions_beta1, dimensions_q, octave), random
       members with D0 = 0.
     - Window: `window` over (window_n, window_q, window_step), `window_progress` by seed.
     - Line: `line` over (line_beta1, line_step), `line_progress` over (seed, line_beta1, octave).

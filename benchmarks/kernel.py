@@ -23,6 +23,7 @@ block sizes and warps are tried in turn. Writes kernel.json to `--out`.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -36,14 +37,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from adam_transition import adam, kernels, problems, sampling, simulate
-from adam_transition.kernels import cpu, mosaic, triton, tuned
+from adam_transition.kernels import tuned
 from adam_transition.kernels.split import Split
 
 N, STEP_SIZE, X0 = 20, 0.1, 1.0
 BYTES_PER_UPDATE = 8 * 4
 RECORDS = 64
 DIAGRAM = 1000, 1000, 50_000
-ROOMS: dict[kernels.Kernel, Any] = {"cpu": cpu, "triton": triton, "mosaic": mosaic}
 _GPU = {"cells": "10000,100000,1000000,10000000", "steps": 20_000, "xla_steps": 500}
 _CPU = {"cells": "1000,10000,100000", "steps": 20_000, "xla_steps": 2000}
 
@@ -111,7 +111,7 @@ def run_xla(num_cells: int, num_steps: int) -> Callable[[], Any]:
 
 
 def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
-    room = ROOMS[_kernel()]
+    room = importlib.import_module(f"adam_transition.kernels.{_kernel()}")
     block = room.cells_per_block(1, num_cells)
     values = jnp.full((1, -(-num_cells // block) * block), 1.5, jnp.float32)
 

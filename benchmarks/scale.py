@@ -68,7 +68,8 @@ def run(folder: Path, beta1: int, beta2: int, steps: int, processes: int = 1) ->
         job = [f"--coordinator_address=localhost:{port}", f"--num_processes={processes}"]
         more = [*job, f"--process_id={i}"] if processes > 1 else []
         running.append(subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL))
-    if any([process.wait() for process in running]):
+    statuses = [process.wait() for process in running]
+    if any(statuses):
         raise SystemExit(f"{' '.join(command)} failed")
     return time.perf_counter() - started
 

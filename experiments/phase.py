@@ -76,7 +76,7 @@ def main(values: dict[str, Any]) -> None:
 
     if values["dtype"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    from adam_transition import figures, phase_diagram, phase_drift, processes
+    from adam_transition import phase_diagram, phase_drift, processes
 
     spec, points = parse(values)
     started, out, backend = time.time(), Path(values["out"]), {"simulation_backend": spec.backend}
@@ -106,6 +106,8 @@ def main(values: dict[str, Any]) -> None:
 
     paths = [store.path]
     if values["figures"]:
+        from adam_transition import figures
+
         paths += common.save_figure(figures.phase_diagram(dataset), out, "phase")
         if points:
             paths += common.save_figure(figures.trajectories(dataset), out, "trajectories")

@@ -58,7 +58,7 @@ def test_the_kernels_benchmark_needs_jax_and_numpy_alone(tmp_path):
     )
     found = json.loads((tmp_path / "kernel.json").read_text())
     for rate in found["updates_per_s"].values():
-        assert set(rate) == {"cyclic", "replacement", "xla", "roots"}
+        assert set(rate) == {"cyclic", "replacement", "own_streams", "xla", "roots"}
         assert all(value > 0 for value in rate.values())
     assert found["linear"].keys() == {"cells", "steps"}
     assert found["agreement"]["most"] < 1e-3

@@ -22,7 +22,7 @@ ROW, STEP, DRAW, CELL = 0, 1, 2, 3
 
 
 class Split(NamedTuple):
-    """f(row, step, draw, *cell) = of_cell(of_row(…), of_step(…), of_draw(…), *cell)."""
+    """`f(row, step, draw, *cell) = of_cell(of_row(…), of_step(…), of_draw(…), *cell)`."""
 
     of_row: Callable[[PyTree], list[Array]]
     of_step: Callable[[PyTree, PyTree], list[Array]]

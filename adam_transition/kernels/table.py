@@ -11,15 +11,14 @@ on the component alone is computed before (`split`).
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from adam_transition import adam, sampling, simulate
-from adam_transition.kernels import cpu, mosaic, triton
 from adam_transition.kernels.split import Split, split
 from adam_transition.problems import FiniteSum
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 Kernel = Literal["cpu", "triton", "mosaic"]
 """cpu: blocks in the first cache. The others are for GPUs; see `for_gpu`."""
 
-_ROOMS: dict[Kernel, ModuleType] = {"cpu": cpu, "triton": triton, "mosaic": mosaic}
 _DRAWS_AT_ONCE = {"cpu": 1 << 22, "triton": 1 << 26, "mosaic": 1 << 26}
 
 _State = tuple[jax.Array, ...]  # leaves of `simulate.Carry` but the step, each [R, W]
@@ -100,7 +98,8 @@ def simulate_table(
         problem, hyper, initial_step_size, method, num_steps, record_every, max_components
     )
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
-    room = _ROOMS[kernel]
+    # a machine need not have what the others import
+    room = importlib.import_module(f"adam_transition.kernels.{kernel}")
     block = room.cells_per_block(num_rows, num_columns)
     width = -(-num_columns // block) * block
     p, q = (_padded(jnp.asarray(value, dtype), width) for value in hyper[:2])

@@ -10,8 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads its modules when they are used
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 TOLERANCE = 0.15
 _BEST = 0.1  # quantile
@@ -125,7 +125,7 @@ def mean(values: Float[np.ndarray, " S"]) -> Mean:
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return Mean(float(values.mean()), math.nan)
-    factor = stats.t.ppf(0.975, len(values) - 1) / math.sqrt(len(values))
+    factor = scipy.stats.t.ppf(0.975, len(values) - 1) / math.sqrt(len(values))
     return Mean(float(values.mean()), float(factor * values.std(ddof=1)))
 
 
@@ -146,7 +146,9 @@ def trend(x: Float[np.ndarray, " K"], y: Float[np.ndarray, "S K"]) -> Float[np.n
     for one in y:
         used = ~np.isnan(one)
         ordered = np.where(np.isinf(one), np.finfo(float).max, one)
-        found.append(stats.kendalltau(x[used], ordered[used])[0] if used.sum() > 2 else np.nan)
+        found.append(
+            scipy.stats.kendalltau(x[used], ordered[used])[0] if used.sum() > 2 else np.nan
+        )
     return np.array(found)
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
-from scipy.stats import ortho_group
+import scipy  # loads its modules when they are used
 
 from adam_transition import keys
 from adam_transition.problems.constructions import Counterexample
@@ -91,7 +90,10 @@ def least_d0(problem: FiniteSum, d1: float, starts: Float[np.ndarray, "S d"]) ->
             value, gradient = _slack(x, arrays, d1, n)
             return float(value), np.asarray(gradient)
 
-        found = [minimize(slack, start, jac=True, method="L-BFGS-B").fun for start in starts]
+        found = [
+            scipy.optimize.minimize(slack, start, jac=True, method="L-BFGS-B").fun
+            for start in starts
+        ]
     return max(0.0, -float(min(found)))
 
 
@@ -117,7 +119,11 @@ def _quadratics(
     w = generator.standard_normal((n, dimension))
     w -= w.mean(axis=0)
     w /= w.std(axis=0) if n > 1 else 1
-    basis = ortho_group.rvs(dimension, random_state=generator) if dimension > 1 else np.eye(1)
+    basis = (
+        scipy.stats.ortho_group.rvs(dimension, random_state=generator)
+        if dimension > 1
+        else np.eye(1)
+    )
     curvatures = 1 + spread * w
     curvatures *= float(wanted.smoothness) / np.abs(curvatures).max()
     hessians = np.einsum("ij,nj,kj->nik", basis, curvatures, basis)
@@ -188,7 +194,7 @@ def _minimiser(problem: Regression, start: np.ndarray) -> np.ndarray:
         value = jax.jit(lambda x: objective(problem, x, n))
         gradient = jax.jit(lambda x: full_gradient(problem, x, n))
         jacobian = jax.jit(jax.jacfwd(gradient))
-        near = minimize(
+        near = scipy.optimize.minimize(
             lambda x: float(value(x)),
             start,
             jac=lambda x: np.asarray(gradient(x)),
