@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 DISK_BYTES, HOST_BYTES, DEVICE_BYTES = 13, 100, 613  # for a cell; the last of a tile, 64 records
 GPU_TILE = 1 << 20
 RATES = {"two cores": 3.9e9, "H200": 1.0e12}
@@ -75,18 +77,14 @@ def run(folder: Path, beta1: int, beta2: int, steps: int, processes: int = 1) ->
 
 
 def measured_costs(folder: Path, processes: int) -> Costs:
-    """From three runs: hardly any cells; many cells of few steps; fewer cells of many steps."""
-    start = run(folder, 8, 8, 64, processes)
-    many = 1000 * 1000
-    with_cells = run(folder, 1000, 1000, 64, processes)
-    few, long = 256 * 256, 20_000
-    with_steps = run(folder, 256, 256, long, processes)
-    # the 64 steps of the many are few beside what the host does with them, but count
-    host = (with_cells - start) / many
-    for _ in range(10):
-        rate = few * long / (with_steps - start - few * host)
-        host = (with_cells - start - many * 64 / rate) / many
-    return Costs(start, rate, host)
+    """From runs of hardly any cells, of many cells of few steps, and of few cells of many steps."""
+    start = min(run(folder, 8, 8, 64, processes) for _ in range(3))  # the first one compiles
+    many, few = (1000, 1000, 64), (256, 256, 300_000)
+    with_cells, with_steps = (run(folder, *size, processes) - start for size in (many, few))
+    # each is cells × host + updates / rate
+    sizes = [[b1 * b2, b1 * b2 * steps] for b1, b2, steps in (many, few)]
+    host, of_update = np.linalg.solve(np.array(sizes, float), [with_cells, with_steps])
+    return Costs(start, 1 / of_update, host)
 
 
 def check() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 from typing import get_args
 
 import jax
@@ -11,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_transition import adam, kernels, phase_diagram, problems, sampling, simulate, sweep
+from adam_transition import (
+    adam,
+    kernels,
+    phase_diagram,
+    plane,
+    problems,
+    sampling,
+    simulate,
+    sweep,
+)
 from adam_transition.kernels import cpu, elementary, simulate_table, tuned
 from adam_transition.kernels.split import split
 
@@ -208,6 +218,34 @@ def test_blocks_run_where_they_can(changes, reason):
     assert phase_diagram.fastest_backend(spec) == ("xla" if reason else "blocks")
     assert (reason or "None") in str(phase_diagram.reason_against("blocks", spec))
     assert "needs a GPU" in phase_diagram.reason_against("pallas", spec)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "refused"),
+    [("gpu", "9.0", False), ("gpu", "10.0", False), ("gpu", "7.5", True), ("gpu", "gfx942", True),
+     ("tpu", None, True), ("cpu", None, True)],
+)  # fmt: skip
+def test_the_kernel_asks_for_a_gpu_that_can_run_it(platform, capability, refused):
+    kind = SimpleNamespace(platform=platform, compute_capability=capability, device_kind="X")
+    reason = kernels.reason_against_gpu(kind)
+    assert (reason is not None) == refused
+    if refused:
+        assert "or newer" in reason
+        assert "here is X" in reason
+
+
+@pytest.mark.parametrize(
+    ("loss", "lowers"),
+    [
+        (_own_loss, True),
+        (lambda x, row: row["weight"] * jax.nn.softplus(x - row["b"]), True),
+        (lambda x, row: row["weight"] * jax.scipy.special.gammaln(2 + (x - row["b"]) ** 2), False),
+    ],
+)
+def test_a_gradient_that_the_kernel_cannot_run_is_known_before(loss, lowers):
+    data = {"b": np.arange(3.0), "weight": np.ones(3)}
+    problem = problems.from_loss(loss, data, minimiser=0.0)
+    assert plane._lowers(problem) == lowers
 
 
 @given(st.integers(1, 60), st.integers(1, 3_000_000))
