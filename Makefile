@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(RUN) -m benchmarks.drift
 	$(RUN) -m benchmarks.monitor
 	$(RUN) -m benchmarks.networks
+	$(RUN) -m benchmarks.scale --check
 
 docs: $(STAMP)
 	$(RUN) -m sphinx -W --keep-going -q -d out/doctrees docs out/docs
