@@ -36,6 +36,7 @@ RECORDS = 64
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
 _LEAST_TILE = 256
 _HARDLY_HELD = 1e6  # times the least number of a dtype
+_BYTES_OF_SORTS = {"cpu": 1 << 28, "gpu": 1 << 34, "tpu": 1 << 33}
 _BLOCK_TILES = 16  # of a table: the same work for 2, 4, 8 and 16 cores
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
@@ -108,6 +109,10 @@ def tile_shape(spec: PhaseDiagram) -> tuple[int, int]:
     if spec.backend == "blocks":
         rounds = -(-math.prod(spec.table) // (_BLOCK_TILES * 8 * cells))
         cells = max(_LEAST_TILE, -(-math.prod(spec.table) // (_BLOCK_TILES * rounds)))
+    if not spec.common_random_numbers and "random_shuffling" in spec.samplings:
+        # each cell sorts some six epochs of its own, four numbers of four bytes a step
+        of_cell = 6 * 16 * max(spec.num_components)
+        cells = min(cells, max(1, _BYTES_OF_SORTS[jax.default_backend()] // of_cell))
     return sweep.block_shape(spec.table, cells)
 
 

@@ -21,8 +21,6 @@ from adam_transition.kernels.split import Split
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-WARPGROUP = 128
-
 State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
 
 

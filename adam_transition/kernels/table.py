@@ -122,7 +122,8 @@ def simulate_table(
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every
     if own_streams:
-        least = 4 * max_components  # a shuffled piece sorts two epochs more
+        # a shuffled piece sorts two epochs more than it has
+        least = 4 * max_components if method.sampling == "random_shuffling" else 1
         piece = min(record_every, max(least, _DRAWS_AT_ONCE[kernel] // (num_rows * width)))
 
     def of_row_steps(
