@@ -292,7 +292,6 @@ def run_table(
     max_components: int,
     kernel: kernels.Kernel,
     watch_underflow: bool = False,
-    interpret: bool = False,
 ) -> dict[str, Array]:
     """`run_cell` for a table, leading axes R and (R, W), in a kernel."""
     controls, key = None, rows.key
@@ -314,7 +313,6 @@ def run_table(
         kernel=kernel,
         controls=controls,
         watch_underflow=watch_underflow,
-        interpret=interpret,
     )
     of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0, 0))
     return jax.vmap(of_row)(rows, cells["one_minus_beta1"], trace)

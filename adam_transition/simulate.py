@@ -254,8 +254,16 @@ def mean_control(
     """The mean of the controls over the steps made, weighted by the step sizes."""
     if controls is None:
         return None
+    total, weight = control_sums(controls, stream, step_sizes, made)
+    return total / weight
+
+
+def control_sums(
+    controls: Array, stream: Array, step_sizes: Array, made: Array
+) -> tuple[Array, Array]:
+    """The sum of the controls over the steps made, weighted by the step sizes, and the weight."""
     weights = jnp.where(made, step_sizes, 0)
-    return jnp.sum(controls[stream] * weights) / jnp.sum(weights)
+    return jnp.sum(controls[stream] * weights), jnp.sum(weights)
 
 
 def judge(

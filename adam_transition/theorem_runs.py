@@ -28,8 +28,9 @@ from adam_transition import adam, bounds, problems, sampling, simulate, store, s
 RECORDS = 2048
 OCTAVES = 5
 """Windows of T over which progress is averaged: the last is (T/2, T], the first (T/32, T/16]."""
-SETTLED = ("(T/2, T]", "(T/8, T/4]", "(T/32, T/16]")
-"""Windows over which the iterate is averaged; with η_k ∝ 1/√k steps double from one to the next."""
+SETTLED = (1, 4, 16)
+"""Windows (T/2k, T/k] over which the iterate is averaged; with η_k ∝ 1/√k steps double from one to
+the next."""
 NOTHING_KEPT = store.Pieces(None, 0)
 _RESULTS = ("progress", "mean_progress", "settled", "arrived", "iterates")
 _KEPT = 40
@@ -233,7 +234,7 @@ def _run_cell(
         "progress": progress[chosen],
         "mean_progress": jnp.stack(windows),
         "settled": jnp.stack(
-            [flat[records // (2 * k) : records // k].mean(axis=0) for k in (1, 4, 16)]
+            [flat[records // (2 * k) : records // k].mean(axis=0) for k in SETTLED]
         ),
         "iterates": flat[chosen, 0],
         "arrived": jnp.all(last.ravel() == row["x_star"]),

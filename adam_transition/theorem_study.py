@@ -386,19 +386,19 @@ def _many_dimensions(study: TheoremStudy, results: store.Store) -> None:
 
 
 class SettledLimit(NamedTuple):
-    """Where runs settle as η → 0, for each run; and what that leaves open."""
+    """Where each run settles as η → 0, and an estimate of the error of that."""
 
     value: Float[np.ndarray, "..."]
-    remainder: Float[np.ndarray, "..."]  # of the order that is still in it
+    remainder: Float[np.ndarray, "..."]  # by how much the third window changes the value
 
 
 def settled_limit(settled: Float[np.ndarray, "... 3"]) -> SettledLimit:
     """Extrapolates the means over `theorem_runs.SETTLED` to η = 0.
 
     Steps of size η move the mean of the iterate by c·η + c'·η² + O(η³). From one window to the next
-    η doubles and η² is four times as large, so two windows remove the first term and three both.
-    The remainder is what the second one is in the last two windows: of the third order it is a part
-    at most, unless the series does not converge.
+    η doubles and η² is four times as large, so two windows remove the first term and three both
+    (Richardson). The remainder is an estimate, not a bound: higher orders and a run still on its
+    way show in it, as they change the value from two windows to three.
     """
     late, earlier, earliest = np.moveaxis(settled, -1, 0)
     first, before = 2 * late - earlier, 2 * earlier - earliest

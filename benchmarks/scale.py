@@ -13,7 +13,6 @@ measures start and the host's seconds on small diagrams here, and predicts runs 
 """
 
 import argparse
-import math
 import socket
 import subprocess
 import sys
@@ -24,8 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-DISK_BYTES, HOST_BYTES, DEVICE_BYTES = 13, 100, 613  # for a cell; the last of a tile, 64 records
-GPU_TILE = 1 << 20
+from adam_transition import memory
+
+DISK_BYTES, HOST_BYTES = 13, 100  # for a cell
 RATES = {"two cores": 3.9e9, "H200": 1.0e12}
 STEPS = 50_000
 
@@ -49,9 +49,9 @@ def duration(value: float) -> str:
     >>> duration(0.05), duration(90), duration(7200), duration(2e6)
     ('50 ms', '1.5 min', '2 h', '23 days')
     """
-    for least, name, unit in ((86_400, "days", 86_400), (3600, "h", 3600), (60, "min", 60)):
-        if value >= 1.5 * least or (unit == 60 and value >= least):
-            return f"{value / unit:.2g} {name}"
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if value >= unit:
+            return f"{float(f'{value / unit:.2g}'):g} {name}"
     return f"{value:.2g} s" if value >= 1 else f"{1000 * value:.2g} ms"
 
 
@@ -105,30 +105,28 @@ def check() -> None:
                 )
 
 
-def table(host: float) -> None:
-    """Markdown: time on so many devices, and what it holds."""
+def table() -> list[str]:
+    """Lines of Markdown: what the updates of a diagram take, and what it holds."""
     devices = (1, 8, 1000)
-    print(f"| cells | disk | host memory |{''.join(f' {n} H200 |' for n in devices)} two cores |")
-    print("| --- | --- | --- |" + " --- |" * (len(devices) + 1))
-    for cells in (1e6, 1e9, 1e12):
+    names = ("cells", "disk", "first host's memory", *(f"{n} H200" for n in devices), "two cores")
+    lines = [names, ("---",) * len(names)]
+    for exponent in (6, 9, 12):
+        cells = 10.0**exponent
+        sizes = (memory.text(cells * size) for size in (DISK_BYTES, HOST_BYTES))
         times = [duration(cells * STEPS / (RATES["H200"] * n)) for n in devices]
         times.append(duration(cells * STEPS / RATES["two cores"]))
-        sizes = (f"{cells * size / 1e9:.3g} GB" for size in (DISK_BYTES, HOST_BYTES))
-        row = (f"10^{math.log10(cells):.0f}", *sizes, *times)
-        print(f"| {' | '.join(row)} |")
-    print(f"\nThe host adds {1e6 * host:.2g} µs for a cell: {duration(1e9 * host)} for 10^9.")
-    print(f"A device holds {DEVICE_BYTES * GPU_TILE / 1e9:.2g} GB at once, whatever the diagram.")
+        lines.append((f"10^{exponent}", *sizes, *times))
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of large diagrams.")
     parser.add_argument("--check", action="store_true", help="run what is predicted")
-    parser.add_argument("--host", type=float, default=1e-6, help="seconds of the host for a cell")
     arguments = parser.parse_args()
     if arguments.check:
         check()
     else:
-        table(arguments.host)
+        print("\n".join(table()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import simulation, startup
+from benchmarks import scale, simulation, startup
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
@@ -72,3 +72,22 @@ def test_the_wait_for_the_first_progress_line_is_seen(tmp_path):
     flags = ["--n=5", "--sampling=cyclic", "--beta1=0:0.9:4", "--beta2=0:0.9:4", "--steps=100"]
     line, cells, end = startup.seconds(tmp_path / "out", tmp_path / "cache", flags)
     assert 0 < line <= cells < end
+
+
+def test_the_page_on_scale_has_the_table_of_the_model():
+    page = Path("docs/scale.md").read_text(encoding="utf-8")
+    assert "\n".join(scale.table()) in page
+
+
+def test_the_model_of_scale_is_linear_and_devices_share_the_updates():
+    costs = scale.Costs(start=3.0, rate=1e9, host=1e-6)
+    one, many = (scale.seconds(costs, 1e6, 10_000, devices) for devices in (1, 10))
+    assert one == pytest.approx(3 + 10 + 1)
+    assert many == pytest.approx(3 + 1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.05, "50 ms"), (90, "1.5 min"), (7200, "2 h"), (1.3e7, "150 days")]
+)
+def test_durations_are_read_in_their_unit(seconds, text):
+    assert scale.duration(seconds) == text

@@ -31,6 +31,7 @@ Kernel = Literal["cpu", "triton", "mosaic"]
 _DRAWS_AT_ONCE = {"cpu": 1 << 22, "triton": 1 << 26, "mosaic": 1 << 26}
 
 _State = tuple[jax.Array, ...]  # leaves of `simulate.Carry` but the step, each [R, W]
+_Sums = tuple[jax.Array, jax.Array] | None  # `simulate.control_sums` since the last record
 
 
 def for_gpu() -> Kernel:
@@ -134,8 +135,8 @@ def simulate_table(
         control: Array | None,
         start: Array,
         stop: Array,
-    ) -> tuple[list[Array], list[Array], Array | None, Array]:
-        """Numbers of a row's steps and draws; the weighted sum of its controls, the weight."""
+    ) -> tuple[list[Array], list[Array], _Sums]:
+        """Numbers of a row's steps and draws, and the sums of its controls."""
         steps = start + jnp.arange(piece, dtype=jnp.int32)
         step_sizes = adam.step_size(method.schedule, eta0, steps, n)
         of_key = partial(
@@ -146,9 +147,10 @@ def simulate_table(
             num_components=n,
             max_components=max_components,
         )
-        weights = jnp.where(steps < stop, step_sizes, 0)
+        of_controls = simulate.control_sums
         if own_streams:
             streams = jax.vmap(of_key, out_axes=1)(key)
+            of_controls = jax.vmap(of_controls, in_axes=(None, 1, None, None))
             shared: tuple[Array, ...] = (step_sizes, steps)
             of_cells = jax.vmap(parts.of_draw, in_axes=(None, None, 0))
             of_draws = jax.vmap(of_cells, in_axes=(None, 0, 0))(row, shared, streams)
@@ -156,11 +158,9 @@ def simulate_table(
             streams, of_draws = of_key(key), []
             shared = (step_sizes, steps, streams)
         of_steps = jax.vmap(parts.of_step, in_axes=(None, 0))(row, shared)
-        total = None
-        if control is not None:
-            over_cells = weights[:, None] if own_streams else weights
-            total = jnp.sum(control[streams] * over_cells, axis=0)
-        return of_steps, of_draws, total, jnp.sum(weights)
+        made = steps < stop
+        sums = None if control is None else of_controls(control, streams, step_sizes, made)
+        return of_steps, of_draws, sums
 
     over_rows = jax.vmap(of_row_steps, in_axes=(0, 0, 0, 0, 0, None, None))
 
@@ -168,28 +168,27 @@ def simulate_table(
         stop = jnp.minimum(start + record_every, num_steps)
 
         def run_piece(
-            carry: tuple[_State, Any, Any], first: Array
-        ) -> tuple[tuple[_State, Any, Any], None]:
-            state, total, weight = carry
-            of_steps, of_draws, more, more_weight = over_rows(
+            carry: tuple[_State, _Sums], first: Array
+        ) -> tuple[tuple[_State, _Sums], None]:
+            state, sums = carry
+            of_steps, of_draws, more = over_rows(
                 rows, key, counts, initial_step_size, controls, first, stop
             )
             count = jnp.clip(stop - first, 0, piece)
             state = launch(parts, of_rows, of_steps, of_draws, count, p, q, state, block)
-            total = None if more is None else total + more
-            return (state, total, weight + more_weight), None
+            return (state, jax.tree.map(jnp.add, sums, more)), None
 
         state = _leaves(simulate.begin_block(_carry(state, kind)))
-        per_row = jnp.zeros((num_rows, width) if own_streams else num_rows, dtype)
-        carry = state, None if controls is None else per_row, jnp.zeros(num_rows, dtype)
+        zeros = jnp.zeros(key.shape, dtype)
+        carry = state, None if controls is None else (zeros, zeros)
         if piece == record_every:
-            (state, total, weight), _ = run_piece(carry, start)
+            (state, sums), _ = run_piece(carry, start)
         else:
             firsts = start + jnp.arange(0, record_every, piece, dtype=jnp.int32)
-            (state, total, weight), _ = jax.lax.scan(run_piece, carry, firsts)
+            (state, sums), _ = jax.lax.scan(run_piece, carry, firsts)
         control = None
-        if total is not None:
-            mean = total / (weight[:, None] if own_streams else weight)
+        if sums is not None:
+            mean = sums[0] / sums[1]
             control = mean[:, :num_columns] if own_streams else mean[:, None]
         last = _carry(tuple(values[:, :num_columns] for values in state), kind)
         underflowed = jax.vmap(jax.vmap(simulate.has_underflowed))(last)
