@@ -1,41 +1,63 @@
 """For which (β1, β2) does plain Adam converge? The phase transition, simulated and exact.
 
-The modules below are the public face; they are imported when they are first used.
+The public face is the functions and the modules of `__all__`; they are imported when first used.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
-__all__ = [
+_FUNCTIONS = {
+    "Hyperparameters": "adam",
+    "Method": "simulate",
+    "ProblemClass": "problems",
+    "boundary_curve": "theory.boundary",
+    "compute": "sweeps.study",
+    "counterexample": "problems",
+    "counterexample_table": "problems",
+    "diagnostics": "advise",
+    "divergence_intervals": "theory.boundary",
+    "draw_phase_diagram": "studies.phase.figures",
+    "from_loss": "problems",
+    "gradient_table": "advise",
+    "hyperparameters": "adam",
+    "least_d1": "theory.least_d1",
+    "limit_points": "theory.limit_points",
+    "monitor": "advise",
+    "needed_beta2": "advise",
+    "probe": "advise",
+    "scale_by_adam": "adam",
+    "simulate_plane": "studies.phase.plane",
+    "stationary_drift": "theory.stationary_drift",
+    "stream_key": "sampling",
+    "worst_case_drift": "theory.divergence",
+}
+_MODULES = (
     "adam",
     "advise",
-    "boundary",
-    "bounds",
-    "claims",
-    "drift",
-    "figures",
     "kernels",
-    "least_d1",
-    "limit_points",
     "networks",
-    "phase_diagram",
-    "plane",
     "problems",
-    "random_drift",
     "sampling",
-    "scaling",
     "simulate",
-    "store",
-    "sweep",
-    "worst_case",
-]
+    "studies",
+    "sweeps",
+    "theory",
+)
+
+__all__ = sorted([*_FUNCTIONS, *_MODULES])
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
+    if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("adam-transition")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

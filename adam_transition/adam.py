@@ -9,15 +9,15 @@ and 1 − β2: in float32 the difference 1 − β2 loses its digits when β2 is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 if TYPE_CHECKING:
     import optax
-    from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 Initialization = Literal["zero", "first_gradient", "bias_correction"]
 """How the first moments are set: zero; the NeurIPS version's m = ∇f(x0), v = max_i ∇f_i(x0)²;
@@ -29,6 +29,19 @@ Schedule = Literal["constant", "inverse_sqrt", "inverse_sqrt_epoch"]
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
+
+
+def check_schedule(schedule: str) -> None:
+    """Raises ValueError unless it is one of `SCHEDULES`."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
+
+
+def check_initialization(initialization: str) -> None:
+    """Raises ValueError unless it is one of `INITIALIZATIONS`."""
+    if initialization not in INITIALIZATIONS:
+        allowed = ", ".join(INITIALIZATIONS)
+        raise ValueError(f"initialization={initialization!r} is not one of {allowed}")
 
 
 class Hyperparameters(NamedTuple):
@@ -130,15 +143,17 @@ def step_size(
 
     `num_components` turns steps into epochs, for `inverse_sqrt_epoch`.
     """
+    check_schedule(schedule)
     initial = jnp.asarray(initial)
-    if schedule == "constant":
-        return jnp.broadcast_to(initial, jnp.shape(step))
-    if schedule == "inverse_sqrt":
-        count = jnp.asarray(step) + 1
-    elif schedule == "inverse_sqrt_epoch":
-        count = jnp.asarray(step) // num_components + 1
-    else:
-        raise ValueError(f"schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
+    match schedule:
+        case "constant":
+            return jnp.broadcast_to(initial, jnp.shape(step))
+        case "inverse_sqrt":
+            count = jnp.asarray(step) + 1
+        case "inverse_sqrt_epoch":
+            count = jnp.asarray(step) // num_components + 1
+        case _:
+            assert_never(schedule)
     return initial / jnp.sqrt(count.astype(initial.dtype))
 
 
@@ -152,9 +167,7 @@ def scale_by_adam(
     """
     import optax  # here, so that simulations need nothing but JAX
 
-    if initialization not in INITIALIZATIONS:
-        allowed = ", ".join(INITIALIZATIONS)
-        raise ValueError(f"initialization={initialization!r} is not one of {allowed}")
+    check_initialization(initialization)
 
     def init_fn(params: PyTree) -> AdamState:
         return init(params)

@@ -9,13 +9,11 @@ The randomness of step k is one block of Threefry-2x32 with counter k: `fold_in(
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, NamedTuple, assert_never, get_args
 
 import jax
 import jax.numpy as jnp
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Int, Key, UInt32
+from jaxtyping import Array, ArrayLike, Int, Key, UInt32
 
 Sampling = Literal["cyclic", "random_shuffling", "shuffle_once", "with_replacement"]
 """cyclic: 0, 1, …, n−1 repeated. random_shuffling: a fresh uniform permutation each epoch
@@ -23,6 +21,36 @@ Sampling = Literal["cyclic", "random_shuffling", "shuffle_once", "with_replaceme
 and uniform (Theorem 3.1)."""
 
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+
+
+class Scheme(NamedTuple):
+    """What the rest of the library needs to know about a sampling scheme, beside its indices."""
+
+    title: str  # in figures
+    is_random: bool  # its stationary drift is a mean over index streams
+    is_permutation: bool  # every epoch visits each component once
+
+
+def scheme(sampling: Sampling) -> Scheme:
+    """The properties of a sampling scheme.
+
+    A scheme added to `Sampling` makes the type checker name every place that has to handle it.
+    """
+    match sampling:
+        case "cyclic":
+            return Scheme("cyclic", is_random=False, is_permutation=True)
+        case "random_shuffling":
+            return Scheme("random shuffling", is_random=True, is_permutation=True)
+        case "shuffle_once":
+            return Scheme("shuffled once", is_random=False, is_permutation=True)
+        case "with_replacement":
+            return Scheme("with replacement", is_random=True, is_permutation=False)
+        case _:
+            assert_never(sampling)
+
+
+RANDOM: tuple[Sampling, ...] = tuple(one for one in SAMPLINGS if scheme(one).is_random)
+"""The schemes whose stationary drift is a mean over index streams."""
 
 
 def check(sampling: str) -> None:
@@ -60,16 +88,20 @@ def indices(
     check(sampling)
     n = jnp.asarray(num_components, jnp.int32)
     steps = jnp.asarray(start, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
-    if sampling == "cyclic":
-        return steps % n
-    if sampling == "with_replacement":
-        return (_words(key, steps)[:, 0] % n.astype(jnp.uint32)).astype(jnp.int32)
-    if sampling == "shuffle_once":
-        return _permutations(key, jnp.int32(0), max_components, n)[steps % n]
-    epoch_start = jnp.asarray(start, jnp.int32) // n * n
-    # whole epochs that cover the steps: one begun before `start`, one finished after the end
-    shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
-    return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)
+    match sampling:
+        case "cyclic":
+            return steps % n
+        case "with_replacement":
+            return (_words(key, steps)[:, 0] % n.astype(jnp.uint32)).astype(jnp.int32)
+        case "shuffle_once":
+            return _permutations(key, jnp.int32(0), max_components, n)[steps % n]
+        case "random_shuffling":
+            epoch_start = jnp.asarray(start, jnp.int32) // n * n
+            # whole epochs that cover the steps: one begun before `start`, one ended after them
+            shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
+            return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)
+        case _:
+            assert_never(sampling)
 
 
 def _permutations(

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, assert_never
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 from scipy.special import stdtrit
 
 from adam_transition import adam, checks, sampling
 from adam_transition.problems import FiniteSum, component_gradients, gap
 from adam_transition.sampling import Sampling, indices
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 
 class Method(NamedTuple):
@@ -169,13 +167,8 @@ def check_run(
     if not isinstance(hyper, adam.Hyperparameters):
         raise ValueError(f"hyper={hyper!r}: must be an adam.Hyperparameters")
     sampling.check(method.sampling)
-    choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-        ("schedule", method.schedule, adam.SCHEDULES),
-        ("initialization", method.initialization, adam.INITIALIZATIONS),
-    )
-    for name, chosen, allowed in choices:
-        if chosen not in allowed:
-            raise ValueError(f"{name}={chosen!r} is not one of {', '.join(allowed)}")
+    adam.check_schedule(method.schedule)
+    adam.check_initialization(method.initialization)
     checks.check_integer("num_steps", num_steps, 1, 2**31)
     checks.check_integer("record_every", record_every, 1, 2**31)
     checks.check_integer("max_components", max_components, 1, 2**31)
@@ -451,11 +444,15 @@ def initial_state(
     problem: FiniteSum, x0: Array, initialization: adam.Initialization, max_components: int
 ) -> adam.AdamState:
     """The moments before the first update."""
-    if initialization != "first_gradient":
-        return adam.init(x0)
-    table = component_gradients(problem, x0, max_components)
-    n = problem.num_components
-    exists = (jnp.arange(max_components) < n).reshape(-1, *[1] * x0.ndim)
-    full_gradient = jnp.sum(table, axis=0, where=exists) / n
-    largest_square = jnp.max(table**2, axis=0, where=exists, initial=0)
-    return adam.init_from_gradients(full_gradient, largest_square)
+    match initialization:
+        case "zero" | "bias_correction":
+            return adam.init(x0)
+        case "first_gradient":
+            table = component_gradients(problem, x0, max_components)
+            n = problem.num_components
+            exists = (jnp.arange(max_components) < n).reshape(-1, *[1] * x0.ndim)
+            full_gradient = jnp.sum(table, axis=0, where=exists) / n
+            largest_square = jnp.max(table**2, axis=0, where=exists, initial=0)
+            return adam.init_from_gradients(full_gradient, largest_square)
+        case _:
+            assert_never(initialization)

@@ -21,14 +21,13 @@ from functools import partial
 
 import numpy as np
 
-from adam_transition import adam, phase_diagram, sampling, sweep
-from adam_transition.drift import (
-    RANDOM,
-    Histories,
-    counterexample_table,
-    draw_histories,
-    stationary_drift,
-)
+from adam_transition import adam, sampling
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.sampling import RANDOM
+from adam_transition.studies.phase import backends, diagram, simulation
+from adam_transition.sweeps import sweep
+from adam_transition.theory.chains import Histories, draw_histories
+from adam_transition.theory.stationary_drift import stationary_drift
 
 N = 20
 
@@ -78,19 +77,19 @@ def main() -> None:
 
 
 def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", (N,), ("cyclic",), beta, beta, num_steps=num_steps
     )
-    spec = dataclasses.replace(spec, backend=phase_diagram.fastest_backend(spec))
-    program = phase_diagram.program(spec, "cyclic")
+    spec = dataclasses.replace(spec, backend=backends.fastest_backend(spec))
+    program = backends.program(spec, "cyclic")
     diverged = np.empty(spec.table, bool)
 
     def simulate() -> np.ndarray:
         sweep.run(
             program,
-            phase_diagram.rows(spec, None),
-            phase_diagram.cells(spec),
-            tile=phase_diagram.tile_shape(spec),
+            simulation.rows(spec, None),
+            simulation.cells(spec),
+            tile=backends.tile_shape(spec),
             chunk=spec.table,
             write=lambda block, values: diverged.__setitem__(block, values["diverged"]),
         )

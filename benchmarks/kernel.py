@@ -1,6 +1,6 @@
 """The kernel against XLA's path and against what the chip can do, in one run.
 
-Needs nothing but JAX (0.10 or 0.11), NumPy and Python 3.11 or newer, so that it runs on a bare GPU
+Needs only JAX (0.10 or 0.11), NumPy and jaxtyping, so that it runs on a bare GPU
 machine; on a CPU it measures the CPU's kernel. On the counterexample (n = 20, ε = 0, η_k = 0.1/√k):
 
   cyclic, replacement  the kernel, by sampling scheme

@@ -21,8 +21,8 @@ import numpy as np
 import optax
 
 from adam_transition.advise import ANSWERS, answer, diagnostics, monitor
-from adam_transition.drift import counterexample_table
 from adam_transition.networks.data import load
+from adam_transition.problems.constructions import counterexample_table
 
 BETA2 = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 0.9999)
 GOOD = (0.99, 0.999, 0.9999)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import xarray as xr
 
-from adam_transition.figures.common import COLOURS, style, subplots
+from adam_transition.studies.plotting import COLOURS, style, subplots
 
 
 def device() -> str:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adam_transition import memory
+from adam_transition.sweeps import memory
 
 DISK_BYTES, HOST_BYTES = 13, 100  # for a cell
 RATES = {"two cores": 3.9e9, "H200": 1.0e12}

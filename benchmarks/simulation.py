@@ -31,8 +31,9 @@ import numpy as np
 import optax
 import xarray as xr
 
-from adam_transition import phase_diagram, sweep
 from adam_transition.problems import counterexample
+from adam_transition.studies.phase import backends, diagram, simulation
+from adam_transition.sweeps import sweep
 from benchmarks import c_loop, results
 
 N, STEP_SIZE, X0, MINIMISER = 20, 0.1, 1.0, -2.0
@@ -46,7 +47,7 @@ Contestant = Callable[[np.ndarray, np.ndarray, int], Run]
 
 
 def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         problem="counterexample",
         num_components=(N,),
         samplings=("cyclic",),
@@ -56,9 +57,9 @@ def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
         x0=X0,
         step_size=STEP_SIZE,
     )
-    spec = dataclasses.replace(spec, backend=phase_diagram.fastest_backend(spec))
-    program = phase_diagram.program(spec, "cyclic")
-    rows, cells = phase_diagram.rows(spec, None), phase_diagram.cells(spec)
+    spec = dataclasses.replace(spec, backend=backends.fastest_backend(spec))
+    program = backends.program(spec, "cyclic")
+    rows, cells = simulation.rows(spec, None), simulation.cells(spec)
     gap = np.empty(spec.table, np.float32)
 
     def simulate() -> np.ndarray:
@@ -66,7 +67,7 @@ def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
             program,
             rows,
             cells,
-            tile=phase_diagram.tile_shape(spec),
+            tile=backends.tile_shape(spec),
             chunk=spec.table,
             write=lambda block, values: gap.__setitem__(block, values["gap"]),
         )

@@ -4,7 +4,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from experiments import explorer
+from adam_transition.commands import explorer
 
 _HERE = Path(__file__).parent
 sys.path.insert(0, str(_HERE))  # for the extension beside this file

@@ -1,78 +1,8 @@
-"""Training loss of networks over the plane of (beta1, beta2), curves, and loss spikes.
-
-Example:
-    python -m experiments.networks --flagfile=experiments/flagfiles/networks.flags
-"""
+"""`python -m experiments.networks`; see `adam_transition.commands.networks`."""
 
 import sys
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
-from experiments import common, training
-
-if TYPE_CHECKING:
-    from adam_transition.network_study import NetworkStudy
-
-FLAGS = training.training_flags("networks")
-_list = partial(flags.DEFINE_list, flag_values=FLAGS)
-_string = partial(flags.DEFINE_string, flag_values=FLAGS)
-
-_list("tasks", "mlp/digits", "model/data: mlp, convnet, resnet18, decoder on digits, mnist1d, …")
-_list("batch_size", "1,16", "Batch sizes; each divides the number of samples.")
-flags.DEFINE_integer("epochs", 10, "Epochs of each run.", 1, flag_values=FLAGS)
-_list("learning_rate", "0.001,0.003,0.01", "eta0; all are swept, and the best taken by cell.")
-_string("beta1", "0:0.99:16", "Grid of beta1.")
-_string("beta2", "0.05:1-1e-5:16:logit", "Grid of beta2.")
-
-
-def main(values: dict[str, Any]) -> None:
-    """Flags → training → data set, figures, claims."""
-    study = parse(values)
-
-    from adam_transition import figures, network_claims, network_study
-
-    common.run_study(
-        "networks",
-        values,
-        network_study.plan(study),
-        figures={
-            "networks": figures.network_planes,
-            "networks_curves": figures.network_curves,
-            "networks_spikes": figures.network_spikes,
-        },
-        claims=network_claims.network_claims,
-    )
-
-
-def parse(values: dict[str, Any]) -> "NetworkStudy":
-    """The study that the flags describe; its data sets are loaded once, so that errors come first.
-
-    Raises:
-      ValueError: naming the flag, its value and what is allowed.
-    """
-    from adam_transition.network_study import NetworkStudy
-
-    if not values["tasks"] or len(set(values["tasks"])) < len(values["tasks"]):
-        raise ValueError(f"--tasks={','.join(values['tasks'])}: needs one or more different tasks")
-    grids = [common.parse_grid(name, values[name]) for name in ("beta1", "beta2")]
-    for name, grid in zip(("beta1", "beta2"), grids, strict=True):
-        if len(grid) < 2:
-            raise ValueError(f"--{name}={values[name]}: a plane needs two or more values")
-    tasks = tuple(training.parse_task(values, task, "tasks") for task in values["tasks"])
-    training.check_data_dir(values, tasks)
-    study = NetworkStudy(
-        tasks,
-        tuple(common.parse_integers("batch_size", values["batch_size"])),
-        values["epochs"],
-        training.parse_grid(values, *grids),
-        training.parse_conditions(values),
-    )
-    with training.naming_flags("tasks", values):
-        study.check()
-    return study
-
+from adam_transition.commands.networks import COMMAND
 
 if __name__ == "__main__":
-    sys.exit(common.run("networks", __doc__, FLAGS, main))
+    sys.exit(COMMAND.run())

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import common
-from experiments.paper_page import by_statement, number
+from adam_transition.commands._outputs import write_text
+from adam_transition.commands.paper.page import by_statement, number
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results.json"
@@ -36,7 +36,7 @@ def collect(folder: Path) -> dict[str, Any]:
 
 def readme_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many claims of each statement have which verdict."""
-    from adam_transition.claims import VERDICTS
+    from adam_transition.sweeps.claims import VERDICTS
 
     verdicts = [verdict for family in VERDICTS for verdict in family]
     lines = [
@@ -93,10 +93,10 @@ def with_table(readme: str, table: str) -> str:
 def main(folder: Path) -> None:
     """Writes all three."""
     kept = collect(folder)
-    common.write_text(KEPT, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    common.write_text(PAGE, page(kept))
+    write_text(KEPT, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    write_text(PAGE, page(kept))
     readme = README.read_text(encoding="utf-8")
-    common.write_text(README, with_table(readme, readme_table(kept["rows"])))
+    write_text(README, with_table(readme, readme_table(kept["rows"])))
 
 
 def _cell(text: object) -> str:

@@ -1,16 +1,8 @@
-"""Theorem 3.1 at work: rate, neighbourhood, threshold, and what breaks when a hypothesis does.
-
-Example:
-    python -m experiments.theorem_3_1 --flagfile=experiments/flagfiles/theorem_3_1.flags
-"""
+"""`python -m experiments.theorem_3_1`; see `adam_transition.commands.theorem_3_1`."""
 
 import sys
-from functools import partial
 
-from experiments import common, theorems
-
-FLAGS = theorems.theorem_flags("theorem_3_1")
-main = partial(theorems.main, "theorem_3_1", "with_replacement")
+from adam_transition.commands.theorem_3_1 import COMMAND
 
 if __name__ == "__main__":
-    sys.exit(common.run("theorem_3_1", __doc__, FLAGS, main))
+    sys.exit(COMMAND.run())

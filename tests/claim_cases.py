@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import xarray as xr
 
-from adam_transition.claims import VERDICTS, Claim
+from adam_transition.sweeps.claims import VERDICTS, Claim
 
 Doctor = Callable[[xr.Dataset], xr.Dataset]
 Case = tuple[Doctor, Doctor, Doctor]

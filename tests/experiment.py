@@ -5,13 +5,10 @@ from types import ModuleType
 
 def run(module: ModuleType, *argv: str) -> int:
     """Exit status of `python -m experiments.NAME`, with fresh flags."""
-    from experiments import common
-
-    name = module.__name__.rpartition(".")[2]
     module.FLAGS.unparse_flags()
     for flag in module.FLAGS:
         module.FLAGS[flag].unparse()
-    return common.run(name, module.__doc__, module.FLAGS, module.main, argv)
+    return module.COMMAND.run(argv)
 
 
 def assert_refused(module: ModuleType, out, capsys, argv: list[str], message: str) -> None:

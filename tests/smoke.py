@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from experiments.paper_plan import RUNS
+from adam_transition.commands.paper.plan import RUNS
 from tests import experiment
 
 FOLDER = "ADAM_TRANSITION_SMOKE_RUNS"
@@ -23,9 +23,14 @@ def arguments(name: str) -> list[str]:
 
 def finished(name: str) -> Path:
     """The folder of a finished smoke run of `experiments.paper`; only to be read."""
-    module = next(run.module for run in RUNS if run.name == name)
-    done = folder() / name / f"{module.rpartition('.')[2]}.json"
+    command = next(run.command for run in RUNS if run.name == name)
+    done = folder() / name / f"{command}.json"
     with FileLock(folder() / f"{name}.lock"):
         if not done.exists():
-            assert experiment.run(importlib.import_module(module), *arguments(name)) == 0
+            assert (
+                experiment.run(
+                    importlib.import_module(f"adam_transition.commands.{command}"), *arguments(name)
+                )
+                == 0
+            )
     return done.parent

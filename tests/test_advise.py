@@ -8,8 +8,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import experiments.advise
-from adam_transition import scaling
 from adam_transition.advise import (
     Setting,
     advise,
@@ -20,6 +18,8 @@ from adam_transition.advise import (
     recommendation,
     sde_rule,
 )
+from adam_transition.commands import advise as command
+from adam_transition.theory import laws
 from tests import experiment
 
 SIZES = st.floats(1, 1e6)
@@ -76,7 +76,7 @@ def test_the_half_life_rule_follows_the_boundary_of_skewed_noise():
     for size in (1, 2, 4):
         batches = rng.choice(samples, (400_000, size)).mean(axis=1)
         batches += samples.mean() - batches.mean()
-        stars.append(scaling.with_replacement_law(batches[:, None], 0.0))
+        stars.append(laws.with_replacement_law(batches[:, None], 0.0))
     np.testing.assert_allclose(np.array(stars) / stars[0], [1, 2, 4], rtol=0.06)
 
 
@@ -115,7 +115,7 @@ def test_errors_name_the_argument(call, message):
 
 def test_the_command_prints_the_rules_and_writes_them(tmp_path, capsys):
     args = ["--batch_size=512", "--beta2=0.95", "--new_batch_size=16"]
-    assert experiment.run(experiments.advise, f"--out={tmp_path}", *args) == 0
+    assert experiment.run(command, f"--out={tmp_path}", *args) == 0
     printed = capsys.readouterr().out
     assert "half-life: raise β2 from 0.95 to 0.998398" in printed
     summary = json.loads((tmp_path / "advise.json").read_text())
@@ -155,7 +155,7 @@ def test_one_line_says_what_to_do(known, size, line):
 
 def test_no_step_is_printed_where_a_rule_does_not_hold(tmp_path, capsys):
     args = ["--batch_size=8", "--beta2=0.99", "--new_batch_size=512"]
-    assert experiment.run(experiments.advise, f"--out={tmp_path}", *args) == 0
+    assert experiment.run(command, f"--out={tmp_path}", *args) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Do this: keep β2 = 0.99")
     assert "0.00117" not in printed
@@ -178,4 +178,4 @@ def test_no_step_is_printed_where_a_rule_does_not_hold(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
-    experiment.assert_refused(experiments.advise, tmp_path / "out", capsys, args, message)
+    experiment.assert_refused(command, tmp_path / "out", capsys, args, message)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import advise_study, store
-from adam_transition.advise_study import KEPT, MOMENTS
-from experiments import advise
+from adam_transition.commands import advise
+from adam_transition.studies.advise import claims as advise_claims
+from adam_transition.studies.advise import data as advise_data
+from adam_transition.studies.advise.data import INSTANTS, KEPT
+from adam_transition.sweeps import store
+from adam_transition.sweeps.study import variable
 from tests import experiment, smoke
 
 THRESHOLDS = np.array([0.01, 0.04])  # 1 − β2* at B = 1 and 4
@@ -30,8 +33,7 @@ def trained(tmp_path_factory):
         ("rule", rule),
         ("low", low), ("interior", interior), ("widest", np.arange(5) == 4),
     ):  # fmt: skip
-        variable = store.Variable(dataset[name].dims, values.dtype, name)
-        results.add(name, variable, values)
+        results.add(name, variable(dataset[name].dims, values, name))
     return out
 
 
@@ -59,7 +61,7 @@ def test_data_set_summary_and_figure(finished):
     assert (abs(nearest - 1) < error).all()
     assert (dataset["noise_ratio"] > 1).all()
     summary = json.loads((finished / "advise.json").read_text())
-    assert len(summary["claims"]) == 2 * len(KEPT) * len(MOMENTS) + 1
+    assert len(summary["claims"]) == 2 * len(KEPT) * len(INSTANTS) + 1
     assert [row["rule"] for row in summary["rows"]] == ["half-life", "SDE", "clipped"]
     networks = summary["networks"]
     assert [row["batch_size"] for row in networks] == [1, 4]
@@ -71,10 +73,10 @@ def test_data_set_summary_and_figure(finished):
 def test_the_crossing_is_found_on_planted_curves():
     q = np.geomspace(1e-3, 0.1, 9)
     progress = 1 - np.log(q / 1e-3) / np.log(100)  # falls linearly in log q from 1 to 0
-    assert advise_study._crossing(q, progress, 0.5) == pytest.approx(1e-2)
-    assert advise_study._crossing(q, progress, 0.95) == pytest.approx(1e-3 * 100**0.05)
-    assert advise_study._crossing(q, progress + 1, 0.5) == np.inf
-    assert advise_study._crossing(q, progress - 1, 0.5) == 1e-3
+    assert advise_data._crossing(q, progress, 0.5) == pytest.approx(1e-2)
+    assert advise_data._crossing(q, progress, 0.95) == pytest.approx(1e-3 * 100**0.05)
+    assert advise_data._crossing(q, progress + 1, 0.5) == np.inf
+    assert advise_data._crossing(q, progress - 1, 0.5) == 1e-3
 
 
 def test_verdicts_follow_the_data(finished):
@@ -87,13 +89,13 @@ def test_verdicts_follow_the_data(finished):
     planted = dataset.drop_dims("probed_seed").assign(
         probed=two * 1.5, progress_at_threshold=progress * 0 + 0.9
     )
-    verdicts = {claim.verdict for claim in advise_study.advise_claims(planted)}
+    verdicts = {claim.verdict for claim in advise_claims.claims(planted)}
     assert verdicts == {"holds"}
     opposite = planted.assign(probed=two * 5, progress_at_threshold=progress * 0 + 0.1)
     none = planted.assign(probed=two * np.inf)
-    for claim in advise_study.advise_claims(opposite):
+    for claim in advise_claims.claims(opposite):
         assert (claim.verdict == "fails") != claim.id.startswith("probe_finds")
-    for claim in advise_study.advise_claims(none):
+    for claim in advise_claims.claims(none):
         if claim.id.startswith("probe"):
             finds = claim.id.startswith("probe_finds")
             assert claim.verdict == ("fails" if finds else "open")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import batch_size_claims, batch_size_study
-from adam_transition.batch_size_study import BUDGETS, QUARTER, TUNINGS
+from adam_transition.commands import batch_size
 from adam_transition.networks.training import GRID_DIMS
-from experiments import batch_size
+from adam_transition.studies.batch_size import claims as batch_size_claims
+from adam_transition.studies.batch_size.data import BUDGETS, QUARTER, TUNINGS
+from adam_transition.sweeps.pieces import NOTHING_KEPT
 from tests import experiment, files, smoke
 
 GUESS = math.log(10)
@@ -39,7 +40,7 @@ def test_data_set_claims_and_figures(finished):
         assert (finished / f"{name}.png").stat().st_size > 10_000
 
 
-def _planted(tmp_path, *, exponent=1.0, rate_exponent=-1.0, upper=0.0, quarter=1.0, floor=0.1):
+def _planted(*, exponent=1.0, rate_exponent=-1.0, upper=0.0, quarter=1.0, floor=0.1):
     """The study on curves whose threshold is 1 − β2* = 0.05 B^e (η0/0.01)^f / e^tolerance."""
     arguments = [
         "--task=mlp/digits", "--samples=256", "--batch_size=1,2,4,8", "--epochs=4", "--steps=4",
@@ -50,12 +51,8 @@ def _planted(tmp_path, *, exponent=1.0, rate_exponent=-1.0, upper=0.0, quarter=1
         batch_size.FLAGS[flag].unparse()
     batch_size.FLAGS(["batch_size", *arguments])
     study = batch_size.parse(batch_size.FLAGS.flag_values_dict())
-    plan = batch_size_study.plan(study)
-    results = batch_size_study.store.open_or_create(
-        tmp_path / "planted.zarr", coords=plan.coords, variables=plan.variables,
-        chunks=plan.chunks, identity={}, attrs={},
-    )  # fmt: skip
-    axes = {name: plan.coords[name] for name in ("batch_size", "learning_rate", "beta2", "seed")}
+    dataset = study.coordinates()
+    axes = {name: dataset[name] for name in ("batch_size", "learning_rate", "beta2", "seed")}
     log_q = np.log(1 - axes["beta2"])
     noise = 1 + 0.01 * (axes["seed"] - 1)
     edge = 0.01 * axes["batch_size"] ** exponent * (axes["learning_rate"] / 0.01) ** rate_exponent
@@ -63,21 +60,21 @@ def _planted(tmp_path, *, exponent=1.0, rate_exponent=-1.0, upper=0.0, quarter=1
     rise = 3 * (log_q - np.log(edge * scale * noise)).clip(min=0) + upper * (
         np.log(1e-3) - log_q
     ).clip(min=0)
-    loss = (floor * np.exp(rise)).expand_dims(beta1=[0.9], record=plan.coords["record"].values)
+    loss = (floor * np.exp(rise)).expand_dims(beta1=[0.9], record=dataset["record"].values)
     dims = ("budget", "batch_size", *GRID_DIMS, "record")
     values = loss.transpose(*dims).values.astype(np.float32)
-    results.write({}, {"loss": values, "accuracy": values})
-    for name in ("tuned_loss", "exponent", "rule"):
-        plan.parts[name](results)
-    return results.load()
+    dataset = dataset.assign(loss=(dims, values), accuracy=(dims, values))
+    for name in ("outcomes", "windows", "rules"):
+        dataset = dataset.assign(study.parts()[name](dataset, NOTHING_KEPT))
+    return dataset
 
 
 def _verdicts(dataset):
-    return {claim.id: claim.verdict for claim in batch_size_claims.batch_size_claims(dataset)}
+    return {claim.id: claim.verdict for claim in batch_size_claims.claims(dataset)}
 
 
 def test_planted_laws_are_found(tmp_path):
-    dataset = _planted(tmp_path, upper=0.2)
+    dataset = _planted(upper=0.2)
     shift = math.exp(0.15 * math.log(GUESS / 0.1) / 3)  # from the edge to the level
     low = dataset["low"].sel(budget=BUDGETS[0], tuning="η0 = 0.01").isel(seed=1).values
     np.testing.assert_allclose(low, 0.01 * np.array([1, 2, 4, 8]) * shift, rtol=0.1)
@@ -100,12 +97,12 @@ def test_planted_laws_are_found(tmp_path):
     ],
 )
 def test_planted_opposites_are_not_reproduced(tmp_path, planted, ids):
-    verdicts = _verdicts(_planted(tmp_path, **planted))
+    verdicts = _verdicts(_planted(**planted))
     assert {verdicts[id_] for id_ in ids} <= {"not reproduced", "fails"}
 
 
 def test_seeds_that_disagree_leave_laws_open(tmp_path):
-    dataset = _planted(tmp_path)
+    dataset = _planted()
     wild = (-1.0) ** dataset["seed"] * 3
     open_laws = dataset.assign(
         exponent=dataset["exponent"] + wild,
@@ -117,7 +114,7 @@ def test_seeds_that_disagree_leave_laws_open(tmp_path):
 
 
 def test_without_a_transient_there_is_no_optimum(tmp_path):
-    verdicts = _verdicts(_planted(tmp_path, upper=-0.05))
+    verdicts = _verdicts(_planted(upper=-0.05))
     ids = {id_ for id_ in verdicts if id_.startswith("interior_optimum")}
     assert {verdicts[id_] for id_ in (*ids, "window")} == {"not reproduced"}
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_transition import adam, sampling
-from adam_transition.boundary import boundary_curve, divergence_intervals
-from adam_transition.drift import counterexample_table, stationary_drift
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory.boundary import boundary_curve, divergence_intervals
+from adam_transition.theory.stationary_drift import stationary_drift
 from tests.test_drift import _enumerated_drift
 
 REFERENCE = Path(__file__).parent / "reference"

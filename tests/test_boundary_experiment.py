@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import boundary_study, scaling
-from adam_transition.drift import counterexample_table
-from experiments import boundary
+from adam_transition.commands import boundary
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.studies.boundary import claims as boundary_claims
+from adam_transition.theory import laws
 from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled
 
@@ -44,7 +45,7 @@ def test_rows_and_data_set_follow_the_contract(tmp_path):
     cases = {
         # off by 4 %, and by 4 in ten thousand of the law's own next-order term
         "cyclic_law": (
-            same, scaled(scaling=lambda d: 1 + 0.04 * (d["family"] == 1)), missing("scaling"),
+            same, scaled(scaling=lambda d: 1 + 0.04 * (d["a_law"] == 1)), missing("scaling"),
         ),
         "d1_law": (
             same, scaled(against_a=lambda d: d["against_a_d1"] ** -0.02),
@@ -55,7 +56,7 @@ def test_rows_and_data_set_follow_the_contract(tmp_path):
             lambda d: d.assign(replacement_stderr=d["replacement"]),
         ),
     }  # fmt: skip
-    assert_three_verdicts(boundary_study.claims, dataset, cases)
+    assert_three_verdicts(boundary_claims.claims, dataset, cases)
 
 
 @pytest.mark.parametrize(
@@ -81,30 +82,30 @@ def test_the_order_of_the_schemes_can_fail():
         {"beta2_high": (dims, edges), "stderr": (dims, 0 * edges)},
         {"sampling": ["cyclic", "random_shuffling", "with_replacement"]},
     )
-    [claim] = boundary_study._order_of_schemes(dataset)
+    [claim] = boundary_claims._order_of_schemes(dataset)
     assert (claim.measured, claim.verdict) == (pytest.approx(0.1), "holds")
     planted = dataset.assign(beta2_high=dataset["beta2_high"] * [[[[[1]]]], [[[[0.7]]]], [[[[1]]]]])
-    assert boundary_study._order_of_schemes(planted)[0].verdict == "fails"
+    assert boundary_claims._order_of_schemes(planted)[0].verdict == "fails"
     hidden = dataset.assign(stderr=dataset["stderr"] + 0.1)
-    assert boundary_study._order_of_schemes(hidden)[0].verdict == "open"
-    assert not boundary_study._order_of_schemes(dataset.isel(sampling=[0, 2]))
+    assert boundary_claims._order_of_schemes(hidden)[0].verdict == "open"
+    assert not boundary_claims._order_of_schemes(dataset.isel(sampling=[0, 2]))
 
 
 def test_with_replacement_law_is_the_two_point_formula():
     """Slopes n − 1 and −1/…: for n, −1, …, −1 it is about 2/n²."""
     for n in (50, 500):
         table = np.array([float(n)] + [-1.0] * (n - 1))[:, None]
-        assert scaling.with_replacement_law(table, 0.0) == pytest.approx(2 / n**2, rel=5 / n)
+        assert laws.with_replacement_law(table, 0.0) == pytest.approx(2 / n**2, rel=5 / n)
     table = counterexample_table(100, 1.0)
-    q0 = scaling.with_replacement_law(table, 0.0)
-    assert scaling.with_replacement_law(table, 0.9) == pytest.approx(q0 * 0.1 / (0.1 - 0.9 * q0))
+    q0 = laws.with_replacement_law(table, 0.0)
+    assert laws.with_replacement_law(table, 0.9) == pytest.approx(q0 * 0.1 / (0.1 - 0.9 * q0))
 
 
 def test_fitted_exponents():
     x = np.geomspace(1, 100, 12)
-    law = scaling.fit_power_law(x, 3 * x**-1.5)
+    law = laws.fit_power_law(x, 3 * x**-1.5)
     assert (law.exponent, law.factor) == pytest.approx((-1.5, 3))
-    noisy = scaling.fit_power_law(x, x**2 * np.exp(np.random.default_rng(0).normal(0, 0.1, 12)))
+    noisy = laws.fit_power_law(x, x**2 * np.exp(np.random.default_rng(0).normal(0, 0.1, 12)))
     assert abs(noisy.exponent - 2) < 3 * noisy.stderr < 0.2
     with pytest.raises(ValueError, match="three or more positive points"):
-        scaling.fit_power_law(x[:2], x[:2])
+        laws.fit_power_law(x[:2], x[:2])

@@ -8,39 +8,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_transition import bounds
-from adam_transition.problems import ProblemClass
+from adam_transition.theory import concentration, convergence
 
 
-def test_hypotheses_name_what_fails():
-    cls = ProblemClass(10, 1, 0, 200)
-    holds = {h.name: h for h in bounds.hypotheses(cls, 0.9, 0.99, schedule="inverse_sqrt")}
-    assert [h.holds for h in holds.values()] == [True, True, None, True]
-    assert holds["β1 < √β2"].margin == pytest.approx(math.sqrt(0.99) - 0.9)
-    threshold = holds["β2 ≥ 1 − C(1−β1^n)/n^5"].margin
-    assert 1 - threshold * (1 - 0.9**10) / 10**5 == pytest.approx(0.99)
-    fails = {h.name: h for h in bounds.hypotheses(cls, 0.9, 0.8, schedule="constant")}
-    assert [h.holds for h in fails.values()] == [True, False, None, False]
-    assert fails["β1 < √β2"].margin < 0
+def test_hypotheses_say_which_fails():
+    beta1, q = np.array([0.9, 0.9, 0.0]), np.array([0.01, 0.2, 0.5])
+    found = convergence.hypotheses(10, beta1, q, drift=np.array([-1.0, -1.0, 1.0]))
+    assert found.bounded_steps.tolist() == [True, False, True]
+    assert found.attracts.tolist() == [True, True, False]
+    assert found.hold.tolist() == [True, False, False]
+    np.testing.assert_allclose(1 - found.needed_constant * (1 - beta1**10) / 10**5, 1 - q)
+    assert not convergence.hypotheses(10, beta1, q, schedule="constant").hold.any()
+
+
+def test_a_drift_says_nothing_within_its_error_or_where_it_is_not_known():
+    drift, stderr = np.array([-1.0, -1.0, np.nan]), np.array([0.2, 0.3, 0.0])
+    found = convergence.hypotheses(
+        10, np.zeros(3), np.full(3, 0.1), drift=drift, drift_stderr=stderr
+    )
+    assert found.attracts.tolist() == [True, False, True]
 
 
 @given(
     st.floats(1e-3, 1e3), st.just(0.0) | st.floats(1e-6, 100), st.floats(3, 1e4), st.integers(1, 6)
 )
-def test_progress_is_the_smaller_of_the_two(norm, d0, d1, d):
+def test_stationarity_is_the_smaller_of_the_two(norm, d0, d1, d):
     gradient = jnp.full(d, norm / math.sqrt(d))
     slow = norm / (2 * math.sqrt(d * d1))
     expected = min(norm**2 / math.sqrt(d0), slow) if d0 else slow
-    assert float(bounds.progress(gradient, d0, d1)) == pytest.approx(expected, rel=1e-5)
+    assert float(convergence.stationarity(gradient, d0, d1)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_left_hand_side_is_the_running_minimum_of_means():
     values = np.array([[4.0, 1.0, 3.0, 1.0], [2.0, 3.0, 1.0, 0.0]])
-    least, stderr = bounds.left_hand_side(values)
+    least, stderr = convergence.left_hand_side(values)
     np.testing.assert_allclose(least, [3, 2, 2, 0.5])
     np.testing.assert_allclose(stderr, [1, 1, 1, 0.5])  # a tie takes the later step
     spoilt = np.array([[4.0, np.nan, 1.0], [2.0, 1.0, 1.0]])
-    np.testing.assert_allclose(bounds.left_hand_side(spoilt)[0], [3, 3, 1])
+    np.testing.assert_allclose(convergence.left_hand_side(spoilt)[0], [3, 3, 1])
 
 
 def test_the_allowed_slope_is_that_of_the_rate():
@@ -48,12 +53,14 @@ def test_the_allowed_slope_is_that_of_the_rate():
     ends = np.array([1e4, 2e4, 4e4])
     means = [(np.log(k) / np.sqrt(k)).mean() for k in (np.arange(t / 2 + 1, t + 1) for t in ends)]
     expected = np.polyfit(np.log(ends), np.log(means), 1)[0]
-    assert bounds.sufficient_slope(ends) == pytest.approx(expected, abs=1e-4)
-    assert bounds.sufficient_slope(1e12 * ends) == pytest.approx(-0.5 + 1 / np.log(2e16), abs=1e-3)
+    assert convergence.sufficient_slope(ends) == pytest.approx(expected, abs=1e-4)
+    assert convergence.sufficient_slope(1e12 * ends) == pytest.approx(
+        -0.5 + 1 / np.log(2e16), abs=1e-3
+    )
 
 
 def test_concentration_by_hand():
-    band = bounds.concentration(10, 1e-4, 1 / 40)
+    band = concentration.concentration(10, 1e-4, 1 / 40)
     inner = (1 / 1600) / (1e-4 * (28 / 30 + 8 / 120))
     assert band.probability == pytest.approx(1 - 10 * math.exp(-inner))
     assert band.lower == pytest.approx(1 - 1e-4 * 40 / (0.5 * 0.9999**10))
@@ -63,14 +70,14 @@ def test_concentration_by_hand():
 @given(st.integers(1, 200), st.floats(0.01, 1))
 def test_the_lemma_speaks_exactly_below_the_largest_informative_value(n, share):
     delta = share / (4 * n)
-    largest = bounds.largest_informative(n, delta)
+    largest = concentration.largest_informative(n, delta)
     assert 0 < largest < 1
-    assert bounds.concentration(n, largest * (1 - 1e-9), delta).informative
-    assert not bounds.concentration(n, largest * (1 + 1e-9), delta).informative
+    assert concentration.concentration(n, largest * (1 - 1e-9), delta).informative
+    assert not concentration.concentration(n, largest * (1 + 1e-9), delta).informative
 
 
 def test_the_band_closes_as_beta2_tends_to_one():
-    wide, narrow = (bounds.concentration(5, q, 0.05) for q in (1e-4, 1e-7))
+    wide, narrow = (concentration.concentration(5, q, 0.05) for q in (1e-4, 1e-7))
     assert wide.lower < narrow.lower < 1 < narrow.upper < wide.upper
     assert narrow.probability == pytest.approx(1)
 
@@ -85,4 +92,4 @@ def test_the_band_closes_as_beta2_tends_to_one():
 )
 def test_errors_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
-        bounds.concentration(*arguments)
+        concentration.concentration(*arguments)

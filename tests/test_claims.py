@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_transition.claims import VERDICTS, assess, assess_equal
+from adam_transition.sweeps.claims import VERDICTS, assess, assess_equal
 
 
 @pytest.mark.parametrize(

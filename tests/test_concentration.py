@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import adam, bounds, concentration_study, sampling
-from adam_transition.concentration_study import many_dimensions, second_moments, table_of
-from adam_transition.drift import stationary_drift
-from experiments import concentration
+from adam_transition import adam, sampling
+from adam_transition.commands import concentration
+from adam_transition.studies.concentration import claims as concentration_claims
+from adam_transition.studies.concentration.data import LEMMA_DIMS, many_dimensions, table_of
+from adam_transition.theory.concentration import concentration as lemma
+from adam_transition.theory.concentration import second_moments
+from adam_transition.theory.stationary_drift import stationary_drift
 from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same
 
@@ -52,13 +55,15 @@ def test_tables():
 
 def test_data_set_claims_and_figures(finished):
     dataset = xr.open_zarr(finished / "concentration.zarr", consolidated=False).load()
-    assert dataset["failures"].dims == ("reading", "table", "n", "delta", "beta2")
+    assert dataset["failures"].dims == ("reading", "table", *LEMMA_DIMS)
     # 1 − β2 is in the range in which the lemma speaks
     assert (dataset["probability"] > 0).all()
     assert (dataset["lower"] > 0).all()
     # the band closes faster than the spread: with β2 nearer to 1 more lies outside of it
     histories = dataset["failures"].sel(reading="over all histories")
-    assert (histories.sel(beta2=0.1) > histories.sel(beta2=0.9)).all()
+    assert (
+        histories.sel(relative_one_minus_beta2=0.1) > histories.sel(relative_one_minus_beta2=0.9)
+    ).all()
     assert (dataset["failures"].sel(reading="given the past") == 0).all()
     summary = json.loads((finished / "concentration.json").read_text())
     verdicts = {claim["id"]: claim["verdict"] for claim in summary["claims"]}
@@ -92,7 +97,7 @@ CASES = {
 
 def test_each_claim_has_its_three_verdicts(finished):
     dataset = xr.open_zarr(finished / "concentration.zarr", consolidated=False).load()
-    assert_three_verdicts(concentration_study.claims, dataset, CASES)
+    assert_three_verdicts(concentration_claims.claims, dataset, CASES)
 
 
 def test_the_lemma_as_its_source_has_it_and_with_all_histories():
@@ -100,7 +105,7 @@ def test_the_lemma_as_its_source_has_it_and_with_all_histories():
     n, q, delta = 10, 3.4e-5, 1 / 40
     table, band = (
         table_of("counterexample", n, sampling.stream_key(0)),
-        bounds.concentration(n, q, delta),
+        lemma(n, q, delta),
     )
     assert band.informative
     v = second_moments(table, q, sampling.stream_key(1), num_samples=8000)
@@ -114,12 +119,12 @@ def test_the_lemma_as_its_source_has_it_and_with_all_histories():
 
 def test_how_many_failures_a_share_leaves_open():
     """None of N: the rule of three; half of N: the normal interval."""
-    assert concentration_study.most_failures(0.0, 1000, 0.05) == pytest.approx(3 / 1000, rel=0.01)
+    assert concentration_claims.most_failures(0.0, 1000, 0.05) == pytest.approx(3 / 1000, rel=0.01)
     expected = 0.5 + 1.96 * 0.5 / np.sqrt(10_000)
-    assert concentration_study.most_failures(0.5, 10_000, 0.025) == pytest.approx(
+    assert concentration_claims.most_failures(0.5, 10_000, 0.025) == pytest.approx(
         expected, abs=1e-4
     )
-    assert concentration_study.most_failures(1.0, 10, 0.05) == 1
+    assert concentration_claims.most_failures(1.0, 10, 0.05) == 1
 
 
 def test_the_direction_is_that_of_a_long_run():

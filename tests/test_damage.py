@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import store, studies
-from adam_transition.store import StoreError, Variable
-from experiments import phase
+from adam_transition.commands import phase
+from adam_transition.sweeps import ledgers, store, study
+from adam_transition.sweeps.store import StoreError, Variable
+from adam_transition.sweeps.study import Filled, variable
 from tests import experiment
 
 FAULTS = {
@@ -34,44 +35,52 @@ def _flip(content, rng):
     return bytes(changed)
 
 
-def _plan():
+class _Study:
     """Text, two axes and one that has no values; a part by chunks, and two of several variables."""
-    coords = xr.Dataset(
-        coords={
-            "scheme": ("scheme", np.array(["cyclic", "häufig"], dtype=object)),
-            "beta1": ("beta1", np.linspace(0, 0.9, 4), {"long_name": "β1"}),
-            "drawn": (("scheme", "triple"), np.arange(6.0).reshape(2, 3) / 7),
-        }
-    )
 
-    def fill(results):
+    name = "x"
+
+    def coordinates(self):
+        return xr.Dataset(
+            coords={
+                "scheme": ("scheme", np.array(["cyclic", "häufig"], dtype=object)),
+                "beta1": ("beta1", np.linspace(0, 0.9, 4), {"long_name": "β1"}),
+                "drawn": (("scheme", "triple"), np.arange(6.0).reshape(2, 3) / 7),
+            }
+        )
+
+    def parts(self):
+        dims = ("scheme", "beta1")
+        variables = {
+            "gap": Variable(dims, np.float64, "a gap"), "diverged": Variable(dims, bool, "verdict"),
+        }  # fmt: skip
+        simulation = Filled(variables, {"scheme": 1, "beta1": 2}, self._fill)
+        return {"simulation": simulation, "squares": self._squares, "means": self._means}
+
+    def _fill(self, results):
         for i, j in np.ndindex(2, 2):
             region = {"scheme": slice(i, i + 1), "beta1": slice(2 * j, 2 * j + 2)}
             if not results.is_complete(region, ["gap", "diverged"]):
                 gap = np.sin(np.arange(2.0) + 2 * j + 10 * i)[None]
                 results.write(region, {"gap": gap, "diverged": gap > 0})
 
-    def squares(results):
-        gap = results.load()["gap"].values
-        results.add("step", Variable(("step",), np.int64, "step k"), np.arange(3))
-        results.add("square", Variable(("scheme", "beta1"), np.float64, "gap²"), gap**2)
+    def _squares(self, data, _):
+        return {
+            "step": variable("step", np.arange(3), "step k"),
+            "square": variable(("scheme", "beta1"), data["gap"].values ** 2, "gap²"),
+        }
 
-    def means(results):
-        square = results.load()["square"].values
-        results.add("count", Variable((), np.int64, "how many"), np.array(square.size))
-        results.add("mean", Variable(("scheme",), np.float64, "mean"), square.mean(axis=1))
-
-    dims = ("scheme", "beta1")
-    variables = {
-        "gap": Variable(dims, np.float64, "a gap"), "diverged": Variable(dims, bool, "verdict"),
-    }  # fmt: skip
-    parts = {"simulation": fill, "squares": squares, "means": means}
-    return studies.Plan(coords, parts, variables, {"scheme": 1, "beta1": 2})
+    def _means(self, data, _):
+        square = data["square"].values
+        return {
+            "count": variable((), square.size, "how many"),
+            "mean": variable("scheme", square.mean(axis=1), "mean"),
+        }
 
 
 def _run(path, steps=10, resume=True):
-    results = studies.run(
-        _plan(), path, identity={"--steps": steps}, attrs={"device": "test"}, resume=resume
+    results = study.run(
+        _Study(), path, identity={"--steps": steps}, attrs={"device": "test"}, resume=resume
     )
     with contextlib.closing(results):
         results.finish(wall_time_s=1.5)
@@ -164,7 +173,7 @@ def test_half_of_a_store_with_a_chunk_of_elsewhere(finished, tmp_path, monkeypat
         shutil.rmtree(path, ignore_errors=True)
         _stopped(path, monkeypatch, writes)
         assert {"gap/c/0/0", "gap/c/0/1"} <= set(map(str, _files(path)))
-        assert store._read_ledger(path).parts == {}
+        assert ledgers.read(path).parts == {}
         doctor()
         assert _run(path).drop_attrs().identical(good.drop_attrs())
         assert not (path / "ledger/journals").exists()
@@ -199,8 +208,7 @@ def test_pieces_are_those_of_their_place(tmp_path):
         tmp_path / "x.zarr", coords=xr.Dataset(), variables={}, chunks={}, identity={}, attrs={}
     )
 
-    def part(inner):
-        pieces = inner.pieces()
+    def part(_, pieces):
         for i in range(2):
             pieces.save(f"{i}", [np.array(i)])
         assert pieces.load("1")[0] == 1
@@ -210,13 +218,13 @@ def test_pieces_are_those_of_their_place(tmp_path):
         _damage(folder / "0.piece", "folder", 0)
         shutil.rmtree(folder / "0.piece")
         assert pieces.load("0") is None
-        for place in (folder, store._pieces_folder(inner.path)):
+        for place in (folder, folder.parent):
             shutil.rmtree(place)
             place.parent.mkdir(exist_ok=True)
             place.write_text("in the way")
             pieces.save("0", [np.array(5)])
             assert pieces.load("0")[0] == 5
-        inner.add("done", Variable((), np.int64, "done"), np.array(1))
+        return {"done": variable((), 1, "done")}
 
     results.complete("part", part)
 
@@ -266,6 +274,10 @@ def test_a_store_of_the_version_before_is_named_and_may_be_replaced(finished, tm
     xr.testing.assert_identical(_run(path, resume=False), _read_by_others(finished))
 
 
+def _kill():
+    raise _Killed
+
+
 class _Killed(BaseException):
     pass
 
@@ -304,25 +316,23 @@ def test_a_kill_at_every_write_is_healed(finished, tmp_path, monkeypatch):
         shutil.rmtree(path.parent)
 
 
-def test_a_part_is_done_when_all_of_it_is_there(tmp_path):
-    """Whatever the order in which it adds its variables."""
+def test_a_part_is_done_when_all_of_it_is_there(tmp_path, monkeypatch):
     results = store.open_or_create(
         tmp_path / "x.zarr", coords=xr.Dataset(), variables={}, chunks={}, identity={}, attrs={}
     )
     calls = []
 
-    def part(inner, *, stop):
-        calls.append(stop)
-        inner.add("last_of_the_names", Variable((), np.int64, "b"), np.array(2))
-        if stop:
-            raise _Killed
-        inner.add("first", Variable((), np.int64, "a"), np.array(1))
+    def part(data, pieces):
+        calls.append(len(calls))
+        return {"last_of_the_names": variable((), 2, "b"), "first": variable((), 1, "a")}
 
-    with pytest.raises(_Killed):
-        results.complete("part", lambda inner: part(inner, stop=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Store, "_commit", lambda *_: _kill())
+        with pytest.raises(_Killed):
+            results.complete("part", part)
     for _ in range(2):
-        results.complete("part", lambda inner: part(inner, stop=False))
-    assert calls == [True, False]
+        results.complete("part", part)
+    assert calls == [0, 1]
     assert int(results.load()["first"]) == 1
 
 
@@ -330,7 +340,7 @@ def test_nobody_else_may_fill_a_store_in_use(tmp_path):
     path = tmp_path / "x.zarr"
     _run(path)
     code = (
-        "import sys, pathlib; from adam_transition import store\n"
+        "import sys, pathlib; from adam_transition.sweeps import store\n"
         "lock = store.hold(pathlib.Path(sys.argv[1])); print('held', flush=True)\n"
         "sys.stdin.read()"
     )
@@ -376,7 +386,7 @@ def test_a_phase_diagram_heals(tmp_path, monkeypatch):
     out = tmp_path / "out"
     args = ["--n=5", "--beta1=0:0.9:3", "--beta2=0:0.96:3", "--steps=50", "--sampling=cyclic"]
     args += ["--trajectories=0/0.1"]
-    monkeypatch.setattr("experiments.common.save_figure", lambda *_: [])
+    monkeypatch.setattr("adam_transition.commands._outputs.save_figure", lambda *_: [])
     assert experiment.run(phase, f"--out={out}", *args) == 0
     good = _read_by_others(out / "phase.zarr")
     for i, file in enumerate(_files(out / "phase.zarr")[::4]):

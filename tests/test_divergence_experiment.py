@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import adam, divergence_claims, divergence_study
-from adam_transition.worst_case import worst_case_drift
-from experiments import divergence
+from adam_transition import adam
+from adam_transition.commands import divergence
+from adam_transition.studies.divergence import claims as divergence_claims
+from adam_transition.studies.divergence import data as divergence_data
+from adam_transition.theory.divergence import proven_area, worst_case_drift
 from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled
 
@@ -134,11 +136,11 @@ def test_the_limit_of_what_is_left_of_the_square():
 def test_the_proven_area_is_that_of_the_bound(which):
     """Against cells of the square: those at the edge are the error."""
     n, count = 30, 300
-    beta = divergence_study.middles(count)
+    beta = divergence_data.middles(count)
     hyper = adam.Hyperparameters(1 - beta[:, None], 1 - beta)
-    a = divergence_study.slope_a(which, n)
+    a = divergence_data.slope_a(which, n)
     inside = worst_case_drift(n, a, hyper) > 0
-    assert divergence_study.proven_area(n, a) == pytest.approx(inside.mean(), abs=1.5 / count)
+    assert proven_area(n, a) == pytest.approx(inside.mean(), abs=1.5 / count)
 
 
 def test_given_again_nothing_is_computed(finished):

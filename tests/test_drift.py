@@ -12,16 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_transition import adam, sampling
-from adam_transition.drift import (
-    LEAST_ESTIMATED,
-    RANDOM,
-    at_least,
-    counterexample_table,
-    draw_histories,
-    drift_of_groups,
-    reason_against,
-    stationary_drift,
-)
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.sampling import RANDOM
+from adam_transition.theory.chains import draw_histories
+from adam_transition.theory.drift_domain import LEAST_ESTIMATED, at_least, reason_against
+from adam_transition.theory.stationary_drift import drift_of_groups, stationary_drift
 
 BETAS = st.floats(0, 0.99)
 MANY = np.arange(1.0, 11.0)[:, None] - 4.5  # different gradients: too many states for shuffling
@@ -224,8 +219,8 @@ def test_float64_whatever_the_caller_uses():
     ("call", "message"),
     [
         (lambda: _drift(np.ones((3, 1)), 0, 0, "Random"), "sampling='Random' is not one of cyclic"),
-        (lambda: counterexample_table(2), "n=2, a=None: the counterexample needs n ≥ 3"),
-        (lambda: counterexample_table(5, 0.0), "n=5, a=0.0: the counterexample needs"),
+        (lambda: counterexample_table(2), "n=2: the counterexample needs n ≥ 3"),
+        (lambda: counterexample_table(5, 0.0), "a=0.0: the counterexample needs"),
         (lambda: _drift(np.ones(3), 0, 0), r"gradients of shape \(3,\)"),
         (lambda: _drift(np.full((3, 1), np.nan), 0, 0), "need a finite table"),
         (lambda: _drift(MANY, 0, 0, RANDOM[0]), "needs a key"),
@@ -414,7 +409,7 @@ def test_samples_and_histories_that_mean_nothing_are_refused():
         _drift(MANY, 0.0, 0.5, "random_shuffling", key=key, num_samples=0)
     with pytest.raises(ValueError, match="memory=nan"):
         draw_histories(MANY, "random_shuffling", key, memory=np.nan, num_samples=10)
-    with pytest.raises(ValueError, match="scheme='cyclic'"):
+    with pytest.raises(ValueError, match="sampling='cyclic'"):
         draw_histories(MANY, "cyclic", key, memory=2.0, num_samples=10)
     histories = draw_histories(MANY, "random_shuffling", key, memory=2.0, num_samples=10)
     with pytest.raises(ValueError, match="histories of random_shuffling"):
@@ -438,7 +433,8 @@ def test_estimates_count_epsilon():
 _BITS = """
 import hashlib, numpy as np
 from adam_transition import adam
-from adam_transition.drift import counterexample_table, stationary_drift
+from adam_transition.problems import counterexample_table
+from adam_transition.theory.stationary_drift import stationary_drift
 beta = (np.arange(16) + 0.5) / 16
 hyper = adam.Hyperparameters(1 - beta[:, None], 1 - beta, 0.01)
 for table in (counterexample_table(20), np.random.default_rng(0).normal(size=(9, 2))):

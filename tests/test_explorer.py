@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from adam_transition import adam, problems, sampling, simulate
-from adam_transition.boundary import divergence_intervals
-from adam_transition.drift import counterexample_table, stationary_drift
-from experiments import explorer
+from adam_transition.commands import explorer
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.stationary_drift import stationary_drift
 from tests import browser, experiment
 
 SCHEMES = ("cyclic", "random_shuffling", "with_replacement")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import (
+from adam_transition.commands import (
+    _theorems,
     advise,
     batch_size,
     boundary,
@@ -14,7 +15,6 @@ from experiments import (
     phase,
     theorem_3_1,
     theorem_3_3,
-    theorems,
 )
 
 PARSERS = {
@@ -25,8 +25,8 @@ PARSERS = {
     "divergence": (divergence.FLAGS, divergence.parse),
     "networks": (networks.FLAGS, networks.parse),
     "phase": (phase.FLAGS, phase.parse),
-    "theorem_3_1": (theorem_3_1.FLAGS, lambda values: theorems.parse("with_replacement", values)),
-    "theorem_3_3": (theorem_3_3.FLAGS, lambda values: theorems.parse("random_shuffling", values)),
+    "theorem_3_1": (theorem_3_1.FLAGS, lambda values: _theorems.parse("with_replacement", values)),
+    "theorem_3_3": (theorem_3_3.FLAGS, lambda values: _theorems.parse("random_shuffling", values)),
 }
 
 

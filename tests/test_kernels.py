@@ -12,18 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_transition import (
-    adam,
-    kernels,
-    phase_diagram,
-    plane,
-    problems,
-    sampling,
-    simulate,
-    sweep,
-)
+from adam_transition import adam, kernels, problems, sampling, simulate
 from adam_transition.kernels import cpu, elementary, simulate_table, tuned
 from adam_transition.kernels.split import split
+from adam_transition.studies.phase import backends, diagram, plane, simulation
+from adam_transition.sweeps import sweep
 
 KERNELS = ("cpu", kernels.for_gpu())
 ONE_DIMENSIONAL = [
@@ -160,16 +153,16 @@ def test_it_lowers_for_cuda(name, method, dtype):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_diagram_through_a_kernel_has_the_same_verdicts(kernel, monkeypatch):
     beta1, beta2 = np.linspace(0, 0.9, 7), np.linspace(0.05, 0.95, 9)
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", (5, 20), ("random_shuffling",), beta1, beta2, num_steps=2000
     )
     scheme, results = "random_shuffling", []
-    static = phase_diagram.program(spec, scheme).function.keywords
+    static = backends.program(spec, scheme).function.keywords
     interpreted = partial(kernels.simulate_table, interpret=kernel != "cpu")
     monkeypatch.setattr(kernels, "simulate_table", interpreted)
-    of_tables = partial(phase_diagram.run_table, **static, kernel=kernel)
+    of_tables = partial(simulation.run_table, **static, kernel=kernel)
     through_kernel = sweep.Program(of_tables, of_tables=True)
-    for program in (phase_diagram.program(spec, scheme), through_kernel):
+    for program in (backends.program(spec, scheme), through_kernel):
         found = {}
 
         def write(block, values, found=found):
@@ -177,7 +170,7 @@ def test_a_diagram_through_a_kernel_has_the_same_verdicts(kernel, monkeypatch):
                 whole = found.setdefault(name, np.empty(spec.table, value.dtype))
                 whole[block] = value
 
-        rows, cells = phase_diagram.rows(spec, None), phase_diagram.cells(spec)
+        rows, cells = simulation.rows(spec, None), simulation.cells(spec)
         # JAX's interpreter for Mosaic cannot run two tiles at once
         tile, chunk = ((2, 63),) * 2 if kernel == "mosaic" else ((1, 25), (1, 63))
         sweep.run(program, rows, cells, tile=tile, chunk=chunk, write=write)
@@ -196,10 +189,10 @@ def test_a_diagram_through_a_kernel_has_the_same_verdicts(kernel, monkeypatch):
 
 def test_a_spec_chooses_its_program():
     beta = np.array([0.5])
-    spec = phase_diagram.PhaseDiagram("counterexample", (5,), ("cyclic",), beta, beta)
+    spec = diagram.PhaseDiagram("counterexample", (5,), ("cyclic",), beta, beta)
     chosen = {}
-    for backend in get_args(phase_diagram.Backend):
-        program = phase_diagram.program(dataclasses.replace(spec, backend=backend), "cyclic")
+    for backend in get_args(diagram.Backend):
+        program = backends.program(dataclasses.replace(spec, backend=backend), "cyclic")
         chosen[backend] = program.of_tables, program.function.keywords.get("kernel")
     on_gpu = kernels.for_gpu()
     assert chosen == {"xla": (False, None), "blocks": (True, "cpu"), "pallas": (True, on_gpu)}
@@ -215,11 +208,11 @@ def test_a_spec_chooses_its_program():
 )
 def test_blocks_run_where_they_can(changes, reason):
     beta = np.array([0.5])
-    spec = phase_diagram.PhaseDiagram("counterexample", (5,), ("cyclic",), beta, beta)
+    spec = diagram.PhaseDiagram("counterexample", (5,), ("cyclic",), beta, beta)
     spec = dataclasses.replace(spec, **changes)
-    assert phase_diagram.fastest_backend(spec) == ("xla" if reason else "blocks")
-    assert (reason or "None") in str(phase_diagram.reason_against("blocks", spec))
-    assert "needs a GPU" in phase_diagram.reason_against("pallas", spec)
+    assert backends.fastest_backend(spec) == ("xla" if reason else "blocks")
+    assert (reason or "None") in str(backends.reason_against("blocks", spec))
+    assert "needs a GPU" in backends.reason_against("pallas", spec)
 
 
 @pytest.mark.parametrize(
@@ -253,10 +246,10 @@ def test_a_gradient_that_the_kernel_cannot_run_is_known_before(loss, lowers):
 @given(st.integers(1, 60), st.integers(1, 3_000_000))
 def test_tiles_of_blocks_leave_work_for_all_cores(num_rows, num_columns):
     beta = np.broadcast_to(np.float64(0.5), (num_rows, num_columns))
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", tuple(range(3, 3 + num_rows)), ("cyclic",), beta, beta, backend="blocks"
     )
-    rows, columns = phase_diagram.tile_shape(spec)
+    rows, columns = backends.tile_shape(spec)
     assert rows * columns <= 1 << 17
     tiles = -(-num_rows // rows) * -(-num_columns // columns)
     assert tiles >= min(8, num_rows * num_columns // 256)

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition import adam, problems, sampling, simulate
-from adam_transition.drift import counterexample_table, cyclic_drift, stationary_drift
-from adam_transition.least_d1 import least_d1, sign_sgd_certificate, sign_sgd_infimum
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory.cyclic import cyclic_drift
+from adam_transition.theory.least_d1 import least_d1, sign_sgd_certificate, sign_sgd_infimum
+from adam_transition.theory.stationary_drift import stationary_drift
 
 
 @given(st.lists(st.fractions(-3, 3), min_size=3, max_size=9))

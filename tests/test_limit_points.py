@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from adam_transition import adam, problems, sampling, simulate
-from adam_transition.drift import draw_histories, stationary_drift
-from adam_transition.limit_points import limit_points
+from adam_transition.theory.chains import draw_histories
+from adam_transition.theory.limit_points import limit_points
+from adam_transition.theory.stationary_drift import stationary_drift
 
 RANGE = np.array([[-0.5], [1.5]])
 
@@ -161,9 +162,9 @@ def test_standard_errors_are_honest():
     [
         ({"starts": np.zeros(3)}, "starts of shape"),
         ({"starts": np.zeros((1, 1))}, "one dimension needs two that differ"),
-        ({"starts": RANGE, "scheme": "sorted"}, "sampling='sorted' is not one of"),
-        ({"starts": RANGE, "scheme": "random_shuffling"}, "needs a key"),
-        ({"starts": RANGE, "scheme": "shuffle_once"}, "needs a key"),
+        ({"starts": RANGE, "sampling": "sorted"}, "sampling='sorted' is not one of"),
+        ({"starts": RANGE, "sampling": "random_shuffling"}, "needs a key"),
+        ({"starts": RANGE, "sampling": "shuffle_once"}, "needs a key"),
     ],
 )
 def test_errors_name_the_argument(kwargs, message):

@@ -23,7 +23,8 @@ from adam_transition.advise import (
     verdict,
 )
 from adam_transition.advise.watch import BLOCKS, ROWS
-from adam_transition.drift import counterexample_table, stationary_drift
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory.stationary_drift import stationary_drift
 
 PARAMS = {"w": jnp.ones((7, 5)), "b": [jnp.zeros(3), jnp.ones(())]}
 LABELS = {"w": "body", "b": "head"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import network_claims
+from adam_transition.commands import networks
 from adam_transition.networks import outcomes, panels
-from experiments import networks
+from adam_transition.studies.networks import claims as network_claims
 from tests import experiment, files, smoke
 
 
@@ -55,9 +55,7 @@ def test_verdicts_are_those_of_the_data(finished):
         good_fixed=fixed,
         spikes=(dataset["spikes"] * 0 + (dataset["beta2"] > 0.95)),
     )
-    verdicts = {
-        c.id.partition("_mlp")[0]: c.verdict for c in network_claims.network_claims(as_claimed)
-    }
+    verdicts = {c.id.partition("_mlp")[0]: c.verdict for c in network_claims.claims(as_claimed)}
     assert verdicts == {
         "small_beta2": "reproduced", "large_beta2": "reproduced", "fixed_rate": "reproduced",
         "spikes": "reproduced", "batch": "reproduced",
@@ -65,7 +63,7 @@ def test_verdicts_are_those_of_the_data(finished):
     opposite = as_claimed.assign(
         good_by_seed=~good, good_fixed=~fixed, spikes=1 - as_claimed["spikes"]
     )
-    verdicts = {c.verdict for c in network_claims.network_claims(opposite)}
+    verdicts = {c.verdict for c in network_claims.claims(opposite)}
     assert verdicts == {"not reproduced"}
 
 

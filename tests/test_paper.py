@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import explorer, paper, paper_page, paper_tables
-from experiments.paper_plan import RUNS, SCALES, STATEMENTS
+from adam_transition.commands import _flagfiles, explorer, paper
+from adam_transition.commands.paper import page
+from adam_transition.commands.paper.plan import RUNS, SCALES, STATEMENTS
+from experiments import paper_tables
 from tests import browser, experiment, smoke
 
 NAMES = ("phase", "concentration")
@@ -39,8 +41,8 @@ def made():
 
 
 def _summary(name):
-    module = next(run.module for run in RUNS if run.name == name)
-    path = smoke.finished(name) / f"{module.rpartition('.')[2]}.json"
+    command = next(run.command for run in RUNS if run.name == name)
+    path = smoke.finished(name) / f"{command}.json"
     return json.loads(path.read_text())
 
 
@@ -70,17 +72,17 @@ def test_the_summary_follows_the_contract(made):
 def test_the_figures_stand_beside_the_page(made):
     for run, figure in FIGURES:
         if run.name in NAMES:
-            copy = made / paper_page.pdf_name(run, figure)
+            copy = made / page.pdf_name(run, figure)
             assert copy.read_bytes() == (made / run.name / f"{figure}.pdf").read_bytes()
 
 
 def test_the_page_needs_nothing_beside_it(made):
-    page = (made / "index.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    text = (made / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
     outside = {source for source in sources if not source.startswith(("data:", "#"))}
-    assert outside == {"https://arxiv.org/abs/2603.02092", paper_page.EXPLORER}
-    assert "<script" not in page
-    assert (made / paper_page.EXPLORER).read_text(encoding="utf-8") == explorer.page()
+    assert outside == {"https://arxiv.org/abs/2603.02092", page.EXPLORER}
+    assert "<script" not in text
+    assert (made / page.EXPLORER).read_text(encoding="utf-8") == explorer.page()
 
 
 def test_figures_are_fit_for_a_paper():
@@ -101,8 +103,8 @@ def test_every_figure_is_shown_under_one_statement():
 @browser.needed
 @pytest.mark.parametrize("width", [1100, 700])
 def test_a_browser_shows_the_page(made, tmp_path, width):
-    page = (made / "index.html").read_text(encoding="utf-8")
-    found = browser.evaluate(page, _MEASURE, tmp_path, width=width)
+    text = (made / "index.html").read_text(encoding="utf-8")
+    found = browser.evaluate(text, _MEASURE, tmp_path, width=width)
     rows = json.loads((made / "claims.json").read_text())
     assert found["claims"] == [[row["statement"].strip(), row["verdict"]] for row in rows]
     counts = Counter(row["statement_title"] for row in rows)
@@ -119,16 +121,16 @@ def test_text_is_escaped_and_numbers_that_are_missing_are_said():
         "expected": ">= 1", "measured": None, "uncertainty": 0.0, "verdict": "inconclusive",
         "reference": "Theorem 3.1",
     }  # fmt: skip
-    page = paper_page.render([], {"phase": {"version": "1"}}, [row], scale="laptop", folder=Path())
-    assert "a &lt; b &amp; c" in page
-    assert ">none<" in page
-    assert "not evidence" not in page
+    text = page.render([], {"phase": {"version": "1"}}, [row], scale="laptop", folder=Path())
+    assert "a &lt; b &amp; c" in text
+    assert ">none<" in text
+    assert "not evidence" not in text
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_run_has_its_flagfile(scale):
     for run in RUNS:
-        assert Path(run.flagfile(scale)).is_file(), run.flagfile(scale)
+        assert run.flagfile_name(scale) in _flagfiles.names()
 
 
 def test_a_claim_without_a_statement_is_an_error():
@@ -163,8 +165,8 @@ def test_a_summary_from_elsewhere_brings_no_markup():
     row = dict.fromkeys(
         ("id", "run", "statement", "expected", "verdict", "reference"), bad
     ) | {"statement_title": "Sign-SGD", "measured": 1.0, "uncertainty": 0.0}  # fmt: skip
-    page = paper_page.render([], {"phase": {"version": bad}}, [row], scale=bad, folder=Path())
-    assert "<script" not in page
+    text = page.render([], {"phase": {"version": bad}}, [row], scale=bad, folder=Path())
+    assert "<script" not in text
     table = paper_tables.page({"scale": bad, "version": bad, "minutes": 1.0, "rows": [row]})
     assert "<script" not in table
     assert "[x]" not in table

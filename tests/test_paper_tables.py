@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from adam_transition.commands.paper.plan import RUNS, STATEMENTS
 from experiments import paper_tables
-from experiments.paper_plan import RUNS, STATEMENTS
 
 KEPT = json.loads(paper_tables.KEPT.read_text(encoding="utf-8"))
 

@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import adam, figures, phase_diagram, phase_drift
-from adam_transition.drift import counterexample_table, stationary_drift
-from experiments import phase
+from adam_transition import adam
+from adam_transition.commands import phase
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.studies.phase import diagram
+from adam_transition.studies.phase import drift as phase_drift
+from adam_transition.studies.phase.figures import draw_phase_diagram
+from adam_transition.theory.stationary_drift import stationary_drift
 from tests import experiment
 
 SMALL = ["--n=5,20", "--beta1=0:0.9:6", "--beta2=0:0.96:9", "--steps=3000"]
@@ -196,7 +200,7 @@ def test_the_large_slope_is_a_flag(tmp_path):
 def test_every_a_is_drawn_and_what_is_not_claimed_is_said(tmp_path):
     args = ["--n=20", "--a=1/361,1", "--beta1=0:0.9:4", "--beta2=0.5:0.999:9:logit"]
     dataset, done = _run(tmp_path, *args, "--sampling=cyclic", "--steps=5000")
-    panels = [ax for ax in figures.phase_diagram(dataset).axes if ax.get_label() != "<colorbar>"]
+    panels = [ax for ax in draw_phase_diagram(dataset).axes if ax.get_label() != "<colorbar>"]
     assert [ax.get_ylabel() for ax in panels] == [
         "cyclic,\n$a = 0.00277$\n$1 - \\beta_2$", "cyclic,\n$a = 1$\n$1 - \\beta_2$"
     ]  # fmt: skip
@@ -224,7 +228,7 @@ def test_without_a_claim_a_line_says_why(tmp_path, args, line):
 
 def test_the_figure_tells_settings_start_and_undecided_runs(reference):
     dataset, _ = reference
-    figure = figures.phase_diagram(dataset)
+    figure = draw_phase_diagram(dataset)
     assert "T = 3\\,000" in figure.get_supxlabel()
     assert "counterexample" in figure.get_supxlabel()
     bar = next(ax for ax in figure.axes if ax.get_label() == "<colorbar>")
@@ -342,8 +346,8 @@ def test_json_goes_to_stdout_on_request(tmp_path):
 
 def test_help_needs_no_heavy_import():
     code = (
-        "import sys; from experiments import common, phase;"
-        "status = common.run('phase', phase.__doc__, phase.FLAGS, phase.main, ['--help']);"
+        "import sys; from adam_transition.commands import phase;"
+        "status = phase.COMMAND.run(['--help']);"
         "heavy = {'jax', 'matplotlib', 'xarray', 'zarr'} & set(sys.modules);"
         "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
     )
@@ -424,8 +428,8 @@ def test_a_drift_that_is_not_computed_stays_at_its_own_cell(scheme):
     """β2 = 1 − 1e-6 is too near to 1 for the random orders; its neighbours are known."""
     settings = {"problem": "counterexample", "num_components": (20,), "samplings": (scheme,)}
     beta1 = np.array([0.0, 0.5])
-    near = phase_diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9, 1 - 1e-6]), **settings)
-    alone = phase_diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9]), **settings)
+    near = diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9, 1 - 1e-6]), **settings)
+    alone = diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9]), **settings)
     table = counterexample_table(20)
     found, expected = (phase_drift.drift_of_cells(s, scheme, 0, table).drift for s in (near, alone))
     np.testing.assert_array_equal(found[:, :2], expected)
@@ -435,9 +439,7 @@ def test_a_drift_that_is_not_computed_stays_at_its_own_cell(scheme):
 def test_interpolation_keeps_to_what_is_known(monkeypatch):
     monkeypatch.setattr(phase_drift, "_POINTS_OF_RANDOM_DRIFT", 9)
     beta2 = np.append(np.linspace(0.2, 0.9, 30), 1 - 1e-7)
-    spec = phase_diagram.PhaseDiagram(
-        "counterexample", (20,), ("with_replacement",), np.zeros(1), beta2
-    )
+    spec = diagram.PhaseDiagram("counterexample", (20,), ("with_replacement",), np.zeros(1), beta2)
     table = counterexample_table(20)
     found = phase_drift.drift_of_cells(spec, "with_replacement", 0, table).drift[0]
     hyper = adam.Hyperparameters(1.0, 1 - beta2[:-1])
@@ -451,7 +453,7 @@ def test_interpolation_keeps_to_what_is_known(monkeypatch):
 def test_a_limit_holds_for_the_number_as_it_is_typed(beta):
     """1 − 0.9999 is a rounding below 1e-4, the least for an estimate."""
     table = np.array([[2.0], [0.0], [-1.0]])  # a zero: estimated
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", (3,), ("with_replacement",), np.zeros(1), np.array([0.5, beta])
     )
     assert np.isfinite(phase_drift.drift_of_cells(spec, "with_replacement", 0, table).drift).all()
@@ -459,7 +461,7 @@ def test_a_limit_holds_for_the_number_as_it_is_typed(beta):
 
 def test_an_estimate_that_needs_too_much_memory_is_left_out():
     table = np.linspace(1, 2, 20_000)[:, None]  # no two values alike: estimated
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", (20_000,), ("random_shuffling",), np.zeros(1), np.array([0.5, 0.99])
     )
     found = phase_drift.drift_of_cells(spec, "random_shuffling", 0, table)
@@ -475,7 +477,7 @@ def test_the_boundary_beside_a_diagram_has_its_epsilon():
         g = table[k % 20, 0]
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
         ratios.append(m / (np.sqrt(v) + epsilon))
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", (20,), ("cyclic",), np.array([beta1]), np.array([beta2]), epsilon=epsilon
     )
     found = phase_drift.drift_of_cells(spec, "cyclic", 0, table).drift

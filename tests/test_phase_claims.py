@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from adam_transition.phase_claims import large_beta2_converges, verdicts_keep_their_error
+from adam_transition.studies.phase.claims import large_beta2_converges, verdicts_keep_their_error
 from tests.claim_cases import assert_three_verdicts, same
 
 

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import adam, figures, phase_diagram, problems
-from adam_transition.drift import counterexample_table, stationary_drift
-from adam_transition.plane import simulate_plane
+from adam_transition import adam, problems
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.studies.phase import diagram
+from adam_transition.studies.phase.figures import draw_phase_diagram
+from adam_transition.studies.phase.plane import simulate_plane
+from adam_transition.studies.phase.study import PhaseStudy
+from adam_transition.sweeps.study import compute
+from adam_transition.theory.stationary_drift import stationary_drift
 
 N, STEPS = 7, 4000
 BETA1, BETA2 = np.linspace(0, 0.9, 12), np.linspace(0, 0.96, 18)
@@ -52,11 +57,10 @@ def own():
 @pytest.mark.parametrize("backend", ["blocks", "xla"])
 def test_built_in_problems_have_the_bits_of_the_built_in_path(tmp_path, backend, own):
     samplings = ("with_replacement", "cyclic")
-    spec = phase_diagram.PhaseDiagram(
+    spec = diagram.PhaseDiagram(
         "counterexample", (N,), samplings, BETA1, BETA2, num_steps=STEPS, backend=backend
     )
-    run = phase_diagram.run(spec, tmp_path / "it", identity={}, attrs={}, progress=False)
-    expected = run.load()
+    expected = compute(PhaseStudy(spec))[list(VARIABLES)]
     if backend == "blocks" and jax.default_backend() == "cpu":
         _assert_same_bits(_plane(problems.counterexample(N), samplings=samplings), expected)
     expected = expected.sel(sampling=["cyclic"])
@@ -81,9 +85,9 @@ def test_the_data_set_is_labelled(own):
 
 
 def test_the_figure_of_the_built_in_problems_draws_it(own):
-    assert figures.phase_diagram(own).axes
+    assert draw_phase_diagram(own).axes
     both = xr.concat([own, own.assign_coords(n=[N + 1])], "n")
-    assert len(figures.phase_diagram(both).axes) == 3  # two panels and the bar
+    assert len(draw_phase_diagram(both).axes) == 3  # two panels and the bar
 
 
 def test_the_verdict_has_the_sign_of_the_drift(own):

@@ -9,7 +9,7 @@ from flax import nnx
 from scipy import special, stats
 from sklearn.datasets import load_digits
 
-from adam_transition import adam, keys, sampling
+from adam_transition import adam, sampling
 from adam_transition.advise import (
     GradientTable,
     gradient_table,
@@ -18,8 +18,10 @@ from adam_transition.advise import (
     probe,
     sampling_error,
 )
-from adam_transition.boundary import divergence_intervals
-from adam_transition.drift import counterexample_table, stationary_drift
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.sweeps import keys
+from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.stationary_drift import stationary_drift
 
 KEY = sampling.stream_key(0)
 

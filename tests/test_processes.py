@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from experiments import phase
+from adam_transition.commands import phase
 from tests import experiment
 
 ROOT = Path(__file__).parent.parent

@@ -11,16 +11,15 @@ import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adam_transition import adam, sampling, scaling
-from adam_transition.boundary import divergence_intervals
-from adam_transition.drift import (
-    RANDOM,
-    counterexample_table,
-    draw_histories,
-    is_estimated,
-    stationary_drift,
-)
-from adam_transition.random_drift import LEAST, MOST_STATES, has_exact_drift, num_states
+from adam_transition import adam, sampling
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.sampling import RANDOM
+from adam_transition.theory import laws
+from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.chains import draw_histories
+from adam_transition.theory.drift_domain import is_estimated
+from adam_transition.theory.random_orders import LEAST, MOST_STATES, has_exact_drift, num_states
+from adam_transition.theory.stationary_drift import stationary_drift
 
 DIFFERENT = np.array([2.0, -0.7, 0.3, 1.1])  # of components no two of which are alike
 BETAS = st.floats(0, 0.99)
@@ -133,14 +132,14 @@ def test_as_beta2_nears_1_the_orders_do_not_matter(scheme):
 
 def test_the_law_with_replacement_is_the_first_order_of_the_boundary():
     """The relative error of 2 E[g] E[g²]/Cov(g, g²) is of the order of the law itself."""
-    errors, laws = [], []
+    errors, predicted = [], []
     for n in (5, 10, 20):
         table = counterexample_table(n, 1.0)
         [[interval]] = divergence_intervals(table, [0.0], "with_replacement")
-        laws.append(scaling.with_replacement_law(table, 0.0))
-        errors.append(interval.high.one_minus_beta2 / laws[-1] - 1)
-    assert (np.abs(errors) < 0.2 * np.array(laws)).all()
-    assert laws[-1] < 6e-3
+        predicted.append(laws.with_replacement_law(table, 0.0))
+        errors.append(interval.high.one_minus_beta2 / predicted[-1] - 1)
+    assert (np.abs(errors) < 0.2 * np.array(predicted)).all()
+    assert predicted[-1] < 6e-3
 
 
 def test_many_different_components_are_drawn_with_replacement():
@@ -338,7 +337,7 @@ def test_where_the_mean_is_infinite_it_grows_as_epsilon_falls():
 
 def test_the_weight_beside_epsilon_to_many_digits():
     """c(z) = 1 − √π z e^{z²} erfc(z), where double precision would cancel."""
-    from adam_transition.random_drift import _share_beside
+    from adam_transition.theory.random_orders import _share_beside
 
     z = np.concatenate([[0.0], np.geomspace(1e-8, 1e8, 60)])
     with jax.enable_x64(True):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from adam_transition import adam, problems, sampling
-from adam_transition.drift import counterexample_table, stationary_drift
+from adam_transition.problems.constructions import counterexample_table
 from adam_transition.simulate import Method, Trace, judge, simulate
+from adam_transition.theory.stationary_drift import stationary_drift
 
 KEY_SEED = 5
 

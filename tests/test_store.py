@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import store
-from adam_transition.store import StoreError, Variable
+from adam_transition.sweeps import store
+from adam_transition.sweeps.store import StoreError, Variable
+from adam_transition.sweeps.study import variable
 
 IDENTITY = {"--steps": 10, "--n": ["5", "6"]}
 
@@ -56,7 +57,7 @@ def _chunk_files(path, name):
 def test_round_trip_with_labels(tmp_path):
     results = _create(tmp_path / "x.zarr")
     _fill(results)
-    results.add("extra", Variable(("step",), np.float64, "extra", "s"), np.arange(3.0))
+    results.add("extra", variable("step", np.arange(3.0), "extra", "s"))
     dataset = results.load()
     assert dataset["gap"].dims == ("scheme", "beta1")
     np.testing.assert_array_equal(dataset["gap"].sel(scheme="other"), np.arange(10) + 100)
@@ -158,25 +159,25 @@ def test_pieces_are_kept_until_their_part_is_complete(tmp_path):
     results = _create(tmp_path / "x.zarr")
     calls = []
 
-    def part(inner, *, stop):
+    def part(pieces, *, stop):
         def compute():
             calls.append(stop)
             return [np.arange(3), np.eye(2)]
 
-        one, two = inner.piece("first", compute)
+        one, two = pieces.keep("first", compute)
         if stop:
             raise KeyboardInterrupt
-        inner.add("sum", Variable((), np.float64, "sum"), np.array(one.sum() + two.sum()))
+        return {"sum": variable((), one.sum() + two.sum(), "sum")}
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            results.complete("sums", lambda inner: part(inner, stop=True))
+            results.complete("sums", lambda _, pieces: part(pieces, stop=True))
     assert calls == [True]
     [piece] = (tmp_path / ".x.zarr.pieces/sums").glob("*.piece")
     content = bytearray(piece.read_bytes())
     content[len(content) // 2] ^= 1
     piece.write_bytes(bytes(content))
-    results.complete("sums", lambda inner: part(inner, stop=False))
+    results.complete("sums", lambda _, pieces: part(pieces, stop=False))
     assert calls == [True, False]  # what was damaged is computed again
     assert not piece.exists()
     assert float(results._array("sum")[()]) == 5
@@ -187,8 +188,8 @@ def test_pieces_of_other_flags_are_not_taken(tmp_path):
         results = _create(tmp_path / "x.zarr", {"--steps": steps}, resume=steps == 10)
         found = []
 
-        def part(inner, steps=steps, found=found):
-            found += inner.piece("only", lambda: [np.array(steps)])
+        def part(_, pieces, steps=steps, found=found):
+            found += pieces.keep("only", lambda: [np.array(steps)])
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

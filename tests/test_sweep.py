@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_transition import sweep
+from adam_transition.sweeps import sweep
 
 
 def _function(row, cell):

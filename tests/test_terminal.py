@@ -9,8 +9,14 @@ import time
 
 import pytest
 
-from adam_transition import memory, store
-from experiments import boundary, common, compilation_cache, paper, terminal
+from adam_transition.commands import (
+    _compilation_cache,
+    _flags,
+    _terminal,
+    boundary,
+    paper,
+)
+from adam_transition.sweeps import memory, store
 from tests import experiment
 
 EXPLORER = [sys.executable, "-m", "experiments.explorer"]
@@ -21,7 +27,7 @@ EXPLORER = [sys.executable, "-m", "experiments.explorer"]
     [("β", "beta"), ("√", "sqrt "), ("≤", "<="), ("ⁿ", "^n"), ("é", "e"), ("雪", "\\u96ea")],
 )
 def test_what_an_encoding_lacks_is_said_in_ascii(character, plain):
-    assert terminal._in_ascii(character) == plain
+    assert _terminal._in_ascii(character) == plain
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
@@ -150,7 +156,7 @@ def test_an_address_must_be_one(tmp_path, capsys, address):
 
 
 def test_a_lock_of_the_compilation_cache_that_is_kept_turns_the_cache_off(tmp_path):
-    folder = tmp_path / "adam_transition" / f"jax-{compilation_cache._machine()}"
+    folder = tmp_path / "adam_transition" / f"jax-{_compilation_cache._machine()}"
     folder.mkdir(parents=True)
     code = (
         "import filelock, sys; l = filelock.FileLock(sys.argv[1]); l.acquire(); print(flush=True)"
@@ -168,7 +174,7 @@ def test_a_lock_of_the_compilation_cache_that_is_kept_turns_the_cache_off(tmp_pa
         check=True, timeout=120,
     )  # fmt: skip
     keeper.communicate()
-    assert done.stderr == f"phase: {compilation_cache.IN_USE}\n"
+    assert done.stderr == f"phase: {_compilation_cache.IN_USE}\n"
 
 
 @pytest.mark.parametrize("path", ["", "{0}", "{0}/file/x.json"])
@@ -196,14 +202,14 @@ def test_flagfiles_without_a_name_or_within_themselves(tmp_path, capsys):
 )  # fmt: skip
 def test_numbers_that_the_precision_cannot_hold(value, wanted):
     with pytest.raises(ValueError, match=rf"--step_size=.*{wanted}"):
-        common.check_number("step_size", value, dtype="float32", above=0)
-    common.check_number("step_size", 0.1, dtype="float32", above=0)
+        _flags.check_number("step_size", value, dtype="float32", above=0)
+    _flags.check_number("step_size", 0.1, dtype="float32", above=0)
 
 
 def test_what_does_not_fit_says_what_it_would_take():
     with pytest.raises(
         ValueError, match=r"--n=5: needs about 1e\+06 PB of memory, and .* are avail"
     ):
-        common.check_memory("--n=5", 1e21)
-    common.check_memory("--n=5", 1e3)
+        _flags.check_memory("--n=5", 1e21)
+    _flags.check_memory("--n=5", 1e3)
     assert 1e6 < memory.available() < 1e15

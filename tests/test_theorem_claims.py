@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import bounds, theorem_claims, theorem_study
+from adam_transition.studies.theorems import claims as theorem_claims
+from adam_transition.studies.theorems import families, neighbourhood
+from adam_transition.studies.theorems.study import TheoremStudy
+from adam_transition.theory import convergence
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled, verdicts
 
 SEEDS = 8
@@ -13,30 +16,29 @@ SEEDS = 8
 
 def ideal(scheme="with_replacement"):
     """What the theorems and our laws say, with noise of a few percent."""
-    study = theorem_study.TheoremStudy(scheme, (3, 5), 30, SEEDS, 10**6, 0.1, 10_000, 0)
-    coords = theorem_study.plan(study).coords
+    coords = TheoremStudy(scheme, (3, 5), 30, SEEDS, 10**6, 0.1, 10_000, 0).coordinates()
     rng = np.random.default_rng(0)
 
     def noise(*shape, size=0.03):
         return np.exp(size * rng.standard_normal(shape))
 
-    families, members, many = theorem_study.FAMILIES, theorem_study._MEMBERS, 4 * SEEDS
+    names, members, many = families.PROBLEMS, neighbourhood._MEMBERS, 4 * SEEDS
     octave = coords["octave"].values
     q = coords["one_minus_beta2"].values
-    drift = np.where(np.isin(families, ("realizable", "counterexample"))[:, None, None], -1, np.nan)
-    drift = drift * np.ones((len(families), *q.shape))
+    drift = np.where(np.isin(names, ("realizable", "counterexample"))[:, None, None], -1, np.nan)
+    drift = drift * np.ones((len(names), *q.shape))
     repels = np.zeros_like(drift, bool)
-    repels[families.index("counterexample"), :, :8] = True
+    repels[names.index("counterexample"), :, :8] = True
     drift[repels] = 1
-    progress = np.where(repels[..., None], 1.0, octave**-0.5)
-    varied = noise(len(families), SEEDS, *q.shape, len(octave))
-    progress = progress[:, None] * np.where(repels[:, None, ..., None], 1, varied)
+    stationarity = np.where(repels[..., None], 1.0, octave**-0.5)
+    varied = noise(len(names), SEEDS, *q.shape, len(octave))
+    stationarity = stationarity[:, None] * np.where(repels[:, None, ..., None], 1, varied)
     if scheme == "random_shuffling":
-        progress[families.index("symmetric")] *= octave**-0.3
+        stationarity[names.index("symmetric")] *= octave**-0.3
     region = coords["region_q"].values
     long = coords["region_octave"].values
     plateau, small = coords["plateau_q"].values, coords["small_q"].values
-    bias = 0.3 * plateau * np.ones((coords.sizes["scheme"], 1))
+    bias = 0.3 * plateau * np.ones((coords.sizes["sampling"], 1))
     spread = 0.01 * bias[0] * rng.standard_normal((many, len(plateau)))
     # what steps of size η add, from window to window
     by_step = np.array([1.0, 2.0, 4.0]) * 0.3 + np.array([1.0, 4.0, 16.0]) * 0.01
@@ -48,41 +50,41 @@ def ideal(scheme="with_replacement"):
     window_q, step = np.geomspace(1e-10, 1, 41), np.geomspace(1e4, 1e6, 20).astype(int)
     window = 0.1 * window_q[:, None] + 1e-8 / window_q[:, None] / step**0.5
     ratio = np.linspace(0.9, 1.04, 8)
-    gradients = np.array(theorem_study._MANY_Q) * noise(coords.sizes["many"], members, 1)
+    gradients = np.array(neighbourhood._MANY_Q) * noise(coords.sizes["many"], members, 1)
     return coords.assign(
-        mean_progress=(("family", "seed", "n", "triple", "octave"), progress),
+        mean_stationarity=(("family", "seed", "n", "triple", "octave"), stationarity),
         arrived=(("family", "n", "triple"), np.zeros_like(drift, int)),
         drift=(("family", "n", "triple"), drift),
         drift_stderr=(("family", "n", "triple"), 0 * drift),
-        region_progress=(
+        region_stationarity=(
             ("region_family", "seed", "n", "region_triple", "region_octave"),
             noise(2, SEEDS, *region.shape, len(long))
             * np.where(np.isnan(region)[..., None], np.nan, long**-0.5),
         ),
-        bias=(("scheme", "plateau_q"), bias),
-        bias_stderr=(("scheme", "plateau_q"), 0 * bias),
-        small_bias=(("small_scheme", "small_q"), np.array([[0.3], [0.15]]) * small),
+        bias=(("sampling", "plateau_q"), bias),
+        bias_stderr=(("sampling", "plateau_q"), 0 * bias),
+        small_bias=(("small_sampling", "small_q"), np.array([[0.3], [0.15]]) * small),
         settled=(("many_seed", "plateau_q", "settled_over"), settled),
         many_miss=(("many", "more_seed", "settled_over"), many_miss),
         many_gradient=(("many", "member", "many_q"), gradients),
-        dimensions_progress=(
+        dimensions_stationarity=(
             ("member", "seed", "dimensions_beta1", "dimensions_q", "dimensions_octave"),
             noise(members, SEEDS, *axes, len(many_octave)) * many_octave**-0.5,
         ),
         window_q=("window_q", window_q),
         window_step=("window_step", step),
-        window_progress=(
+        window_stationarity=(
             ("many_seed", "window_n", "window_q", "window_step"),
             window * noise(many, 2, 1, 1) * noise(many, 2, len(window_q), 1, size=0.01),
         ),
         line_ratio=("line_beta1", ratio),
-        line_progress=(
+        line_stationarity=(
             ("seed", "line_beta1", "octave"), noise(SEEDS, len(ratio), len(octave)) * octave**-0.5,
         ),
         reddi=(("panel", "reddi_beta2", "reddi_step"), np.array([0.99, -0.99])[:, None] * np.ones(
             (3, 2, 4)
         )),
-    ).assign_attrs(theorem_scheme=scheme, step_size=0.1)  # fmt: skip
+    )  # fmt: skip
 
 
 def slower(name, exponent, dim="octave"):
@@ -115,16 +117,16 @@ def replaced(name, values):
 ON_X_STAR = replaced("arrived", lambda _: 1)
 CASES = {
     # runs that lie on x* are never evidence
-    "rate_realizable": (same, slower("mean_progress", 0.3), ON_X_STAR),
-    "rate_counterexample": (same, slower("mean_progress", 0.3), ON_X_STAR),
-    "rate_symmetric": (same, slower("mean_progress", 0.3), ON_X_STAR),
-    "rate_sharp": (same, slower("mean_progress", -0.3), tilted("mean_progress", 0.4)),
-    "rate_exponent": (same, slower("mean_progress", -0.3), tilted("mean_progress", 0.4)),
+    "rate_realizable": (same, slower("mean_stationarity", 0.3), ON_X_STAR),
+    "rate_counterexample": (same, slower("mean_stationarity", 0.3), ON_X_STAR),
+    "rate_symmetric": (same, slower("mean_stationarity", 0.3), ON_X_STAR),
+    "rate_sharp": (same, slower("mean_stationarity", -0.3), tilted("mean_stationarity", 0.4)),
+    "rate_exponent": (same, slower("mean_stationarity", -0.3), tilted("mean_stationarity", 0.4)),
     "rate_region": (
-        same, slower("region_progress", 0.3, "region_octave"), missing("region_progress"),
+        same, slower("region_stationarity", 0.3, "region_octave"), missing("region_stationarity"),
     ),
     "violated_threshold": (
-        same, slower("mean_progress", -0.5), replaced("drift", lambda _: -1),
+        same, slower("mean_stationarity", -0.5), replaced("drift", lambda _: -1),
     ),
     "neighbourhood_beta2": (
         same, scaled(bias=lambda d: d["plateau_q"] ** -0.55),
@@ -135,7 +137,7 @@ CASES = {
     ),
     "schemes": (
         same,
-        scaled(small_bias=lambda d: 1 + 0.04 * (d["small_scheme"] == "random_shuffling")),
+        scaled(small_bias=lambda d: 1 + 0.04 * (d["small_sampling"] == "random_shuffling")),
         missing("small_bias"),
     ),
     # a theory 9 % off
@@ -150,35 +152,35 @@ CASES = {
         for name in ("nonrealizable_quadratics", "logistic")
     },
     "rate_dimensions": (
-        same, slower("dimensions_progress", 0.3, "dimensions_octave"),
+        same, slower("dimensions_stationarity", 0.3, "dimensions_octave"),
         lambda d: d.assign_coords(dimensions_q=d["dimensions_q"] * 1e-6),
     ),
     "neighbourhood_dimensions": (
         same, scaled(many_gradient=lambda d: d["many_q"] ** -0.6), noisy("many_gradient", 2),
     ),
     "window": (
-        same, replaced("window_progress", lambda d: 1 + d["window_q"]),
-        missing("window_progress"),
+        same, replaced("window_stationarity", lambda d: 1 + d["window_q"]),
+        missing("window_stationarity"),
     ),
     "window_slow_end": (
         same, replaced(
-            "window_progress",
+            "window_stationarity",
             lambda d: (
                 0.1 * d["window_q"] + 1e-13 / d["window_q"] * d["window_step"] ** 0.5
             ) / d["window_step"],
         ),
-        noisy("window_progress", 4),
+        noisy("window_stationarity", 4),
     ),
     "window_biased_end": (
         same, replaced(
-            "window_progress",
+            "window_stationarity",
             lambda d: (
                 0.1 * d["window_q"] + 1e-13 / d["window_q"] * d["window_step"] ** 0.5
             ) / d["window_step"],
         ),
-        noisy("window_progress", 4),
+        noisy("window_stationarity", 4),
     ),
-    "beta1_line": (same, slower("line_progress", 0.3), noisy("line_progress", 2)),
+    "beta1_line": (same, slower("line_stationarity", 0.3), noisy("line_stationarity", 2)),
     "reddi_stuck": (same, scaled(reddi=-1), missing("reddi")),
     "reddi_cured": (same, scaled(reddi=-1), missing("reddi")),
 }  # fmt: skip
@@ -189,7 +191,7 @@ def test_each_claim_has_its_three_verdicts():
 
 
 def test_the_exponent_of_random_shuffling_has_three_verdicts():
-    doctors = (same, slower("mean_progress", -0.5), tilted("mean_progress", 0.4))
+    doctors = (same, slower("mean_stationarity", -0.5), tilted("mean_stationarity", 0.4))
     dataset = ideal("random_shuffling")
     found = [
         verdicts(theorem_claims.claims, doctor(dataset))["rate_exponent"] for doctor in doctors
@@ -201,8 +203,10 @@ def test_the_exponent_of_random_shuffling_has_three_verdicts():
 def test_a_faster_rate_than_the_theorems_is_not_reproduced(required):
     """T^(−0.8) in place of log T/√T: the same as runs slower by the difference."""
     dataset = ideal()
-    allowed = bounds.sufficient_slope(dataset["octave"].values)
-    found = verdicts(theorem_claims.claims, slower("mean_progress", required + allowed)(dataset))
+    allowed = convergence.sufficient_slope(dataset["octave"].values)
+    found = verdicts(
+        theorem_claims.claims, slower("mean_stationarity", required + allowed)(dataset)
+    )
     for family in ("realizable", "counterexample", "symmetric"):
         assert found[f"rate_{family}"] in ("not reproduced", "fails")
 
@@ -211,7 +215,7 @@ def test_an_exactly_vanishing_left_side_is_no_rate():
     """Iterates that a float absorbs at x*: 0, as the counterexample's did in float32."""
     dataset = ideal()
     late = dataset["octave"] > dataset["octave"][1]
-    stuck = dataset.assign(mean_progress=dataset["mean_progress"] * ~late)
+    stuck = dataset.assign(mean_stationarity=dataset["mean_stationarity"] * ~late)
     found = verdicts(theorem_claims.claims, stuck)
     assert found["rate_realizable"] == found["rate_counterexample"] == "not reproduced"
     assert found["rate_sharp"] != "holds"

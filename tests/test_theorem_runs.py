@@ -5,18 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adam_transition import adam, bounds, problems, sampling, theorem_runs
+from adam_transition import adam, problems, sampling
 from adam_transition.problems import Member
+from adam_transition.studies.runs import OCTAVES, record_every, run_members
+from adam_transition.theory import convergence
 
 
 def _member(problem):
     return Member(problem, problem.problem_class(), exact=True)
 
 
-def test_progress_is_that_of_a_run_by_hand():
+def test_stationarity_is_that_of_a_run_by_hand():
     problem = problems.nonrealizable_quadratics(3)
     hyper = adam.Hyperparameters(np.array([0.5, 0.1]), np.array([0.1, 0.01]))
-    runs = theorem_runs.run(
+    runs = run_members(
         [_member(problem)], hyper, "cyclic", num_steps=300, step_size=0.1, num_seeds=1, seed=0,
         starts=[np.array([1.5])], dtype="float64",
     )  # fmt: skip
@@ -31,7 +33,7 @@ def test_progress_is_that_of_a_run_by_hand():
             found[k + 1] = min(norm**2 / np.sqrt(d0), norm / (2 * np.sqrt(d1)))
             xs.append(x)
         expected = [found[step] for step in runs.steps]
-        np.testing.assert_allclose(runs.progress[0, 0, j], expected, rtol=1e-9)
+        np.testing.assert_allclose(runs.stationarity[0, 0, j], expected, rtol=1e-9)
         recorded = np.array(xs)[2::3]
         windows = [recorded[50:], recorded[12:25], recorded[3:6]]
         expected = [[window.mean()] for window in windows]
@@ -39,34 +41,34 @@ def test_progress_is_that_of_a_run_by_hand():
 
 
 def test_records_are_starts_of_epochs_of_every_n():
-    assert theorem_runs.record_every(10**6, [3, 5, 10, 20]) % 60 == 0
+    assert record_every(10**6, [3, 5, 10, 20]) % 60 == 0
     with pytest.raises(ValueError, match="steps=100: needs at least 1920"):
-        theorem_runs.record_every(100, [3, 5, 10, 20])
+        record_every(100, [3, 5, 10, 20])
 
 
 def test_problems_of_one_stack_do_not_meet():
     """n = 3 beside n = 6 gives the bits of n = 3 beside n = 12: padding is not seen."""
     hyper = adam.Hyperparameters(np.array([0.5]), np.array([0.1]))
 
-    def progress(other):
+    def stationarity(other):
         members = [_member(problems.nonrealizable_quadratics(n)) for n in (3, other)]
-        return theorem_runs.run(
+        return run_members(
             members, hyper, "random_shuffling", num_steps=1200, step_size=0.1, num_seeds=2, seed=5,
             starts=[np.array([1.0])] * 2,
-        ).progress[0]  # fmt: skip
+        ).stationarity[0]  # fmt: skip
 
-    np.testing.assert_allclose(progress(6)[..., -1], progress(12)[..., -1], rtol=1e-4)
+    np.testing.assert_allclose(stationarity(6)[..., -1], stationarity(12)[..., -1], rtol=1e-4)
 
 
 def test_sign_descent_has_the_rate_of_its_step_size():
     """β1 = β2 = 0 on one quadratic: |x| is at most the last step, so the slope is −1/2."""
     problem = problems.quadratics([1.0] * 3, [0.3] * 3)
     hyper = adam.Hyperparameters(np.array([1.0]), np.array([1.0]))
-    runs = theorem_runs.run(
+    runs = run_members(
         [_member(problem)], hyper, "with_replacement", num_steps=300_000, step_size=0.1,
         num_seeds=3, seed=0, starts=[np.array([1.0])],
     )  # fmt: skip
-    gradient = runs.progress[0, 0, 0] * 2 * np.sqrt(3)
+    gradient = runs.stationarity[0, 0, 0] * 2 * np.sqrt(3)
     assert (
         gradient[runs.steps > 1000] <= 0.1 / np.sqrt(runs.steps[runs.steps > 1000]) + 1e-6
     ).all()
@@ -77,7 +79,7 @@ def test_rate_finds_a_planted_exponent_within_its_error(exponent):
     rng = np.random.default_rng(0)
     shared, own = rng.standard_normal((16, 400, 1)), rng.standard_normal((16, 400, 5))
     values = 3 * 2.0 ** (exponent * np.arange(5)) * np.exp(0.1 * shared + 0.02 * own)
-    found = bounds.rate(values)
+    found = convergence.rate(values)
     spread = np.sqrt((found.stderr**2).mean())
     assert abs(found.slope.mean() - exponent) < 4 * spread / np.sqrt(400)
     assert found.slope.std() / spread == pytest.approx(1, abs=0.15)
@@ -87,7 +89,7 @@ def test_nothing_is_shown_by_runs_that_overflow_or_lie_on_the_minimiser():
     for spoilt in (np.inf, np.nan, 0.0):
         values = np.ones((4, 2, 5))
         values[:, 0, -1] = spoilt
-        found = bounds.rate(values)
+        found = convergence.rate(values)
         assert found.slope.tolist() == [np.inf, 0.0]
         assert (found.stderr == 0).all()
 
@@ -110,7 +112,7 @@ def test_a_moving_unit_resolves_what_no_float_does():
     hyper = adam.Hyperparameters(np.array([0.6]), np.array([0.002]))
 
     def run(**settings):
-        return theorem_runs.run(
+        return run_members(
             [_member(problem)], hyper, "with_replacement", num_steps=12_000, step_size=0.1,
             num_seeds=1, seed=0, starts=[np.array([1.5])], **settings,
         )  # fmt: skip
@@ -151,21 +153,21 @@ def test_a_moving_unit_changes_no_run_that_needs_none():
     hyper = adam.Hyperparameters(np.array([1.0, 0.5]), np.array([0.5, 0.3]))
 
     def run(moving_unit):
-        return theorem_runs.run(
+        return run_members(
             [member], hyper, "random_shuffling", num_steps=3000, step_size=0.1, num_seeds=2,
             seed=1, starts=[np.array(1.5)], dtype="float64", moving_unit=moving_unit,
         )  # fmt: skip
 
     one, other = run(True), run(False)
-    np.testing.assert_allclose(one.progress[:, :, 0], other.progress[:, :, 0], rtol=1e-6)
+    np.testing.assert_allclose(one.stationarity[:, :, 0], other.stationarity[:, :, 0], rtol=1e-6)
     np.testing.assert_allclose(one.settled[:, :, 0], other.settled[:, :, 0], rtol=1e-6, atol=1e-9)
     # the second cell hops about x* chaotically once it is there: rounding grows
-    np.testing.assert_allclose(one.progress[..., :24], other.progress[..., :24], rtol=1e-6)
-    records = one.steps[-1] // theorem_runs.record_every(3000, [5])
-    assert one.mean_progress.shape == (1, 2, 2, theorem_runs.OCTAVES)
-    assert records >= 2**theorem_runs.OCTAVES
+    np.testing.assert_allclose(one.stationarity[..., :24], other.stationarity[..., :24], rtol=1e-6)
+    records = one.steps[-1] // record_every(3000, [5])
+    assert one.mean_stationarity.shape == (1, 2, 2, OCTAVES)
+    assert records >= 2**OCTAVES
     with pytest.raises(ValueError, match="needs problems with their minimiser at 0"):
-        theorem_runs.run(
+        run_members(
             [_member(problems.counterexample(5))], hyper, "cyclic", num_steps=3000, step_size=0.1,
             num_seeds=1, seed=0, starts=[np.array(1.0)], moving_unit=True,
         )  # fmt: skip
@@ -177,7 +179,7 @@ def test_where_the_float_absorbs_the_rate_is_seen_in_z():
     hyper = adam.Hyperparameters(np.array([0.5]), np.array([0.1]))
 
     def run(member, start, moving_unit):
-        return theorem_runs.run(
+        return run_members(
             [member], hyper, "with_replacement", num_steps=100_000, step_size=0.1, num_seeds=6,
             seed=0, starts=[np.array(start)], moving_unit=moving_unit,
         )  # fmt: skip
@@ -186,7 +188,7 @@ def test_where_the_float_absorbs_the_rate_is_seen_in_z():
     absorbed, resolved = run(there, -0.5, False), run(centred, 1.5, True)
     assert absorbed.arrived.any()
     assert not resolved.arrived.any()
-    assert (resolved.mean_progress > 0).all()
+    assert (resolved.mean_stationarity > 0).all()
 
 
 def test_mean_over_components_counts_the_first_n():
@@ -199,7 +201,7 @@ def test_mean_over_components_counts_the_first_n():
 
 def test_streams_of_seeds_differ():
     hyper = adam.Hyperparameters(np.array([0.5]), np.array([0.1]))
-    runs = theorem_runs.run(
+    runs = run_members(
         [_member(problems.nonrealizable_quadratics(5))], hyper, "with_replacement",
         num_steps=2000, step_size=0.1, num_seeds=3, seed=0, starts=[np.array([1.0])],
     )  # fmt: skip

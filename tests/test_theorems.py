@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adam_transition import theorem_claims, theorem_study
-from experiments import theorem_3_1, theorem_3_3
+from adam_transition.commands import theorem_3_1, theorem_3_3
+from adam_transition.studies.theorems import claims as theorem_claims
+from adam_transition.studies.theorems import data as theorem_data
+from adam_transition.studies.theorems.study import TheoremStudy
 from tests import experiment
 
 SMALL = ["--n=3,5", "--triples=16", "--seeds=3", "--steps=20000", "--samples=10000"]
@@ -27,8 +29,8 @@ def _dataset(out):
 def test_data_set_claims_and_figures(finished):
     """At this size few claims can be told, but those that need no runs; none is wrong."""
     dataset = _dataset(finished)
-    assert dataset["mean_progress"].dims == ("family", "seed", "n", "triple", "octave")
-    assert dataset.attrs["theorem_scheme"] == "with_replacement"
+    assert dataset["mean_stationarity"].dims == ("family", "seed", "n", "triple", "octave")
+    assert dataset.attrs["theorem_sampling"] == "with_replacement"
     summary = json.loads((finished / "theorem_3_1.json").read_text())
     verdicts = {claim["id"]: claim["verdict"] for claim in summary["claims"]}
     assert verdicts == {claim.id: claim.verdict for claim in theorem_claims.claims(dataset)}
@@ -48,7 +50,7 @@ def test_data_set_claims_and_figures(finished):
 def test_bias_is_that_of_first_order(finished):
     """With replacement, β1 = 0: ½(1−β2)κ3/σ² for one centre of five at 1, κ3/σ² = 0.6."""
     dataset = _dataset(finished)
-    small = dataset["small_bias"].sel(small_scheme="with_replacement")
+    small = dataset["small_bias"].sel(small_sampling="with_replacement")
     np.testing.assert_allclose(small, 0.3 * dataset["small_q"], rtol=0.01)
 
 
@@ -60,10 +62,10 @@ def test_left_hand_side_never_rises(finished):
 
 def test_the_region_is_that_of_the_theorem():
     """1 − β2 from what the length of the runs can tell up to (1−β1^n)/n^5; for n = 3 at 10⁶."""
-    study = theorem_study.TheoremStudy("with_replacement", (3, 5), 600, 3, 10**6, 0.1, 10_000, 0)
-    beta1, q = theorem_study.region(study)
+    study = TheoremStudy("with_replacement", (3, 5), 600, 3, 10**6, 0.1, 10_000, 0)
+    beta1, q = theorem_data.region(study)
     assert np.isnan(q[1]).all()
-    least = theorem_study.MEMORIES * 32 / (4 * 10**6)
+    least = theorem_data.MEMORIES * 32 / (4 * 10**6)
     assert (q[0] >= least).all()
     assert (q[0] <= (1 - beta1[0] ** 3) / 3**5).all()
     assert q[0].max() > 0.8 / 3**5
@@ -72,11 +74,11 @@ def test_the_region_is_that_of_the_theorem():
 
 def test_triples_are_drawn_anew_with_the_seed():
     settings = {
-        "scheme": "with_replacement", "num_components": (3,), "num_triples": 50, "num_seeds": 3,
+        "sampling": "with_replacement", "num_components": (3,), "num_triples": 50, "num_seeds": 3,
         "num_steps": 3000, "step_size": 0.1, "num_samples": 10_000,
     }  # fmt: skip
-    one, other = (theorem_study.TheoremStudy(**settings, seed=seed) for seed in (0, 1))
-    beta1 = [theorem_study.plan(study).coords["beta1"].values for study in (one, one, other)]
+    one, other = (TheoremStudy(**settings, seed=seed) for seed in (0, 1))
+    beta1 = [study.coordinates()["beta1"].values for study in (one, one, other)]
     np.testing.assert_array_equal(beta1[0], beta1[1])
     assert (beta1[0] != beta1[2]).all()
 

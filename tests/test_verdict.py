@@ -5,16 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adam_transition import adam, phase_diagram, phase_drift, problems, sampling, simulate, sweep
-from adam_transition.drift import stationary_drift
-from adam_transition.plane import simulate_plane
+from adam_transition import adam, problems, sampling, simulate
+from adam_transition.studies.phase import backends, diagram, simulation
+from adam_transition.studies.phase import drift as phase_drift
+from adam_transition.studies.phase.plane import simulate_plane
+from adam_transition.sweeps import sweep
+from adam_transition.theory.stationary_drift import stationary_drift
 
 SCHEMES = ("cyclic", "random_shuffling", "with_replacement")
 
 
 def _diagram(scheme, **settings):
     """Results of one table by name, each (n, β1, β2), and the exact drift."""
-    spec = phase_diagram.PhaseDiagram(samplings=(scheme,), backend="blocks", **settings)
+    spec = diagram.PhaseDiagram(samplings=(scheme,), backend="blocks", **settings)
     found = {}
 
     def write(block, values):
@@ -22,15 +25,15 @@ def _diagram(scheme, **settings):
             found.setdefault(name, np.empty(spec.table, value.dtype))[block] = value
 
     sweep.run(
-        phase_diagram.program(spec, scheme),
-        phase_diagram.rows(spec, None),
-        phase_diagram.cells(spec),
-        tile=phase_diagram.tile_shape(spec),
+        backends.program(spec, scheme),
+        simulation.rows(spec, None),
+        simulation.cells(spec),
+        tile=backends.tile_shape(spec),
         chunk=spec.table,
         write=write,
     )
     dims = ("sampling", *spec.dims[1:])
-    dataset = phase_diagram.coordinates(spec)
+    dataset = diagram.coordinates(spec)
     for name, values in found.items():
         shape = (1, len(spec.num_components), spec.beta1.size, spec.beta2.size)
         dataset[name] = dims, values.reshape(shape)

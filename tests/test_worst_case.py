@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_transition import adam, sampling
-from adam_transition.boundary import divergence_intervals
-from adam_transition.drift import counterexample_table, stationary_drift
-from adam_transition.worst_case import drift_of_places, patterns, worst_case_drift
+from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.divergence import drift_of_places, patterns, worst_case_drift
+from adam_transition.theory.stationary_drift import stationary_drift
 
 _GRID = np.arange(100) / 100
 

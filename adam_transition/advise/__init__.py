@@ -1,6 +1,6 @@
 """What to set β2 and β1 to for a batch size: rules, a probe of a user's own loss, a monitor."""
 
-from adam_transition.advise.monitor import (
+from adam_transition.advise._monitor import (
     ANSWERS,
     Diagnostics,
     MonitorState,
@@ -11,8 +11,8 @@ from adam_transition.advise.monitor import (
     monitor,
     verdict,
 )
+from adam_transition.advise._probe import Answer, Probe, is_large_enough, probe
 from adam_transition.advise.needed import Needed, needed_beta2
-from adam_transition.advise.probe import Answer, Probe, is_large_enough, probe
 from adam_transition.advise.rules import (
     Advice,
     Setting,

@@ -7,14 +7,7 @@ from jaxtyping import Array, Float, Key
 from scipy import interpolate, optimize
 
 from adam_transition.advise import arguments
-from adam_transition.advise.probe import (
-    EPSILON,
-    LEAST,
-    MOST,
-    SQUARES,
-    check_levels,
-    margins,
-)
+from adam_transition.advise._probe import EPSILON, LEAST, MOST, SQUARES, check_levels, margins
 from adam_transition.advise.ratios import Sums, contrast, ratios_of, sums
 from adam_transition.advise.tables import GradientTable
 

@@ -8,10 +8,10 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
-from adam_transition import keys
 from adam_transition.advise import field, sampling_error
 from adam_transition.advise.sampling_error import ConfidenceInterval, HalfWidths
 from adam_transition.advise.tables import GradientTable, checked_rows
+from adam_transition.sweeps import keys
 
 _NUM_COMBINED = 2048  # rows of the table of a larger batch, or a little more
 _LEAST_TILTED = 4  # independent batches in the table, or the tilt is that of few combined rows

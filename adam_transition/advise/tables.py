@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 from tqdm import tqdm
 
-from adam_transition import keys
 from adam_transition.advise import arguments, sampling_error
 from adam_transition.advise.sampling_error import ConfidenceInterval
+from adam_transition.sweeps import keys
 
 _NO_MEAN = (
     "the mean gradient is zero at these parameters: there is no direction to keep. Look for units "

@@ -7,16 +7,12 @@ it is as fast as the same loop in C (`benchmarks.simulation`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array
 
 from adam_transition.kernels.split import Split
-
-if TYPE_CHECKING:
-    from jaxtyping import Array
 
 _CELLS_WANTED = 128  # x, m, v, p and q of them fill a tenth of a first cache
 _VECTOR = 16  # numbers in the widest vector

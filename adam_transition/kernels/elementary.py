@@ -8,15 +8,13 @@ same quotient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, PyTree
+from jaxtyping import Array, PyTree
 
 _INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 

@@ -9,14 +9,12 @@ to the kernel as numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, PyTree
+from jaxtyping import Array, PyTree
 
 ROW, STEP, DRAW, CELL = 0, 1, 2, 3
 

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from adam_transition import adam, sampling, simulate
 from adam_transition.kernels.split import Split, split
 from adam_transition.problems import FiniteSum
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
 
 Kernel = Literal["cpu", "triton", "mosaic"]
 """cpu: blocks in the first cache. The others are for GPUs; see `for_gpu`."""

@@ -7,18 +7,16 @@ or newer.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+from jaxtyping import Array
 
 from adam_transition.kernels import tuned
 from adam_transition.kernels.elementary import without_missing
 from adam_transition.kernels.split import Split
-
-if TYPE_CHECKING:
-    from jaxtyping import Array
 
 State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
 

@@ -1,6 +1,6 @@
 """What the studies of networks share: a task, and training the networks of many panels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from adam_transition import store
 from adam_transition.networks import data, models, training
 from adam_transition.networks.training import GRID_DIMS, Grid, Recipe
 from adam_transition.simulate import Method
+from adam_transition.sweeps import store
+from adam_transition.sweeps.study import Filled
 
 CURVES = {"loss": "training loss", "accuracy": "share of training targets predicted"}
 
@@ -73,15 +74,15 @@ class Panel(NamedTuple):
     recipe: Recipe
 
 
-def variables(leading: Sequence[str]) -> dict[str, store.Variable]:
-    """The curves, over the leading dimensions, the grid's, and the records."""
+def filled(leading: Sequence[str], train: Callable[[store.Store], None]) -> Filled:
+    """The curves as a part of a study, over the leading dimensions, the grid's, and the records.
+
+    Chunks are so small that no two regions that are written share one.
+    """
     dims = (*leading, *GRID_DIMS, "record")
-    return {name: store.Variable(dims, np.float32, long) for name, long in CURVES.items()}
-
-
-def chunks(leading: Sequence[str]) -> dict[str, int]:
-    """Chunks so small that no two regions that are written share one."""
-    return dict.fromkeys((*leading, "learning_rate", "seed", "beta1"), 1)
+    variables = {name: store.Variable(dims, np.float32, label) for name, label in CURVES.items()}
+    chunks = dict.fromkeys((*leading, "learning_rate", "seed", "beta1"), 1)
+    return Filled(variables, chunks, train)
 
 
 def coordinates(grid: Grid, more: Mapping[str, Any]) -> xr.Dataset:

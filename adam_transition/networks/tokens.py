@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from adam_transition import keys
+from adam_transition.sweeps import keys
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
-from adam_transition import adam, sampling, sweep
+from adam_transition import adam, sampling
 from adam_transition.networks.data import DataSet
 from adam_transition.networks.models import Model
 from adam_transition.simulate import Method
+from adam_transition.sweeps import sweep
 
 _EVALUATED = 256
 _CPU_CELLS = 32  # networks that one core trains at once: more gain nothing, measured

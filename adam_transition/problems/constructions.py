@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from adam_transition.problems.problem_class import Number, ProblemClass, is_integer
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Float
 
 
 @jax.tree_util.register_dataclass
@@ -51,12 +49,32 @@ class Counterexample:
         The constants are exact where a and the scale are Fractions.
         """
         n, a = int(np.asarray(self.num_components)), _concrete(self.a)
-        c = 1 + (n - 1) * a
-        return ProblemClass(n, _concrete(self.scale) * c, 0, n**2 * (c**2 + (n - 1) * a**2))
+        smoothness = _concrete(self.scale) * large_slope(n, a)
+        return ProblemClass(n, smoothness, 0, counterexample_d1(n, a))
+
+    def constant_gradients(self) -> Float[np.ndarray, " n"]:
+        """∇f_i where x ≥ −1 and they do not depend on x; float64."""
+        n, a = int(np.asarray(self.num_components)), float(_concrete(self.a))
+        slopes = np.full(n, -a)
+        slopes[0] = large_slope(n, a)
+        return float(_concrete(self.scale)) * slopes
 
     def _slope(self, index: ArrayLike) -> Array:
         a = _real(self.a)
-        return _real(self.scale) * jnp.where(index == 0, 1 + (self.num_components - 1) * a, -a)
+        return _real(self.scale) * jnp.where(index == 0, large_slope(self.num_components, a), -a)
+
+
+N = TypeVar("N", bound=Any)  # numbers of any kind, exact, traced or arrays
+
+
+def large_slope(n: ArrayLike, a: N) -> N:
+    """C = 1 + (n−1)a, with which the slopes c, −a, …, −a of the counterexample sum to 1."""
+    return 1 + (n - 1) * a
+
+
+def counterexample_d1(n: int, a: N) -> N:
+    """D1 = n²(c² + (n−1)a²) of the counterexample."""
+    return n**2 * (large_slope(n, a) ** 2 + (n - 1) * a**2)
 
 
 def counterexample(n: int, a: Number | None = None) -> Counterexample:
@@ -74,6 +92,15 @@ def counterexample(n: int, a: Number | None = None) -> Counterexample:
     if not 0 < a < float("inf"):
         raise ValueError(f"a={a}: the counterexample needs a finite a > 0")
     return Counterexample(n, a)
+
+
+def counterexample_table(n: int, a: Number | None = None) -> Float[np.ndarray, "n 1"]:
+    """The gradients c, −a, …, −a of the counterexample for x ≥ −1, a table in float64.
+
+    Raises:
+      ValueError: as for `counterexample`.
+    """
+    return counterexample(n, a).constant_gradients()[:, None]
 
 
 @jax.tree_util.register_dataclass
@@ -109,6 +136,10 @@ class SlopeTable:
         squares: Number = sum(slope**2 for slope in slopes)
         d1 = Fraction(len(slopes) ** 2) * squares / sum(slopes) ** 2
         return ProblemClass(len(slopes), max(-min(slopes), max(slopes)), 0, d1)
+
+    def constant_gradients(self) -> Float[np.ndarray, " n"]:
+        """∇f_i where x ≥ −1 and they do not depend on x; float64."""
+        return np.array([float(_concrete(slope)) for slope in self.slopes])
 
     def _slopes(self) -> Array:
         return jnp.stack([_real(slope) for slope in self.slopes])
@@ -177,6 +208,12 @@ class BoundedLinear:
         large, small = _concrete(self.large), _concrete(self.small)
         squares, total = large**2 + (n - 1) * small**2, large - (n - 1) * small
         return ProblemClass(n, 0, 0, Fraction(n**2) * squares / total**2)
+
+    def constant_gradients(self) -> Float[np.ndarray, " n"]:
+        """∇f_i, which do not depend on x; float64."""
+        slopes = np.full(int(np.asarray(self.num_components)), -float(_concrete(self.small)))
+        slopes[0] = float(_concrete(self.large))
+        return slopes
 
 
 def reddi(n: int, large: Number | None = None) -> BoundedLinear:

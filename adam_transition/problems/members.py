@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy  # loads its modules when they are used
+from jaxtyping import Array, ArrayLike, Float, Key
 
-from adam_transition import keys
 from adam_transition.problems.constructions import Counterexample
 from adam_transition.problems.finite_sum import (
     FiniteSum,
@@ -29,9 +29,7 @@ from adam_transition.problems.finite_sum import (
 from adam_transition.problems.problem_class import ProblemClass
 from adam_transition.problems.quadratics import Quadratics, quadratics
 from adam_transition.problems.regressions import Link, Regression
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Float, Key
+from adam_transition.sweeps import keys
 
 Family = Literal[
     "realizable_quadratics",

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from adam_transition.problems.finite_sum import FiniteSum, component_gradients
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float
 
 if TYPE_CHECKING:
     from adam_transition.problems.constructions import Counterexample
@@ -81,7 +79,7 @@ class ProblemClass:
           ValueError: the class has no counterexample: n < 3, L = 0 or D1 ≤ n².
         """
         # here and not above: the construction tells its class, the class its construction
-        from adam_transition.problems.constructions import counterexample
+        from adam_transition.problems.constructions import counterexample, large_slope
 
         n = self.n
         if n < 3 or self.d1 <= n**2 or self.smoothness == 0:
@@ -99,7 +97,7 @@ class ProblemClass:
         while counterexample(n, Fraction(a)).problem_class().d1 > d1:
             a = float(np.nextafter(a, 0))
         found = counterexample(n, Fraction(a))
-        return replace(found, scale=Fraction(self.smoothness) / (1 + (n - 1) * Fraction(a)))
+        return replace(found, scale=Fraction(self.smoothness) / large_slope(n, Fraction(a)))
 
     def violations(
         self, problem: FiniteSum, points: Float[Array, "P ..."], *, relative: float = 1e-6

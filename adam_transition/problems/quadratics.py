@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jaxtyping import Array, ArrayLike, Float
 
 from adam_transition.problems.problem_class import ProblemClass
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Float
 
 
 @jax.tree_util.register_dataclass

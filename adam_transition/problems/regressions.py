@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float
 
 Link = Literal["logistic", "geman_mcclure"]
 """φ(r) = log(1 + e^{−r}), convex, or r²/(2(1 + r²)), the Geman–McClure loss, not convex."""

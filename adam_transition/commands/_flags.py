@@ -1,0 +1,313 @@
+"""Flags of the commands: those that all have, grids and lists, and errors that name the flag."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from adam_transition.commands import _distributed
+
+if TYPE_CHECKING:  # heavy imports wait until a command runs, so that --help is quick
+    import numpy as np
+
+
+_GREATEST_INTEGER = 2**31 - 1
+
+
+_GREATEST_EXPONENT = 400
+
+
+_MOST_VALUES = 10**6  # of one axis
+
+
+def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
+    """A set of flags with those that every experiment has; `figures`: may do without them."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", f"out/{name}", "Folder for results; created.", flag_values=values)
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of all randomness.", 0, 2**31 - 1, flag_values=values, short_name=None
+    )
+    flags.DEFINE_boolean(
+        "resume", True, "Continue an unfinished run; --noresume replaces it.", flag_values=values
+    )
+    if figures:
+        flags.DEFINE_boolean(
+            "figures", True, "Draw figures; --nofigures: data and summary only.", flag_values=values
+        )
+    flags.DEFINE_string(
+        "json", None, "File for the machine-readable summary, or - for stdout.", flag_values=values
+    )
+    _distributed.define_flags(values)
+    return values
+
+
+def define_float(
+    name: str,
+    default: float,
+    help_text: str,
+    lower_bound: float | None = None,
+    *,
+    flag_values: flags.FlagValues,
+) -> None:
+    """As `flags.DEFINE_float`; a number that a double holds as 0 is refused and not taken for 0."""
+    parser = _FloatParser(lower_bound)
+    serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
+    flags.DEFINE(parser, name, default, help_text, flag_values=flag_values, serializer=serializer)
+
+
+class _FloatParser(flags.FloatParser):
+    def convert(self, argument: Any) -> float:
+        value = super().convert(argument)
+        if value == 0 and isinstance(argument, str) and not is_zero(argument):
+            raise ValueError("a double cannot hold it: it would be 0")
+        return value
+
+
+def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np.ndarray":
+    """An ascending grid in [low, high) from `lo:hi:count`, `lo:hi:count:logit`, or a list.
+
+    `logit` spaces evenly in log(β/(1−β)): equal ratios of β near 0 and of 1 − β near 1. An entry
+    may be written 1-1e-6.
+
+    Raises:
+      ValueError: naming the flag, what was given and what is allowed.
+    """
+    import numpy as np
+
+    try:
+        if ":" in text:
+            lo, hi, count, *spacing = text.split(":")
+            first, last = _number(lo), _number(hi)
+            if int(count) < 1 or spacing not in ([], ["logit"]):
+                raise ValueError
+            _check_count(flag, text, int(count))
+            if spacing:
+                if not (0 < first < 1 and 0 < last < 1):
+                    raise ValueError
+                u = np.linspace(np.log(first / (1 - first)), np.log(last / (1 - last)), int(count))
+                grid = 1 - 1 / (1 + np.exp(u))
+            else:
+                grid = np.linspace(first, last, int(count))
+        else:
+            grid = np.array([_number(entry) for entry in text.split(",")])
+    except _TooManyError:
+        raise
+    except ValueError:
+        raise ValueError(
+            f"--{flag}={text}: not a grid; write lo:hi:count, lo:hi:count:logit (with 0 < lo, hi < "
+            f"1) or a list like 0,0.9,1-1e-4"
+        ) from None
+    if not np.all((grid >= low) & (grid < high)):
+        raise ValueError(f"--{flag}={text}: values must lie in [{low:g}, {high:g})")
+    if len(np.unique(grid)) < len(grid):
+        raise ValueError(f"--{flag}={text}: values must differ")
+    return np.sort(grid)
+
+
+def parse_point(flag: str, text: str) -> tuple[float, float]:
+    """A pair (β1, β2) from `beta1/beta2`, both in [0, 1).
+
+    Raises:
+      ValueError: naming the flag, what was given and what is allowed.
+    """
+    try:
+        beta1, beta2 = (_number(entry) for entry in text.split("/"))
+    except ValueError:
+        raise ValueError(f"--{flag}={text}: not a point; write beta1/beta2") from None
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"--{flag}={text}: values must lie in [0, 1)")
+    return beta1, beta2
+
+
+def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) -> list[Any]:
+    """The entries of a list flag as numbers.
+
+    Raises:
+      ValueError: naming the flag and the entry, or an empty list, or an entry given twice.
+    """
+    parsed = []
+    for entry in entries:
+        if kind is Fraction:
+            _check_exponent(flag, entry)
+        try:
+            parsed.append(kind(entry))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            raise ValueError(f"--{flag}: {entry!r} is not a number") from None
+    if not parsed or len(set(parsed)) < len(parsed):
+        raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
+    return parsed
+
+
+def parse_integers(flag: str, entries: Iterable[str]) -> list[int]:
+    """The entries of a list flag as integers; an entry lo:hi:count stands for a rounded grid."""
+    import numpy as np
+
+    expanded: list[str] = []
+    for entry in entries:
+        try:
+            lo, hi, count = (int(part) for part in entry.split(":"))
+            if not max(abs(lo), abs(hi)) <= _GREATEST_INTEGER or count < 1:
+                raise ValueError
+        except ValueError:
+            expanded.append(entry)
+            continue
+        _check_count(flag, entry, count)
+        grid = np.unique(np.rint(np.linspace(lo, hi, count)).astype(int))
+        expanded.extend(str(value) for value in grid)
+    parsed = parse_list(flag, expanded, int)
+    for value in parsed:
+        if abs(value) > _GREATEST_INTEGER:
+            raise ValueError(f"--{flag}={value}: must be below 2^31 in size")
+    return parsed
+
+
+def check_number(
+    flag: str,
+    value: float,
+    *,
+    dtype: str = "float64",
+    above: float | None = None,
+    least: float | None = None,
+) -> None:
+    """Checks a number that is computed with in some precision.
+
+    Args:
+      flag: its flag.
+      value: what was given.
+      dtype: the precision, which must hold it: neither infinity nor 0 (or subnormal) in its place.
+      above: what it must exceed.
+      least: the least that is allowed.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    import numpy as np
+
+    info = np.finfo(dtype)
+    if not math.isfinite(value):
+        raise ValueError(f"--{flag}={value}: must be a finite number")
+    if above is not None and not value > above:
+        raise ValueError(f"--{flag}={value:g}: must be above {above:g}")
+    if least is not None and not value >= least:
+        raise ValueError(f"--{flag}={value:g}: must be {least:g} or more")
+    if value and not float(info.tiny) <= abs(value) <= float(info.max):
+        raise ValueError(
+            f"--{flag}={value:g}: {dtype} cannot hold it, from {info.tiny:.3g} to {info.max:.3g} "
+            "in size"
+        )
+
+
+def check_slopes(n: Sequence[int], a: Sequence[Fraction], dtype: str = "float64") -> None:
+    """Checks that the slopes of the counterexample, −a and 1 + (n−1)a, can be told apart.
+
+    Raises:
+      ValueError: naming --a, its value and what is allowed.
+    """
+    import numpy as np
+
+    # the hit exceeds the others' sum by 1, which must be left after rounding; squares must be too
+    info = np.finfo(dtype)
+    for one in a:
+        most = Fraction(float(0.1 / info.eps)) / max(n)
+        least = Fraction(float(info.tiny)) * 10**8
+        if one > 0 and not least <= one <= most:
+            raise ValueError(
+                f"--a={_short(one)}: in {dtype}, with --n={max(n)}, a must lie in "
+                f"[{float(least):.2g}, {float(most):.2g}]"
+            )
+
+
+def _short(value: Fraction) -> str:
+    """A number that a float may not hold."""
+    try:
+        if value == 0 or float(value) != 0:
+            return f"{float(value):g}"
+    except OverflowError:
+        pass
+    return f"1e{len(str(value.numerator)) - len(str(value.denominator))}"
+
+
+def check_memory(what: str, num_bytes: float) -> None:
+    """Refuses what does not fit in the memory of this machine, before anything is written.
+
+    Args:
+      what: the flags that ask for it, and how much of what.
+      num_bytes: an estimate of what it takes.
+
+    Raises:
+      ValueError: with what it would take.
+    """
+    from adam_transition.sweeps import memory
+
+    available = memory.available()
+    if num_bytes > available:
+        raise ValueError(
+            f"{what}: needs about {memory.text(num_bytes)} of memory, and "
+            f"{memory.text(available)} are available"
+        )
+
+
+def check_work(
+    values: Mapping[str, Any], asked: Sequence[str], what: str, count: int, most: int
+) -> None:
+    """Refuses what would hardly end, before anything is written.
+
+    Args:
+      values: all flags.
+      asked: the names of those that ask for it, grids or lists.
+      what: they ask for, in the plural.
+      count: of it.
+      most: what is allowed.
+
+    Raises:
+      ValueError: with how much it is and how much is allowed.
+    """
+    if count > most:
+        given = ((name, values[name]) for name in asked if values[name])
+        texts = (f"--{name}={','.join([v] if isinstance(v, str) else v)}" for name, v in given)
+        raise ValueError(f"{' '.join(texts)}: {count} {what}; at most {most} are allowed")
+
+
+class _TooManyError(ValueError):
+    """More values than any grid here can have."""
+
+
+def _check_count(flag: str, text: str, count: int) -> None:
+    if count > _MOST_VALUES:
+        raise _TooManyError(f"--{flag}={text}: {count} values; at most {_MOST_VALUES} are allowed")
+
+
+def _check_exponent(flag: str, text: str) -> None:
+    """Before a number is made exact: 1e99999999 has a hundred million digits."""
+    for exponent in re.findall(r"[eE]([-+]?\d+)", text):
+        if len(exponent) > 6 or abs(int(exponent)) > _GREATEST_EXPONENT:
+            raise ValueError(f"--{flag}={text}: exponents reach from -400 to 400")
+
+
+def check_choices(flag: str, entries: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raises ValueError unless the entries are different and all allowed."""
+    for entry in entries:
+        if entry not in allowed:
+            raise ValueError(f"--{flag}={entry}: allowed are {', '.join(allowed)}")
+    if not entries or len(set(entries)) < len(entries):
+        raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
+
+
+def _number(text: str) -> float:
+    first, dash, rest = text.strip().partition("1-")
+    if dash and not first:
+        return 1 - float(rest)
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    if value == 0 and not is_zero(text):
+        raise ValueError(text)
+    return value
+
+
+def is_zero(text: str) -> bool:
+    """Whether a number that a double holds as 0 is 0, and not too small for a double."""
+    return not any(digit in "123456789" for digit in text.lower().partition("e")[0])

@@ -1,0 +1,133 @@
+"""What `experiments.networks` and `experiments.batch_size` share: flags of networks."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from adam_transition.commands import _flags
+
+if TYPE_CHECKING:
+    from adam_transition.networks.panels import Conditions, Task
+    from adam_transition.networks.training import Grid
+
+
+PACKAGES = ("flax",)
+"""What all networks need, of the extra `networks`; some data sets need others."""
+
+_BYTES_PER_NETWORK = 200.0
+"""For each epoch: loss and accuracy in single and double precision, at four records and more."""
+
+
+def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
+    """The flags of either experiment."""
+    values = _flags.common_flags(name)
+    string = partial(flags.DEFINE_string, flag_values=values)
+    integer = partial(flags.DEFINE_integer, flag_values=values)
+    string("data_dir", None, "Folder of the files of mnist or cifar10; the file of text.")
+    integer("samples", None, "Training samples, the first so many; default: nearly all.", 1)
+    integer(
+        "width",
+        None,
+        "Hidden units or channels of the first layer; default: the model's.",
+        1,
+        2**16,
+    )
+    string("sampling", "random_shuffling", "How samples are drawn.")
+    string("schedule", "inverse_sqrt_epoch", "Step sizes: eta0/sqrt(epoch), or constant.")
+    string("initialization", "bias_correction", "Initial moments.")
+    _flags.define_float("epsilon", 1e-8, "epsilon of Adam.", 0, flag_values=values)
+    flags.DEFINE_enum(
+        "dtype", "float32", ("float32", "float64"), "Of the training.", flag_values=values
+    )
+    integer("seeds", seeds, "Seeds: initial parameters and order of the samples.", 1)
+    integer("evaluated", 2048, "Training samples on which the loss is measured, at most.", 1)
+    return values
+
+
+def parse_conditions(values: dict[str, Any]) -> "Conditions":
+    """What all networks share.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import adam, sampling
+    from adam_transition.networks.panels import Conditions
+    from adam_transition.simulate import Method
+
+    schedules = ("constant", "inverse_sqrt_epoch")
+    _flags.check_choices("sampling", [values["sampling"]], sampling.SAMPLINGS)
+    _flags.check_choices("schedule", [values["schedule"]], schedules)
+    _flags.check_choices("initialization", [values["initialization"]], adam.INITIALIZATIONS)
+    _flags.check_number("epsilon", values["epsilon"], dtype=values["dtype"], least=0)
+    method = Method(values["sampling"], values["schedule"], values["initialization"])
+    return Conditions(method, values["epsilon"], values["evaluated"], values["dtype"])
+
+
+def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
+    """A task from `model/data`.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition.networks import data, models
+    from adam_transition.networks.panels import Task
+
+    model, slash, samples = text.partition("/")
+    if not slash:
+        raise ValueError(f"--{flag}={text}: write model/data, for example mlp/digits")
+    _flags.check_choices(f"{flag}={text}: model", [model], models.MODELS)
+    _flags.check_choices(f"{flag}={text}: data", [samples], data.DATA_SETS)
+    folder = values["data_dir"] if samples in data.FROM_FILES else None
+    return Task(samples, model, values["width"], folder, values["samples"])
+
+
+@contextlib.contextmanager
+def naming_flags(flag: str, values: dict[str, Any]) -> Iterator[None]:
+    """Errors of the library about a task name the flag that it is given by."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error).removeprefix("--")
+        if message.startswith(("model=", "data=")):
+            given = values[flag] if isinstance(values[flag], str) else ",".join(values[flag])
+            raise ValueError(f"--{flag}={given}: {message}") from None
+        raise ValueError(f"--{message}") from None
+
+
+def check_data_dir(values: dict[str, Any], tasks: Iterable["Task"]) -> None:
+    """Raises ValueError for files that no task reads."""
+    from adam_transition.networks import data
+
+    if values["data_dir"] is not None and not any(task.data in data.FROM_FILES for task in tasks):
+        raise ValueError(
+            f"--data_dir={values['data_dir']}: only {', '.join(data.FROM_FILES)} need files"
+        )
+
+
+def parse_grid(values: dict[str, Any], beta1: Iterable[float], beta2: Iterable[float]) -> "Grid":
+    """The grid of hyperparameters and seeds.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition.networks.training import Grid
+
+    rates = _flags.parse_list("learning_rate", values["learning_rate"], float)
+    for rate in rates:
+        _flags.check_number("learning_rate", rate, dtype=values["dtype"], above=0)
+    if values["seed"] + values["seeds"] > 2**31:
+        raise ValueError(f"--seeds={values['seeds']}: --seed={values['seed']} leaves no room")
+    seeds = range(values["seed"], values["seed"] + values["seeds"])
+    axes = {"learning_rate": rates, "beta1": list(beta1), "beta2": list(beta2)}
+    size = len(seeds) * math.prod(map(len, axes.values()))
+    _flags.check_memory(
+        f"--epochs={values['epochs']}, --seeds={values['seeds']} and the grids of "
+        f"{', '.join(axes)}: {size} networks",
+        _BYTES_PER_NETWORK * size * values["epochs"],
+    )
+    beta1, beta2 = axes["beta1"], axes["beta2"]
+    return Grid(tuple(rates), tuple(seeds), tuple(map(float, beta1)), tuple(map(float, beta2)))

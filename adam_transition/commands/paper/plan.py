@@ -1,0 +1,286 @@
+"""What `experiments.paper` runs and shows: the paper's statements, and the experiments for each."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Scale = Literal["smoke", "laptop", "gpu"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment of the page; `name` is that of its flagfile and folder."""
+
+    name: str
+    title: str
+    experiment: str = ""  # if it is not the name
+    captions: dict[str, str] = field(default_factory=dict)  # of the figures to show, by file name
+    chosen: tuple[str, ...] = ()  # where we had to depart from the paper, or to choose
+    gpu_flagfile: str = ""  # if there is one
+
+    @property
+    def command(self) -> str:
+        """The name of the command that it runs."""
+        return self.experiment or self.name
+
+    def flagfile_name(self, scale: Scale) -> str:
+        """The name of its flagfile."""
+        return {"smoke": f"smoke/{self.name}", "gpu": self.gpu_flagfile}.get(scale) or self.name
+
+    def how(self, scale: Scale) -> str:
+        """The command line, in a checkout."""
+        flagfile = f"experiments/flagfiles/{self.flagfile_name(scale)}.flags"
+        return f"python -m experiments.{self.command} --flagfile={flagfile}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement of the paper, and what shows it."""
+
+    title: str
+    where: str
+    text: str
+    claims: tuple[str, ...]  # patterns, as run:id
+    figures: tuple[str, ...] = ()  # as run/figure
+
+    @property
+    def anchor(self) -> str:
+        """Of its section on the page."""
+        return re.sub("[^a-z0-9]+", "-", self.title.lower())
+
+
+RUNS = (
+    Run(
+        "phase",
+        "The phase diagram",
+        captions={
+            "phase": "Distance to the minimiser over (β1, β2); the line is the boundary D = 0.",
+            "trajectories": "Trajectories at a few (β1, β2).",
+        },
+        chosen=(
+            "η0 = 0.1 and x0 = 1: the paper's figure states 50 000 iterations alone.",
+            "Three sampling schemes and four n, where the figure has n = 10 and 50.",
+        ),
+    ),
+    Run(
+        "phase_reddi",
+        "Reddi et al.'s example",
+        experiment="phase",
+        captions={
+            "phase": "Distance to the minimiser −1; 2 is the wrong end, +1.",
+            "trajectories": "Trajectories at a few (β1, β2).",
+        },
+        chosen=("Starts at 0; η0 = 0.1 with diminishing steps.",),
+    ),
+    Run(
+        "divergence",
+        "The divergence theorem",
+        captions={
+            "divergence_regions": "Where Adam is proven to diverge for every order, and the exact "
+            "regions.",
+            "divergence_areas": "Area of the region against n.",
+            "divergence_trajectories": "Trajectories at one (β1, β2), from both sides.",
+            "divergence_d1": "The least D1 at which a member diverges.",
+        },
+        chosen=(
+            "The paper's analytic conditions are in its appendix, which is not at hand. The proven "
+            "region is ours.",
+        ),
+    ),
+    Run(
+        "boundary",
+        "The exact boundary",
+        captions={
+            "boundary": "The zero set of the stationary drift.",
+            "boundary_scaling": "How the threshold moves with n and D1.",
+        },
+        chosen=("The paper bounds the boundary from both sides and does not compute it.",),
+    ),
+    *(
+        Run(
+            f"theorem_3_{part}",
+            f"Theorem 3.{part} at work: {scheme}",
+            captions={
+                f"theorem_3_{part}_rate": "The left-hand side against T.",
+                f"theorem_3_{part}_neighbourhood": "The neighbourhood against 1 − β2.",
+                f"theorem_3_{part}_conditions": "Its window, threshold and hypotheses.",
+                f"theorem_3_{part}_reddi": "Reddi et al.'s synthetic example.",
+            },
+            chosen=("The constants hidden in O(·) are not at hand: exponents are measured.",),
+            gpu_flagfile=f"theorem_3_{part}_gpu",
+        )
+        for part, scheme in (("1", "with replacement"), ("3", "random shuffling"))
+    ),
+    Run(
+        "concentration",
+        "The concentration lemma and the direction of the update",
+        captions={
+            "concentration": "How often 1/√v leaves its band, and the probability allowed.",
+            "direction": "The direction of the expected update against β2.",
+        },
+        chosen=("The lemma is tested where its probability and its bracket are positive.",),
+    ),
+    Run(
+        "networks",
+        "Training loss over (β1, β2)",
+        captions={
+            "networks": "Training loss over the plane.",
+            "networks_curves": "Loss curves.",
+            "networks_spikes": "Spikes of the loss.",
+        },
+        chosen=(
+            "Handwritten digits of 8 × 8 pixels, one hidden layer of width 16, batch sizes 1 and "
+            "16: the settings of the paper's sweeps are not at hand.",
+        ),
+    ),
+    Run(
+        "batch_size",
+        "Batch size and β2",
+        captions={
+            "batch_size": "Loss over batch size and β2.",
+            "batch_size_threshold": "The threshold β2* against the batch size.",
+        },
+        chosen=("MNIST-1D in place of MNIST, which must be fetched; β1 = 0.9 as in the paper.",),
+        gpu_flagfile="batch_size_mnist_gpu",
+    ),
+    Run(
+        "advise",
+        "Advice: the probe beside training",
+        captions={"advise": "The progress that the probe finds, and where training turns bad."},
+        chosen=("The paper's advice is qualitative; the probe and its thresholds are ours.",),
+    ),
+)
+
+_THEOREM = ("rate_*", "neighbourhood_*", "window*", "beta1_line", "limit_point*")
+
+STATEMENTS = (
+    Statement(
+        "Convergence, with replacement",
+        "Theorem 3.1",
+        "If β1 < √β2 and β2 ≥ 1 − O((1 − β1ⁿ)/n⁵), Adam with η0/√k comes to the critical points "
+        "like log T/((1 − β2)√T), up to a neighbourhood (1 − β2)√D0.",
+        tuple(f"theorem_3_1:{claim}" for claim in (*_THEOREM, "violated_threshold", "schemes")),
+        figures=(
+            "theorem_3_1/theorem_3_1_rate",
+            "theorem_3_1/theorem_3_1_neighbourhood",
+            "theorem_3_1/theorem_3_1_conditions",
+        ),
+    ),
+    Statement(
+        "Convergence, random shuffling",
+        "Theorem 3.3",
+        "The same kind of bound for the iterate at the start of an epoch.",
+        tuple(f"theorem_3_3:{claim}" for claim in (*_THEOREM, "violated_threshold", "schemes")),
+        figures=(
+            "theorem_3_3/theorem_3_3_rate",
+            "theorem_3_3/theorem_3_3_neighbourhood",
+            "theorem_3_3/theorem_3_3_conditions",
+        ),
+    ),
+    Statement(
+        "Divergence",
+        "Divergence theorem",
+        "For n ≥ 3 and D1 ≥ 2n² there is an f on which Adam goes to infinity for every (β1, β2) in "
+        "a region that grows with n and fills the square.",
+        (
+            "divergence:proven_*",
+            "divergence:region_*",
+            "divergence:diverges_*",
+            "divergence:rate_*",
+            "divergence:cyclic_*",
+        ),
+        figures=(
+            "divergence/divergence_regions",
+            "divergence/divergence_areas",
+            "divergence/divergence_trajectories",
+        ),
+    ),
+    Statement(
+        "Sign-SGD",
+        "Divergence theorem, β1 = β2 = 0",
+        "Sign-SGD diverges too.",
+        ("phase:sign_sgd_diverges",),
+    ),
+    Statement(
+        "Phase transition",
+        "Theorems 3.1 and 3.3 with the divergence theorem; Figure 4",
+        "On a fixed problem there is a transition from divergence to convergence in the (β1, β2) "
+        "plane; its boundary depends on the problem class and on n.",
+        ("phase:*", "boundary:*"),
+        figures=(
+            "phase/phase",
+            "phase/trajectories",
+            "boundary/boundary",
+            "boundary/boundary_scaling",
+        ),
+    ),
+    Statement(
+        "Concentration",
+        "Concentration lemma",
+        "1/√v stays in a band around 1/√E v, the mean given everything before the last draw, that "
+        "closes as β2 → 1, but for an exponentially small probability.",
+        ("concentration:lemma",),
+        figures=("concentration/concentration",),
+    ),
+    Statement(
+        "Direction of the update",
+        "Figure 5",
+        "For large β2 the expected update points along the gradient; as β2 falls it turns away.",
+        ("concentration:direction*",),
+        figures=("concentration/direction",),
+    ),
+    Statement(
+        "The counterexample",
+        "Section 3",
+        "With a = 1/(n − 1)² the counterexample has D1 = 2n².",
+        ("divergence:paper_*",),
+    ),
+    Statement(
+        "Reddi et al.'s example",
+        "Figure 2",
+        "Cyclic order, random order, diminishing steps: all stuck at +1.",
+        ("theorem_3_?:reddi_*", "phase_reddi:*"),
+        figures=(
+            "phase_reddi/phase",
+            "phase_reddi/trajectories",
+            "theorem_3_1/theorem_3_1_reddi",
+            "theorem_3_3/theorem_3_3_reddi",
+        ),
+    ),
+    Statement(
+        "Networks over the plane",
+        "Figure 1",
+        "Training loss is bad at small β2 and good at the top, for almost any β1 < √β2.",
+        ("networks:*",),
+        figures=(
+            "networks/networks",
+            "networks/networks_curves",
+            "networks/networks_spikes",
+        ),
+    ),
+    Statement(
+        "Batch size",
+        "Figure 3",
+        "The smaller the batch, the larger the β2 needed.",
+        ("batch_size:*",),
+        figures=(
+            "batch_size/batch_size",
+            "batch_size/batch_size_threshold",
+        ),
+    ),
+    Statement(
+        "Smaller D1",
+        "an open question of the paper",
+        "Are there counterexamples with n < D1 < 2n²?",
+        ("divergence:*_small_d1*",),
+        figures=("divergence/divergence_d1",),
+    ),
+    Statement(
+        "Advice",
+        "Section 7",
+        "When Adam does not work well, raise β2, the more so the smaller the batch.",
+        ("advise:*",),
+        figures=("advise/advise",),
+    ),
+)

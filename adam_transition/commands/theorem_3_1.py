@@ -1,0 +1,15 @@
+"""Theorem 3.1 at work: rate, neighbourhood, threshold, and what breaks when a hypothesis does.
+
+Example:
+    python -m experiments.theorem_3_1 --flagfile=experiments/flagfiles/theorem_3_1.flags
+"""
+
+from functools import partial
+
+from adam_transition.commands import _runner, _theorems
+
+FLAGS = _theorems.theorem_flags("theorem_3_1")
+main = partial(_theorems.main, "with_replacement")
+
+
+COMMAND = _runner.Command("theorem_3_1", __doc__, FLAGS, main)

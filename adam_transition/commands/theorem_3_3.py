@@ -1,0 +1,15 @@
+"""Theorem 3.3 at work: rate, neighbourhood, threshold, and what breaks when a hypothesis does.
+
+Example:
+    python -m experiments.theorem_3_3 --flagfile=experiments/flagfiles/theorem_3_3.flags
+"""
+
+from functools import partial
+
+from adam_transition.commands import _runner, _theorems
+
+FLAGS = _theorems.theorem_flags("theorem_3_3")
+main = partial(_theorems.main, "random_shuffling")
+
+
+COMMAND = _runner.Command("theorem_3_3", __doc__, FLAGS, main)

@@ -1,0 +1,80 @@
+"""What the advice's study claims: how well the probe predicts the threshold of training."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from adam_transition.networks import outcomes
+from adam_transition.studies.advise.data import INSTANTS, KEPT
+from adam_transition.sweeps.claims import Claim, assess
+
+
+def claims(dataset: xr.Dataset) -> list[Claim]:
+    """How well the probe predicts; uncertainties are those of the seeds."""
+    low = outcomes.geometric_mean(dataset["measured"].transpose("batch_size", ...).values)
+    found = []
+    for kept, instant in itertools.product(KEPT, INSTANTS):
+        probed = dataset["probed"].sel(kept=kept, instant=instant)
+        ratios = probed.transpose("probed_seed", "batch_size").values / low
+        finds = np.isfinite(ratios).all(axis=0)
+        error, share = outcomes.Mean(math.nan, math.nan), outcomes.mean(np.isfinite(ratios).mean(1))
+        if finds.any():
+            error = outcomes.mean(np.abs(np.log2(ratios[:, finds])).max(axis=1))
+        what = f"the probe at {instant} of training, where {kept:.0%} of the progress is left,"
+        name = f"{kept:g}_{instant}".replace(" ", "_")
+        found += [
+            assess(
+                f"probe_finds_{name}",
+                f"{what} finds a threshold wherever training has one (share of the batch sizes)",
+                "not in the paper",
+                measured=share.value,
+                uncertainty=share.half_width,
+                at_least=0.9,
+                ours=True,
+            ),
+            assess(
+                f"probe_error_{name}",
+                f"… and finds the 1 − β2* of training within a factor of 2 (largest error over the "
+                f"{int(finds.sum())} of {len(finds)} batch sizes at which it finds one, in log 2)",
+                "not in the paper",
+                measured=error.value,
+                uncertainty=error.half_width,
+                at_most=1,
+                ours=True,
+            ),
+        ]
+    least = dataset["progress_at_threshold"].min(("instant", "batch_size")).values
+    progress = outcomes.mean(least)
+    found.append(
+        assess(
+            "direction_kept",
+            "where training turns bad the mean update still points downhill: it keeps half of its "
+            "progress or more (least over batch sizes and instants). The threshold of networks is "
+            "not a turn of the direction at frozen gradients",
+            "not in the paper",
+            measured=progress.value,
+            uncertainty=progress.half_width,
+            at_least=KEPT[0],
+            ours=True,
+        )
+    )
+    return found
+
+
+def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """For each batch size: β2* from training, from the probe and from the rules; None if none."""
+    low = outcomes.geometric_mean(dataset["measured"].transpose("batch_size", ...).values)
+    found = []
+    for j, size in enumerate(dataset["batch_size"].values):
+        one = dataset.sel(batch_size=size)
+        row: dict[str, Any] = {"batch_size": int(size), "training": 1 - float(low[j])}
+        for kept, instant in itertools.product(KEPT, INSTANTS):
+            probed = one["probed"].sel(kept=kept, instant=instant).values
+            mean = float(outcomes.geometric_mean(probed))
+            row[f"probe, {kept:.0%}, {instant}"] = 1 - mean if math.isfinite(mean) else None
+        row |= {rule: 1 - float(one["rule"].sel(rules=rule)) for rule in one["rules"].values}
+        found.append(row)
+    return found

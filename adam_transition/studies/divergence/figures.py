@@ -1,0 +1,132 @@
+"""Figures of `experiments.divergence`."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter
+
+from adam_transition.studies.plotting import COLOURS, TITLES, small_multiples, style, subplots
+
+_MEMBERS = (r"$a = 1/(n-1)^2$", r"$D_1 = 2n^2$")
+_PROVEN = "0.85"
+
+
+def divergence_regions(dataset: xr.Dataset) -> Figure:
+    """The proven region and the exact boundaries in the (β1, β2) plane, member × n."""
+    with style():
+        figure, axes = small_multiples(dataset.sizes["member"], dataset.sizes["n"])
+        x, y = dataset["beta1"].values, dataset["beta2"].values
+        for i, j in np.ndindex(axes.shape):
+            ax, bound = axes[i, j], dataset["worst_case"][i, j].values.T
+            ax.contourf(x, y, bound, levels=[0, np.inf], colors=[_PROVEN])
+            for k, drift in enumerate(dataset["drift"][i, :, j].values):
+                if drift.min() < 0 < drift.max():
+                    ax.contour(x, y, drift.T, levels=[0], colors=[COLOURS[k % 7]])
+            ax.plot(np.sqrt(y), y, "k--", lw=0.8)
+            ax.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        for ax, n in zip(axes[0], dataset["n"].values, strict=True):
+            ax.set_title(f"$n = {n}$")
+        for ax, name in zip(axes[:, 0], _MEMBERS, strict=True):
+            ax.set_ylabel(f"{name}\n" + r"$\beta_2$")
+        for ax in axes[-1]:
+            ax.set_xlabel(r"$\beta_1$")
+        handles: list[Artist] = [Patch(color=_PROVEN, label="proven, every order")]
+        handles += [
+            Line2D([], [], color=COLOURS[k % 7], label=TITLES[scheme])
+            for k, scheme in enumerate(dataset["sampling"].values)
+        ]
+        handles.append(
+            Line2D([], [], color="k", ls="--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
+        )
+        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as are not cut off
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        return figure
+
+
+def divergence_areas(dataset: xr.Dataset) -> Figure:
+    """Area of divergence in [0, 1)², and what is missing to 1, against n."""
+    with style():
+        figure, (left, right) = subplots(1, 2, figsize=(7, 2.7))
+        n = dataset["area_n"].values
+        for i, name in enumerate(_MEMBERS):
+            for j, (marker, region) in enumerate((("-", "proven, every order"), ("o", "cyclic"))):
+                area = dataset["area"][i, j].values
+                label = f"{name}, {region}"
+                kind = {"ls": "-"} if marker == "-" else {"ls": "", "marker": "o", "ms": 3}
+                left.semilogx(n, area, color=COLOURS[i], label=label, **kind)
+                right.loglog(n, 1 - area, color=COLOURS[i], **kind)
+        for ax, level in ((left, 0.8), (right, 0.2)):
+            ax.axhline(level, color="0.3", ls=":", lw=0.8)
+        left.annotate("4/5", (n[0], 0.8), xytext=(0, 2), textcoords="offset points", color="0.3")
+        left.set(xlabel="$n$", ylabel="area of divergence", ylim=(0, 1))
+        right.set(xlabel="$n$", ylabel="1 − area of divergence")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        return figure
+
+
+def divergence_trajectories(dataset: xr.Dataset) -> Figure:
+    """Iterates, gradients and values against k, from both sides, on the member with D1 = 2n²."""
+    with style():
+        figure, axes = small_multiples(3, dataset.sizes["n"], sharey="row")
+        quantities = (("x", r"$|x_k|$"), ("gradient", r"$|\nabla f(x_k)|$"), ("value", "$f(x_k)$"))
+        for i, j in np.ndindex(axes.shape):
+            name, label = quantities[i]
+            for s, line in enumerate(("-", "--")):
+                for k, scheme in enumerate(dataset["sampling"].values):
+                    values = np.abs(dataset[name][s, k, j].values)
+                    axes[i, j].loglog(
+                        dataset["step"], values, line, color=COLOURS[k % 7], label=TITLES[scheme]
+                    )
+            axes[i, j].yaxis.set_minor_formatter(NullFormatter())
+            if j == 0:
+                axes[i, j].set_ylabel(label)
+        for ax, n in zip(axes[0], dataset["n"].values, strict=True):
+            ax.set_title(f"$n = {n}$")
+        for ax in axes[-1]:
+            ax.set_xlabel("step $k$")
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        handles = handles[: dataset.sizes["sampling"]]
+        handles += [
+            Line2D([], [], color="k", ls=line, label=f"$x_0 = {float(x0):g}$")
+            for line, x0 in zip(("-", "--"), dataset["start"].values, strict=True)
+        ]
+        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as are not cut off
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        return figure
+
+
+def divergence_d1(dataset: xr.Dataset) -> Figure:
+    """The least D1 on which Adam diverges against β2, and on which Sign-SGD does against n."""
+    with style():
+        figure, (left, right) = subplots(1, 2, figsize=(7, 3.2))
+        dataset = dataset.sortby("d1_beta2")
+        beta2 = dataset["d1_beta2"].values
+        for i, n in enumerate(dataset["d1_n"].values):
+            for j, line in zip(range(dataset.sizes["d1_beta1"]), ("o-", "s--", "^:", "v-.")):
+                ratio = dataset["least_d1"][i, j].values / (2 * n**2)
+                left.semilogy(beta2, ratio, line, ms=3, color=COLOURS[i % 7])
+        left.axhline(1, color="0.3", ls=":", lw=0.8)
+        left.set(xlabel=r"$\beta_2$", ylabel=r"least $D_1/(2n^2)$ found", xlim=(0, 1))
+        handles = [
+            Line2D([], [], color=COLOURS[i % 7], label=f"$n = {n}$")
+            for i, n in enumerate(dataset["d1_n"].values)
+        ]
+        handles += [
+            Line2D([], [], color="k", marker=line[0], ls=line[1:], ms=3,
+                       label=rf"$\beta_1 = {float(beta1):g}$")
+            for beta1, line in zip(dataset["d1_beta1"].values, ("o-", "s--", "^:", "v-."))
+        ]  # fmt: skip
+        left.legend(handles=handles, loc="upper left", frameon=False)
+        n = dataset["member_n"].values
+        right.loglog(n, 2.0 * n**2, ":", color="0.3", label="$2n^2$")
+        right.loglog(
+            n, dataset["paper_d1_ratio"] * 2 * n**2, color=COLOURS[1], label="$a = 1/(n-1)^2$"
+        )
+        right.loglog(n, dataset["sign_infimum"], color=COLOURS[0], label="infimum, Sign-SGD")
+        right.loglog(n, n, "--", color="0.3", label="$n$: the class is empty below")
+        right.set(xlabel="$n$", ylabel="$D_1$")
+        right.legend(frameon=False)
+        return figure

@@ -1,0 +1,85 @@
+"""What runs a phase diagram: the backend, the size of its tiles, and the compiled program."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+
+from adam_transition import kernels, simulate
+from adam_transition.sampling import Sampling
+from adam_transition.studies.phase.diagram import Backend, PhaseDiagram
+from adam_transition.studies.phase.simulation import run_cell, run_table
+from adam_transition.sweeps import sweep
+
+_CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
+
+
+_LEAST_TILE = 256
+
+
+_BYTES_OF_SORTS = {"cpu": 1 << 28, "gpu": 1 << 34, "tpu": 1 << 33}
+
+
+_BLOCK_TILES = 16  # of a table: the same work for 2, 4, 8 and 16 cores
+
+
+_CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
+
+
+def tile_shape(spec: PhaseDiagram) -> tuple[int, int]:
+    """Rows and columns of one evaluation: enough for a GPU, and on a CPU few for a core's cache.
+
+    In blocks the cache is no concern: tiles are as large as leaves work for all cores.
+    """
+    cells = _CELLS_PER_TILE[jax.default_backend()]
+    if spec.backend == "blocks":
+        rounds = -(-math.prod(spec.table) // (_BLOCK_TILES * 8 * cells))
+        cells = max(_LEAST_TILE, -(-math.prod(spec.table) // (_BLOCK_TILES * rounds)))
+    if not spec.common_random_numbers and "random_shuffling" in spec.samplings:
+        # each cell sorts some six epochs of its own, four numbers of four bytes a step
+        of_cell = 6 * 16 * max(spec.num_components)
+        cells = min(cells, max(1, _BYTES_OF_SORTS[jax.default_backend()] // of_cell))
+    return sweep.block_shape(spec.table, cells)
+
+
+def default_cells_per_chunk(spec: PhaseDiagram, tile: tuple[int, int]) -> int:
+    cells = _CELLS_PER_CHUNK[jax.default_backend()]
+    if jax.process_count() > 1:  # some for every process
+        cells = min(cells, math.prod(spec.table) // (2 * jax.process_count()))
+    return max(cells, math.prod(tile))
+
+
+def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
+    """Why a backend cannot run a diagram on JAX's devices here; None if it can."""
+    if backend == "xla":
+        return None
+    device = {"blocks": "cpu", "pallas": "gpu"}[backend]
+    if jax.default_backend() != device:
+        return f"needs a {device.upper()}; JAX runs on {jax.default_backend()} here"
+    if spec.problem_at(spec.num_components[0], None).shape != ():
+        return f"{spec.problem} is not one-dimensional"
+    if backend == "pallas":
+        return kernels.reason_against_gpu(jax.local_devices()[0])
+    return None
+
+
+def fastest_backend(spec: PhaseDiagram) -> Backend:
+    """The backend that was fastest where they were measured: a kernel where one can run, or XLA."""
+    return next((b for b in ("blocks", "pallas") if not reason_against(b, spec)), "xla")
+
+
+def program(
+    spec: PhaseDiagram, scheme: Sampling, *, watch_underflow: bool = False
+) -> sweep.Program:
+    """The program of one sampling scheme, for the spec's backend."""
+    static: dict[str, Any] = {
+        "watch_underflow": watch_underflow,
+        "method": simulate.Method(scheme, spec.schedule, spec.initialization),
+        "num_steps": spec.num_steps,
+        "max_components": max(spec.num_components),
+    }
+    if spec.backend == "xla":
+        return sweep.Program(partial(run_cell, **static))
+    kernel = "cpu" if spec.backend == "blocks" else kernels.for_gpu()
+    return sweep.Program(partial(run_table, **static, kernel=kernel), of_tables=True)

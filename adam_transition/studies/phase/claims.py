@@ -1,0 +1,207 @@
+"""What a phase diagram claims: the paper's statements, and that the verdicts keep their error."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from adam_transition import problems
+from adam_transition.studies.phase.diagram import (
+    PhaseDiagram,
+    diverged_fraction,
+    share_of_cells,
+    start_distance,
+)
+from adam_transition.studies.phase.drift import boundary_distance, compare, why_no_drift
+from adam_transition.sweeps.claims import Claim, assess
+
+_BEYOND = 0.01  # of the boundary, in β2: cells closer to it are not counted in a claim
+_COMPARED_BEYOND = (0.0, 0.01, 0.05)
+_STEPS_AWAY = 10  # a start that is closer to x* may be trapped there although D > 0
+
+
+def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
+    """What the paper says of such a diagram, beside what this one shows."""
+    if spec.paired:
+        return []
+    found = []
+    beta1, beta2, diverged = (dataset[name] for name in ("beta1", "beta2", "diverged"))
+    has_drift = dataset.sizes["beta2"] > 1 and bool((dataset["drift"].fillna(0) != 0).any())
+    if not spec.a and has_drift:
+        found.append(large_beta2_converges(dataset, margin=_BEYOND))
+    if spec.problem == "counterexample" and not spec.a and beta1[0] == beta2[0] == 0:
+        found.append(
+            assess(
+                "sign_sgd_diverges",
+                "Sign-SGD, β1 = β2 = 0, diverges for every n and sampling scheme (share)",
+                "Divergence theorem",
+                measured=float(diverged.isel(beta1=0, beta2=0).mean()),
+                at_least=1.0,
+            )
+        )
+    if has_drift and not _may_be_trapped(spec):
+        start = f"from x0 = {spec.x0:g} with η0 = {spec.step_size:g}"
+        found += verdicts_keep_their_error(dataset, start=start)
+    if spec.problem == "counterexample" and not spec.a and dataset.sizes["n"] > 1:
+        growth = diverged_fraction(dataset).sortby("n").diff("n").min()
+        found.append(
+            assess(
+                "region_grows_with_n",
+                "The region of divergence grows with n (least growth of its area between one n "
+                "and the next)",
+                "Divergence theorem",
+                measured=float(growth),
+                uncertainty=1 / beta1.size + 1 / beta2.size,
+                at_least=0.0,
+            )
+        )
+    return found
+
+
+def shares(spec: PhaseDiagram, dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Shares of the cells by sampling scheme, n and a: diverged, undecided, agreeing with D, …"""
+    found = {
+        name: share_of_cells(dataset[name]) for name in ("diverged", "undecided", "underflowed")
+    }
+    if not spec.paired and dataset.sizes["beta2"] > 1:
+        distance = boundary_distance(dataset)
+        for beyond in _COMPARED_BEYOND:
+            compared = compare(dataset, beyond, distance)
+            found[f"agreement_beyond_{beyond:g}"] = compared["agree"]
+            found[f"disagreement_beyond_{beyond:g}"] = compared["disagree"]
+    table = xr.Dataset(found).to_dataframe().reset_index()
+    return table.replace(np.nan, None).to_dict("records")
+
+
+def notes(spec: PhaseDiagram, dataset: xr.Dataset) -> list[str]:
+    """What a reader should know of the diagram beside its claims, a line each."""
+    lines = []
+    if spec.paired:
+        lines.append("no claims: they are about a grid, and these cells are a list")
+    elif spec.a:
+        lines.append("the paper's claims are about a = 1/(n-1)^2; with --a only our own are judged")
+    if not spec.paired:
+        why = why_no_drift(spec.problem_at(spec.num_components[0], _first(spec.a)))
+        if why:
+            lines.append(f"verdicts have no drift beside them: {why}")
+        elif dataset["drift"].isnull().all():
+            lines.append("verdicts have no drift beside them: it is not computed so near to 1")
+        elif dataset.sizes["beta2"] < 2:
+            lines.append("no claim of the drift's sign: one beta2 has no boundary beside it")
+        elif _may_be_trapped(spec):
+            lines.append(
+                f"no claim of the drift's sign: --x0={spec.x0:g} is within {_STEPS_AWAY} steps of "
+                "the minimiser, where runs may be trapped although the drift leads away"
+            )
+    undecided = float(dataset["undecided"].mean())
+    if undecided:
+        lines.append(f"{undecided:.2%} of the runs are undecided after {spec.num_steps} steps")
+    underflowed = float(dataset["underflowed"].mean())
+    if underflowed:
+        lines.append(
+            f"{underflowed:.2%} of the runs leave {spec.dtype}: v was 0 although a gradient was "
+            "seen, or overflowed; try --dtype=float64"
+        )
+    if spec.a[1:] and "trajectory" in dataset:
+        lines.append(f"trajectories are those of a={float(spec.a[0]):g}, the first")
+    return lines
+
+
+def _first(slopes: tuple) -> Any:
+    return slopes[0] if slopes else None
+
+
+def _may_be_trapped(spec: PhaseDiagram) -> bool:
+    """Whether the start is so near to x* that its fate may be another than that of far ones.
+
+    On a bounded problem gradients are the same up to the wall, and there is no such place.
+    """
+    member = spec.problem_at(spec.num_components[0], _first(spec.a))
+    distance = start_distance(spec)
+    is_bounded = isinstance(member, problems.BoundedLinear)
+    return not is_bounded and distance is not None and distance < _STEPS_AWAY * spec.step_size
+
+
+def large_beta2_converges(dataset: xr.Dataset, *, margin: float = 0.01) -> Claim:
+    """Whether all cells converge, with β1 < √β2, once β2 is past the exact threshold.
+
+    That β2 is large enough is read off the drift: it is negative, by four standard errors, at every
+    β1 < √β2 of this row of the diagram and of all rows above it. Of the rows that lie at least
+    `margin` in β2 above the first such row no cell may diverge. A diagram without such rows does
+    not tell.
+
+    Args:
+      dataset: `diverged`, `drift`, `drift_stderr` over (sampling, n, beta1, beta2); a variable
+        `undecided`, where there is one, marks cells without a verdict.
+      margin: distance in β2 within which a run of finite length may not know its side.
+    """
+    dims = ("sampling", "n", "beta1", "beta2")
+    beta1, beta2 = dataset["beta1"].values[:, None], dataset["beta2"].values
+    counted = beta1 < np.sqrt(beta2)
+    attracts = (dataset["drift"] < -4 * dataset["drift_stderr"]).transpose(*dims).values
+    good = (attracts | ~counted).all(axis=2)  # (sampling, n, β2)
+    above = np.logical_and.accumulate(good[..., ::-1], axis=-1)[..., ::-1]
+    first = np.where(above.any(axis=-1), beta2[above.argmax(axis=-1)], np.inf)
+    rows = above & (beta2 >= first[..., None] + margin)
+    cells = rows[:, :, None] & counted
+    diverged = dataset["diverged"].transpose(*dims).values.astype(bool)
+    undecided = (
+        dataset["undecided"].transpose(*dims).values.astype(bool)
+        if "undecided" in dataset
+        else np.zeros_like(diverged)
+    )
+    number = cells.sum()
+    return assess(
+        "large_beta2_converges",
+        "With β1 < √β2 no cell diverges once β2 is past the exact threshold (share of "
+        f"{number} cells at least {margin:g} above it in β2, in {int(rows.sum())} rows)",
+        "Theorems 3.1 and 3.3",
+        # half of the undecided ones, give or take as many
+        measured=float((diverged | undecided)[cells].mean() - undecided[cells].mean() / 2)
+        if number
+        else np.nan,
+        uncertainty=float(undecided[cells].mean() / 2) if number else 0.0,
+        at_most=0.0,
+    )
+
+
+def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]:
+    """Whether the verdicts err as `simulate.judge` says that they do: 5 % at the most, at D = 0.
+
+    A cell is wrong where the speed of its run is above its 95 % error on the other side of 0. That
+    happens in 5 % of the runs where D = 0 and in fewer elsewhere. Where |D/n| is at least twice the
+    error, 95 % of the runs are decided, and rightly. Cells of one n share their draws and err
+    together, so that these are limits of the shares and not their mean.
+
+    Args:
+      dataset: with `diverged`, `undecided`, `speed_error`, `drift`, `drift_stderr`.
+      start: where the runs start and with which step size, in words.
+    """
+    n = dataset["n"]
+    over = [dim for dim in dataset["drift"].dims if dim not in ("sampling", "n", "a")]
+    size = abs(dataset["drift"])
+    known = size > 4 * dataset["drift_stderr"]
+    undecided = dataset["undecided"].astype(bool)
+    right = (dataset["drift"] > 0) == dataset["diverged"].astype(bool)
+    clear = known & (size / n >= 2 * dataset["speed_error"])
+    shares = {
+        "sign_of_drift": right.where(known & ~undecided),
+        "verdicts_decided": (right & ~undecided).where(clear),
+    }
+    statements = {
+        "sign_of_drift": "The simulated verdict has the sign of the stationary drift, up to its "
+        f"error of 5 % (least share over n and sampling, of the decided cells, {start})",
+        "verdicts_decided": "A run whose drift is at least twice the error of its speed decides, "
+        "and rightly, up to that error (least share over n and sampling)",
+    }
+    return [
+        assess(
+            name,
+            statements[name],
+            "none: the paper bounds the boundary from both sides",
+            measured=float(share.mean(over).min()),
+            at_least=0.95,
+            ours=True,
+        )
+        for name, share in shares.items()
+    ]

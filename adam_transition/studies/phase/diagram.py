@@ -1,0 +1,137 @@
+"""What a phase diagram is: its axes, its variables, and the tables that it is simulated by."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from adam_transition import adam, problems
+from adam_transition.sampling import Sampling
+from adam_transition.sweeps import store
+
+Backend = Literal["xla", "blocks", "pallas"]
+"""xla: one program of XLA's, on any device, for any problem. The others are for one-dimensional
+problems. blocks: for CPUs, a block of cells goes through all steps in the first cache. pallas: a
+kernel for GPUs that keeps the state of a cell in registers."""
+
+
+@dataclass(frozen=True)
+class PhaseDiagram:
+    """What to simulate. β arrays are 1-D grids, or (N, W) with β1 and β2 paired by columns."""
+
+    problem: str
+    num_components: tuple[int, ...]  # N values of n
+    samplings: tuple[Sampling, ...]
+    beta1: np.ndarray  # [B1], or [N, W] if paired
+    beta2: np.ndarray  # [B2], or [N, W] if paired
+    a: tuple[Fraction | float, ...] = ()  # parameters of the counterexample; empty: 1/(n−1)²
+    num_steps: int = 50_000
+    x0: float = 1.0
+    step_size: float = 0.1
+    epsilon: float = 0.0
+    schedule: adam.Schedule = "inverse_sqrt"
+    initialization: adam.Initialization = "zero"
+    dtype: str = "float32"
+    seed: int = 0
+    common_random_numbers: bool = True
+    backend: Backend = "xla"
+    parameters: Mapping[str, problems.Number] = field(default_factory=dict)  # of the problem
+
+    @property
+    def paired(self) -> bool:
+        """Whether the cells are a list for each n, not a grid."""
+        return self.beta1.ndim == 2
+
+    @property
+    def cell_dims(self) -> tuple[str, ...]:
+        return ("sample",) if self.paired else ("beta1", "beta2")
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the results; `a` only where it was given."""
+        return ("sampling", "n", *(("a",) if self.a else ()), *self.cell_dims)
+
+    @property
+    def table(self) -> tuple[int, int]:
+        """Rows and columns of one table."""
+        columns = self.beta1.shape[1] if self.paired else self.beta1.size * self.beta2.size
+        return len(self.num_components), columns
+
+    def problem_at(self, n: int, a: Fraction | float | None) -> problems.BuiltIn:
+        return problems.built_in(self.problem, n, a, **self.parameters)
+
+
+class Plane(NamedTuple):
+    """One table: all n and (β1, β2) for a sampling scheme and an a."""
+
+    sampling: Sampling
+    a: Fraction | float | None
+    region: dict[str, slice]
+
+
+def planes(spec: PhaseDiagram) -> Iterator[Plane]:
+    """The tables of a diagram, in order."""
+    for i, scheme in enumerate(spec.samplings):
+        for j, a in enumerate(spec.a or (None,)):
+            region = {"sampling": slice(i, i + 1), "a": slice(j, j + 1)}
+            yield Plane(scheme, a, region)
+
+
+def precision(spec: PhaseDiagram) -> AbstractContextManager:
+    """A context in which JAX has the numbers of the diagram's dtype."""
+    return jax.enable_x64(spec.dtype == "float64" or jax.config.read("jax_enable_x64"))
+
+
+def start_distance(spec: PhaseDiagram) -> float | None:
+    """|x0 − x*|; None where it is not the same for every n."""
+    members = [spec.problem_at(n, spec.a[0] if spec.a else None) for n in spec.num_components]
+    found = {float(np.linalg.norm(spec.x0 - np.asarray(m.minimiser))) for m in members}
+    return found.pop() if len(found) == 1 else None
+
+
+def coordinates(spec: PhaseDiagram) -> xr.Dataset:
+    """The labelled axes of a diagram."""
+    coords: dict[str, Any] = {
+        "sampling": ("sampling", np.array(spec.samplings, dtype=object), {"long_name": "sampling"}),
+        "n": ("n", np.array(spec.num_components), {"long_name": "n", "units": "1"}),
+    }
+    if spec.a:
+        values = np.array([float(a) for a in spec.a])
+        coords["a"] = ("a", values, {"long_name": "slope a", "units": "1"})
+    for name, values in (("beta1", spec.beta1), ("beta2", spec.beta2)):
+        dims = ("n", "sample") if spec.paired else (name,)
+        symbol = {"beta1": "β1", "beta2": "β2"}[name]
+        coords[name] = (dims, values, {"long_name": symbol, "units": "1"})
+    return xr.Dataset(coords=coords)
+
+
+def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
+    """What is simulated, by name."""
+
+    def variable(dtype: Any, long_name: str) -> store.Variable:
+        return store.Variable(spec.dims, dtype, long_name)
+
+    return {
+        "gap": variable(spec.dtype, "distance |x_T − x*| at the end"),
+        "late_gap": variable(spec.dtype, "mean distance over the steps [9T/10, T]"),
+        "speed": variable(spec.dtype, "push away from x* per step and step size"),
+        "speed_error": variable(spec.dtype, "half-width of the speed's 95 % interval"),
+        "diverged": variable(bool, "diverging: pushed away from x*"),
+        "undecided": variable(bool, "neither diverging nor converging within its error"),
+        "underflowed": variable(bool, "v was 0 after a gradient was seen, or overflowed"),
+    }
+
+
+def diverged_fraction(dataset: xr.Dataset) -> xr.DataArray:
+    """The share of cells that diverge, for each sampling scheme and n (and a)."""
+    return share_of_cells(dataset["diverged"])
+
+
+def share_of_cells(truths: xr.DataArray) -> xr.DataArray:
+    """The share of cells of which something is true, for each sampling scheme and n (and a)."""
+    return truths.mean([dim for dim in truths.dims if dim not in ("sampling", "n", "a")])

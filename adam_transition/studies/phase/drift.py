@@ -1,0 +1,211 @@
+"""The stationary drift beside a simulated phase diagram, and whether the two agree."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from scipy.interpolate import RegularGridInterpolator
+
+from adam_transition import adam, problems
+from adam_transition.sampling import RANDOM, Sampling, stream_key
+from adam_transition.studies.phase.diagram import PhaseDiagram, coordinates
+from adam_transition.sweeps.study import variable
+from adam_transition.theory import random_orders
+from adam_transition.theory.drift_domain import is_estimated, least_one_minus_beta
+from adam_transition.theory.stationary_drift import Drift, stationary_drift
+
+_POINTS_OF_RANDOM_DRIFT = 128  # of an axis
+_MOST_WORK = 5e9  # states × steps of the integrals of one n and scheme: some 20 s on two cores
+_MOST_HISTORY = 5e7  # draws of an estimate that are held at once
+_AS_TYPED = 1 - 1e-9  # 1 − 0.9999 is 1e-4 to whoever typed it, but a rounding below it
+
+
+def drift_of_diagram(spec: PhaseDiagram) -> Mapping[str, xr.Variable]:
+    """`drift` and `drift_stderr`, per epoch, where the problem has one table of gradients.
+
+    That is on the constructions with constant slopes; elsewhere the drift depends on x, and it is
+    NaN. It is exact, except that on a large grid the random orders have it at every few β, and
+    between them it is interpolated linearly. Where β2 is so close to 1 that it would take long, or
+    an estimate too much memory, it is NaN, there and nowhere else.
+    """
+    sizes = dict(coordinates(spec).sizes)
+    values = np.full((2, *(sizes[dim] for dim in spec.dims)), np.nan)
+    for i, sampling in enumerate(spec.samplings):
+        for j, n in enumerate(spec.num_components):
+            for k, a in enumerate(spec.a or (None,)):
+                table = frozen_table(spec.problem_at(n, a))
+                if table is not None:
+                    where = (slice(None), i, j, *((k,) if spec.a else ()))
+                    values[where] = np.stack(drift_of_cells(spec, sampling, j, table))
+    return {
+        "drift": variable(spec.dims, values[0], "stationary drift D", "1 / epoch"),
+        "drift_stderr": variable(spec.dims, values[1], "standard error of D", "1 / epoch"),
+    }
+
+
+def _too_near(q: np.ndarray, table: np.ndarray, sampling: Sampling) -> float:
+    """The greatest 1 − β2 at which a random scheme's integrals would take too long; 0 if none."""
+    if sampling not in RANDOM or is_estimated(table, sampling):
+        return 0.0
+    descending = np.sort(q, axis=None)[::-1]
+    states = max(random_orders.num_states(table[:, 0], sampling), 4)
+    work = np.cumsum(states * random_orders.num_steps(descending))
+    return float(max(descending[work > _MOST_WORK], default=0.0))
+
+
+def why_no_drift(problem: problems.BuiltIn) -> str | None:
+    """Why a problem has no drift to set beside its verdicts; None if it has one."""
+    if frozen_table(problem) is not None:
+        return None
+    return "its gradients depend on x everywhere, and so does the drift"
+
+
+def boundary_distance(dataset: xr.Dataset) -> xr.DataArray:
+    """How far in β2 each cell is from the sign change of the drift that is nearest at its β1.
+
+    Between two β2 the drift is taken to be linear; if it is not known there, both ends are at the
+    boundary. inf where it does not change sign. Linear in the number of cells.
+    """
+    drift = dataset["drift"].transpose(..., "beta2")
+    values, beta2 = drift.values, dataset["beta2"].values
+    known, column = ~np.isnan(values), np.arange(len(beta2))
+    last_known = np.maximum.accumulate(np.where(known, column, -1), axis=-1)
+    before = np.concatenate([np.full_like(last_known[..., :1], -1), last_known[..., :-1]], axis=-1)
+    value_before = np.take_along_axis(values, np.maximum(before, 0), axis=-1)
+    changes = known & (before >= 0) & ((values > 0) != (value_before > 0))
+    beta2_before = beta2[np.maximum(before, 0)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = value_before / (value_before - values)
+        crossing = beta2_before + (beta2 - beta2_before) * share
+    is_neighbour = before == column - 1
+    from_below = np.where(is_neighbour, crossing, beta2_before)
+    from_above = np.where(is_neighbour, crossing, beta2)
+    left = np.maximum.accumulate(np.where(changes, from_above, -np.inf), axis=-1)
+    right = np.where(changes, from_below, np.inf)[..., ::-1]
+    right = np.minimum.accumulate(right, axis=-1)[..., ::-1]
+    right = np.concatenate([right[..., 1:], np.full_like(right[..., :1], np.inf)], axis=-1)
+    return drift.copy(data=np.minimum(beta2 - left, right - beta2))
+
+
+def agreement(
+    dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
+) -> xr.DataArray:
+    """The share of cells whose verdict is decided and has the sign of the drift; see `compare`."""
+    return compare(dataset, beyond, distance)["agree"]
+
+
+def compare(
+    dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
+) -> xr.Dataset:
+    """How often the verdict has the sign of the drift, by (sampling, n, …).
+
+    Counted are cells whose drift is known and not 0 and which are farther than `beyond` in β2 from
+    every sign change of the drift at their β1. Pass their `boundary_distance` where this is asked
+    more than once.
+
+    Returns:
+      `agree`, `disagree` and `undecided`: shares of the counted cells, which sum to 1; and
+      `counted`, their number.
+    """
+    drift, diverged, undecided = (dataset[name] for name in ("drift", "diverged", "undecided"))
+    counted = drift.notnull() & (drift != 0)
+    if beyond > 0:
+        distance = boundary_distance(dataset) if distance is None else distance
+        counted &= distance > beyond
+    same = (drift > 0) == diverged
+    over = [dim for dim in drift.dims if dim not in ("sampling", "n", "a")]
+    found = {
+        "agree": (same & ~undecided).where(counted).mean(over),
+        "disagree": (~same & ~undecided).where(counted).mean(over),
+        "undecided": undecided.where(counted).mean(over),
+        "counted": counted.sum(over),
+    }
+    return xr.Dataset(found)
+
+
+def frozen_table(problem: problems.FiniteSum) -> Float[np.ndarray, "n 1"] | None:
+    """The gradients of a construction where they do not depend on x; None for other problems."""
+    if not isinstance(
+        problem, problems.BoundedLinear | problems.Counterexample | problems.SlopeTable
+    ):
+        return None
+    return problem.constant_gradients()[:, None]
+
+
+def drift_of_cells(spec: PhaseDiagram, sampling: Sampling, row: int, table: np.ndarray) -> Drift:
+    """Drift and standard error, of the shape of the row's cells; NaN where it is not computed.
+
+    The gradients are those that Adam sees: where ε > 0 their scale counts.
+    """
+    key = stream_key(spec.seed)
+    least = least_one_minus_beta(table, sampling)
+
+    def at(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        p, q = np.broadcast_arrays(p, q)
+        one = stationary_drift(
+            table,
+            adam.Hyperparameters(p.ravel(), q.ravel(), spec.epsilon),
+            sampling,
+            key=key,
+            num_samples=100_000,
+        )
+        return np.stack([one.drift[:, 0], one.stderr[:, 0]]).reshape(2, *p.shape)
+
+    def usable(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        too_near = _too_near(np.broadcast_arrays(p, q)[1], table, sampling)
+        memory = _least_for_estimate(table, sampling)
+        return (
+            (p >= least[0] * _AS_TYPED) & (p >= memory),
+            (q >= least[1] * _AS_TYPED) & (q > too_near) & (q >= memory),
+        )
+
+    if spec.paired:
+        p, q = 1 - spec.beta1[row], 1 - spec.beta2[row]
+        inside = np.logical_and(*usable(p, q))
+        found = np.full((2, *p.shape), np.nan)
+        if inside.any():
+            found[:, inside] = at(np.maximum(p[inside], least[0]), np.maximum(q[inside], least[1]))
+        return Drift(*found)
+    found = np.full((2, spec.beta1.size, spec.beta2.size), np.nan)
+    inside = usable(1 - spec.beta1[:, None], 1 - spec.beta2)
+    rows, columns = (np.flatnonzero(one) for one in inside)
+    if not rows.size or not columns.size:
+        return Drift(*found)
+    beta1, beta2 = spec.beta1[rows], spec.beta2[columns]
+    p, q = np.maximum(1 - beta1[:, None], least[0]), np.maximum(1 - beta2, least[1])
+    if sampling in RANDOM:
+        some = _every_few(beta1), _every_few(beta2)
+        nodes = at(p[some[0]], q[some[1]])
+        axes = beta1[some[0]], beta2[some[1]]
+        whole = np.stack([_interpolated(axes, values, beta1, beta2) for values in nodes])
+    else:
+        whole = at(p, q)
+    found[:, rows[:, None], columns] = whole
+    return Drift(*found)
+
+
+def _interpolated(
+    axes: tuple[np.ndarray, np.ndarray], values: np.ndarray, beta1: np.ndarray, beta2: np.ndarray
+) -> np.ndarray:
+    if values.shape == (len(beta1), len(beta2)):
+        return values
+    return RegularGridInterpolator(axes, values)(tuple(np.meshgrid(beta1, beta2, indexing="ij")))
+
+
+def _least_for_estimate(table: np.ndarray, sampling: Sampling) -> float:
+    """The least 1 − β whose histories fit in memory where the drift is estimated; 0 elsewhere."""
+    if not is_estimated(table, sampling):
+        return 0.0
+    n = len(table)
+    sizes = np.abs(table[table != 0])
+    spread = 2 * np.log(sizes.max() / sizes.min()) if sizes.size else 0.0
+    chains = n * max(1, 640 // n)
+    most_steps = _MOST_HISTORY / chains - 2 * n
+    return float((6 + spread) / most_steps) if most_steps > 0 else np.inf
+
+
+def _every_few(beta: np.ndarray) -> np.ndarray:
+    """Positions of some of the values, the first and the last among them."""
+    count = min(len(beta), _POINTS_OF_RANDOM_DRIFT)
+    return np.unique(np.linspace(0, len(beta) - 1, count).astype(int))

@@ -1,0 +1,242 @@
+"""Figures of `experiments.phase`."""
+
+import json
+from typing import Any
+
+import matplotlib.patheffects
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from adam_transition.studies.plotting import COLOURS, TITLES, small_multiples, style, subplots
+
+_Row = tuple[str, float | None]  # sampling scheme and a, where there is one
+_UNDECIDED = "0.72"
+_FLOOR = 1e-7  # of a trajectory's logarithmic axis
+
+
+def draw_phase_diagram(dataset: xr.Dataset) -> Figure:
+    """|x_T − x*| over (β1, β2), with β1 = √β2 and the boundary of divergence; undecided runs grey.
+
+    Columns are n, rows the sampling schemes, of each a. Where the data set has `drift`, its zero
+    set is drawn. An axis of a grid that is fine near 1 is logarithmic in 1 − β. A list of cells in
+    place of a grid is drawn as points.
+    """
+    with style():
+        return _scatter(dataset) if "sample" in dataset.dims else _heat_map(dataset)
+
+
+def trajectories(dataset: xr.Dataset) -> Figure:
+    """|x_k − x*| against k at chosen (β1, β2), sampling × n; of the first a."""
+    with style():
+        figure, axes = small_multiples(dataset.sizes["sampling"], dataset.sizes["n"])
+        for i, j in np.ndindex(axes.shape):
+            for p in range(dataset.sizes["point"]):
+                label = f"({dataset.point_beta1[p]:g}, {dataset.point_beta2[p]:g})"
+                values = dataset["trajectory"][i, j, p]
+                line = ("-", "--", ":")[p // len(COLOURS) % 3]
+                axes[i, j].loglog(
+                    dataset["step"],
+                    np.maximum(values, _FLOOR),
+                    line,
+                    label=label,
+                    color=COLOURS[p % len(COLOURS)],
+                )
+        rows: list[_Row] = [(scheme, None) for scheme in dataset["sampling"].values]
+        _label(dataset, axes, rows, "step $k$", r"$|x_k - x^*|$")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, title=r"$(\beta_1, \beta_2)$", loc="outside right upper", frameon=False
+        )
+        first = {"a": dataset["a"].values[0]} if dataset.sizes.get("a", 1) > 1 else {}
+        _footer(figure, dataset, **first)
+        return figure
+
+
+def _heat_map(dataset: xr.Dataset) -> Figure:
+    rows = _rows(dataset)
+    figure, axes = small_multiples(len(rows), dataset.sizes["n"])
+    x, y = (_Axis(dataset[name].values, name) for name in ("beta1", "beta2"))
+    norm = _log_norm(dataset["gap"].values)
+    for i, (scheme, a) in enumerate(rows):
+        one = _panel(dataset, scheme, a).transpose("n", "beta2", "beta1")
+        for j, ax in enumerate(axes[i]):
+            values = np.nan_to_num(one["gap"][j].values, nan=np.inf).clip(norm.vmin, norm.vmax)
+            mesh = ax.pcolormesh(
+                x.edges, y.edges, values, norm=norm, cmap="viridis", rasterized=True
+            )
+            if "undecided" in one and one["undecided"][j].any():
+                grey = np.ma.masked_where(~one["undecided"][j].values, np.ones(values.shape))
+                ax.pcolormesh(
+                    x.edges, y.edges, grey, cmap=ListedColormap([_UNDECIDED]), rasterized=True
+                )
+            for axis, set_scale, set_limits in (
+                (x, ax.set_xscale, ax.set_xlim),
+                (y, ax.set_yscale, ax.set_ylim),
+            ):
+                set_scale("log" if axis.is_log else "linear")
+                set_limits(axis.edges[0], axis.edges[-1])
+            _bounded_steps_line(ax, x, y)
+            if "drift" in one and min(len(x.values), len(y.values)) > 1:
+                drift = one["drift"][j].values
+                if np.isfinite(drift).any() and np.nanmin(drift) < 0 < np.nanmax(drift):
+                    lines = ax.contour(
+                        x.values, y.values, drift, levels=[0], colors="white", linewidths=1.2
+                    )
+                    lines.set_path_effects(_casing("black", 2.2))
+    _label(dataset, axes, rows, x.label, y.label)
+    bar = figure.colorbar(
+        mesh, ax=axes, label=r"$|x_T - x^*|$", shrink=0.8, pad=0.01, extend="both"
+    )
+    _mark_start(bar, dataset.attrs.get("start_distance"))
+    dashes: dict[str, Any] = {"color": "black", "ls": "--", "path_effects": _casing("white", 1.8)}
+    drawn: list[Any] = [Line2D([], [], label=r"$\beta_1 = \sqrt{\beta_2}$", **dashes)]
+    if "drift" in dataset and dataset["drift"].notnull().any():
+        cased: dict[str, Any] = {"color": "white", "lw": 1.2, "path_effects": _casing("black", 2.2)}
+        drawn.append(Line2D([], [], label="$D = 0$", **cased))
+    if "undecided" in dataset and dataset["undecided"].any():
+        drawn.append(Patch(color=_UNDECIDED, label="undecided"))
+    figure.legend(handles=drawn, loc="outside upper right", ncols=3, frameon=False)
+    _footer(figure, dataset)
+    return figure
+
+
+def _scatter(dataset: xr.Dataset) -> Figure:
+    schemes: list[str] = list(dataset["sampling"].values)
+    slopes: list[float | None] = list(dataset["a"].values) if "a" in dataset.dims else [None]
+    size = (7, 0.5 + 2.3 * len(slopes))
+    figure, axes = subplots(
+        len(slopes), len(schemes), figsize=size, sharex=True, sharey=True, squeeze=False
+    )
+    n = np.broadcast_to(dataset["n"].values[:, None], dataset["beta1"].shape)
+    q = 1 - dataset["beta2"].values
+    for (i, j), ax in np.ndenumerate(axes):
+        one = _panel(dataset, schemes[j], slopes[i])
+        diverged, undecided = one["diverged"].values, one["undecided"].values
+        for mask, colour, label in (
+            (diverged, COLOURS[1], "diverges"),
+            (~diverged & ~undecided, COLOURS[0], "converges"),
+            (undecided, _UNDECIDED, "undecided"),
+        ):
+            ax.scatter(n[mask], q[mask], s=2, lw=0, color=colour, label=label, rasterized=True)
+        ax.set(xscale="log", yscale="log", title=_title(schemes[j], slopes[i], " "))
+    for ax in axes[-1]:
+        ax.set_xlabel("$n$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(r"$1 - \beta_2$")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False
+    )
+    _footer(figure, dataset)
+    return figure
+
+
+class _Axis:
+    """A β axis of a heat map: values, edges of the cells and label, of β or of 1 − β."""
+
+    def __init__(self, beta: np.ndarray, name: str) -> None:
+        symbol = {"beta1": r"\beta_1", "beta2": r"\beta_2"}[name]
+        rest = 1 - beta
+        spacing = np.diff(beta)
+        is_even = len(beta) < 3 or np.ptp(spacing) < 1e-6 * spacing.max()
+        self.is_log = not is_even and rest.max() > 30 * rest.min()
+        self.values = rest if self.is_log else beta
+        self.label = f"$1 - {symbol}$" if self.is_log else f"${symbol}$"
+        scaled = np.log(rest) if self.is_log else beta
+        inner = (scaled[1:] + scaled[:-1]) / 2
+        width = np.diff(scaled) if len(beta) > 1 else np.array([0.1])
+        edges = np.concatenate([[scaled[0] - width[0] / 2], inner, [scaled[-1] + width[-1] / 2]])
+        self.edges = np.exp(edges) if self.is_log else edges
+
+    def of(self, beta: np.ndarray) -> np.ndarray:
+        return 1 - beta if self.is_log else beta
+
+
+def _rows(dataset: xr.Dataset) -> list[_Row]:
+    """Sampling scheme and a of each row of panels."""
+    slopes = dataset["a"].values if "a" in dataset.dims else [None]
+    return [(scheme, a) for scheme in dataset["sampling"].values for a in slopes]
+
+
+def _panel(dataset: xr.Dataset, scheme: str, a: float | None) -> xr.Dataset:
+    names = ("gap", "diverged", "undecided", "drift")
+    one = dataset[[name for name in names if name in dataset]].sel(sampling=scheme)
+    return one if a is None else one.sel(a=a)
+
+
+def _title(scheme: str, a: float | None, between: str) -> str:
+    return TITLES[scheme] if a is None else f"{TITLES[scheme]},{between}$a = {a:.4g}$"
+
+
+def _label(dataset: xr.Dataset, axes: np.ndarray, rows: list[_Row], x: str, y: str) -> None:
+    for ax, n in zip(axes[0], dataset["n"].values, strict=True):
+        ax.set_title(f"$n = {n}$")
+    for ax in axes[-1]:
+        ax.set_xlabel(x)
+    for ax, (scheme, a) in zip(axes[:, 0], rows, strict=True):
+        between = "\n"
+        ax.set_ylabel(f"{_title(scheme, a, between)}\n{y}")
+
+
+def _bounded_steps_line(ax: Axes, x: _Axis, y: _Axis) -> None:
+    beta1 = np.concatenate([np.linspace(0, 0.99, 200), 1 - np.geomspace(0.01, 1e-9, 200)])
+    line = ax.plot(x.of(beta1), y.of(beta1**2), color="black", ls="--")
+    line[0].set_path_effects(_casing("white", 1.8))
+
+
+def _casing(colour: str, width: float) -> list[Any]:
+    stroke = matplotlib.patheffects.Stroke(linewidth=width, foreground=colour)
+    return [stroke, matplotlib.patheffects.Normal()]
+
+
+def _mark_start(bar: Colorbar, distance: float | None) -> None:
+    """Where the runs began: a colour beyond it is farther from x* than the start."""
+    low, high = bar.norm.vmin, bar.norm.vmax
+    if distance is None or low is None or high is None or not low <= distance <= high:
+        return
+    mark = bar.ax.axhline(distance, color="black", lw=1.0)
+    mark.set_path_effects(_casing("white", 2.5))
+    bar.ax.text(
+        -0.25, distance, "start", fontsize=6, ha="right", va="center",
+        transform=bar.ax.get_yaxis_transform(),
+    )  # fmt: skip
+
+
+def _footer(figure: Figure, dataset: xr.Dataset, **more: Any) -> None:
+    """The settings that the axes do not tell, as far as the data set knows them."""
+    attrs = {**json.loads(dataset.attrs.get("flags", "{}")), **dataset.attrs}
+    schedules = {
+        "constant": r"$\eta_k = \eta_0$",
+        "inverse_sqrt": r"$\eta_k = \eta_0/\sqrt{k}$",
+        "inverse_sqrt_epoch": r"$\eta_k = \eta_0/\sqrt{\mathrm{epoch}}$",
+    }
+    told = [attrs["problem"]] if "problem" in attrs else []
+    told += [f"{key} = {attrs[key]}" for key in ("C", "small", "dimension") if attrs.get(key)]
+    told += [f"$a = {value:.4g}$" for value in more.values()]
+    for key, symbol in (
+        ("num_steps", "T"),
+        ("steps", "T"),
+        ("x0", "x_0"),
+        ("step_size", r"\eta_0"),
+    ):
+        value = attrs.get(key)
+        if isinstance(value, int | float):
+            text = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+            told.append(f"${symbol} = {text}$".replace(",", r"\,"))
+    told += [schedules[attrs["schedule"]]] if attrs.get("schedule") in schedules else []
+    told += [rf"$\varepsilon = {attrs['epsilon']:g}$"] if attrs.get("epsilon") else []
+    if told:
+        figure.supxlabel(", ".join(told), fontsize=6, color="0.35")
+
+
+def _log_norm(values: np.ndarray) -> LogNorm:
+    """From the least to the greatest finite positive gap, but never more than seven decades."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    high = float(np.quantile(positive, 0.999)) if positive.size else 1.0
+    low = float(positive.min()) if positive.size else 0.1
+    return LogNorm(max(low, high * 1e-7), max(high, low * 1.01))

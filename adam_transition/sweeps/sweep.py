@@ -1,0 +1,239 @@
+"""Runs a pure function over many cells: chunks, devices, processes, progress, resume.
+
+Knows nothing of Adam.
+
+Cells form a table of R rows and W columns. A row's inputs are shared by its cells: under `vmap`
+what depends on the row alone (an index stream, say) is computed once for the row.
+
+Two sizes matter. A *tile* is what one call of the compiled program evaluates; it follows from the
+table alone, edge tiles are padded, and tiles are dealt out to devices and, on CPUs, to threads: a
+tile small enough for the cache runs on one core, which beats sharing every operation of a large
+one. A *chunk* is what is written at once, of any size. XLA may round differently in programs of
+different shapes, but there is one shape here: the bits depend on neither chunks nor devices.
+"""
+
+import functools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+from tqdm import tqdm
+
+from adam_transition.sweeps import processes
+
+CellFunction = Callable[..., Mapping[str, Array]]
+"""`(row inputs, cell inputs, *constants)` → named results, all without batch axes."""
+
+
+class Block(NamedTuple):
+    """A rectangle of the table."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+def block_shape(
+    table: tuple[int, int], cells: int, *, columns_multiple: int = 1
+) -> tuple[int, int]:
+    """Rows and columns of a block of about `cells` cells.
+
+    Whole rows are taken together where they fit; otherwise one row is cut at a multiple of
+    `columns_multiple` columns.
+    """
+    num_rows, num_columns = table
+    if num_columns <= cells:
+        return min(num_rows, cells // num_columns), num_columns
+    pieces = math.ceil(num_columns / cells)
+    groups = math.ceil(math.ceil(num_columns / columns_multiple) / pieces)
+    return 1, groups * columns_multiple
+
+
+def blocks(area: Block, shape: tuple[int, int]) -> Iterator[Block]:
+    """The blocks of that shape, smaller at the far edges, that cover a rectangle, in order."""
+    for r in range(area.rows.start, area.rows.stop, shape[0]):
+        for c in range(area.columns.start, area.columns.stop, shape[1]):
+            yield Block(
+                slice(r, min(r + shape[0], area.rows.stop)),
+                slice(c, min(c + shape[1], area.columns.stop)),
+            )
+
+
+@dataclass(frozen=True)
+class Program:
+    """A cell function mapped over rows and, inside, over columns; compiled once for each device.
+
+    `constants` are further arguments that all cells share (a data set, say): kept once on each
+    device, not copied into the program. With `of_tables` the function is given whole tiles, inputs
+    with their leading axes, and is not mapped: a kernel, say.
+    """
+
+    function: CellFunction
+    constants: tuple[PyTree, ...] = ()
+    of_tables: bool = False
+    _compiled: dict[Any, Callable] = field(default_factory=dict, repr=False)
+
+    def compiled_for(self, device: jax.Device, inputs: tuple[PyTree, PyTree]) -> Callable:
+        """The compiled tile: (rows, cells) of these types, on the device → results by name."""
+        key = (device, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs)))
+        if key not in self._compiled:
+            shared = (None,) * len(self.constants)
+            batched = self.function
+            if not self.of_tables:
+                over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
+                batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
+            # XLA halves its vectors by default where a core has AVX-512
+            options = {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else {}
+            constants = jax.device_put(self.constants, device)
+            compiled = jax.jit(batched, compiler_options=options).lower(*inputs, *constants)
+            self._compiled[key] = functools.partial(_call, compiled.compile(), constants)
+        return self._compiled[key]
+
+
+def run(
+    program: Program,
+    rows: PyTree,
+    cells: PyTree,
+    *,
+    tile: tuple[int, int],
+    chunk: tuple[int, int],
+    write: Callable[[Block, dict[str, np.ndarray]], None],
+    is_done: Callable[[Block], bool] = lambda _: False,
+    devices: Sequence[jax.Device] | None = None,
+    shared: bool = False,
+    progress: tqdm | None = None,
+) -> None:
+    """Evaluates a function on every cell that is not done, chunk by chunk.
+
+    With `shared`, each process of a job (`jax.distributed`) evaluates and writes its share of the
+    chunks. They wait for each other after every chunk, so one that ends is noticed by the others.
+
+    Args:
+      program: the cell function.
+      rows: a pytree of arrays with leading axis R.
+      cells: a pytree of arrays with leading axes (R, W).
+      tile: rows and columns of one evaluation (`block_shape`); bounds the memory of a device.
+      chunk: rows and columns that are written at once.
+      write: receives each finished chunk, results of shape (rows, columns, …) by name.
+      is_done: whether a chunk's results are at hand already; asked before any is written.
+      devices: tiles are dealt out to these; default: all local devices.
+      shared: share the chunks with the other processes; all must call this alike.
+      progress: a bar counting cells, those of all processes and those that were done too.
+
+    Raises:
+      ValueError: rows and cells whose leading axes do not fit.
+      ProcessError: another process has ended, or sees other chunks done than this one.
+    """
+    table = _table_shape(rows, cells)
+    devices = jax.local_devices() if devices is None else devices
+    num_workers = len(devices)
+    if devices[0].platform == "cpu":
+        num_workers = max(num_workers, len(os.sched_getaffinity(0)))
+    pending: deque[tuple[Block, list[tuple[Block, Future]]]] = deque()
+    num_tiles = 0
+
+    @functools.lru_cache(maxsize=len(devices))  # tiles of the same rows follow each other
+    def row_inputs(start: int, stop: int, device: jax.Device) -> PyTree:
+        row = _positions(slice(start, stop), tile[0])
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[row], rows), device)
+
+    def cell_inputs(piece: Block, device: jax.Device) -> PyTree:
+        row, column = (_positions(part, length) for part, length in zip(piece, tile, strict=True))
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[row[:, None], column], cells), device)
+
+    def advance(num_cells: int) -> None:
+        if shared:
+            num_cells = int(processes.gather(num_cells).sum())
+        if progress is not None:
+            progress.update(num_cells)
+
+    def finish_oldest() -> None:
+        block, pieces = pending.popleft()
+        write(block, _assemble(block, pieces))
+        advance(math.prod(block.shape))
+
+    todo = [
+        b for b in blocks(Block(slice(0, table[0]), slice(0, table[1])), chunk) if not is_done(b)
+    ]
+    if progress is not None:
+        progress.update(math.prod(table) - sum(math.prod(block.shape) for block in todo))
+    rounds, mine = len(todo), todo
+    if shared:
+        _check_equal(len(todo))
+        rounds, mine = -(-len(todo) // jax.process_count()), list(processes.share(todo))
+    pool = ThreadPoolExecutor(num_workers)
+    try:
+        for block in mine:
+            pieces = []
+            for piece in blocks(block, tile):
+                device = devices[num_tiles % len(devices)]
+                # placed here and not in the thread: JAX's contexts (x64, say) are a thread's own
+                inputs = (
+                    row_inputs(piece.rows.start, piece.rows.stop, device),
+                    cell_inputs(piece, device),
+                )
+                compiled = program.compiled_for(device, inputs)
+                pieces.append((piece, pool.submit(_evaluate, compiled, inputs)))
+                num_tiles += 1
+            pending.append((block, pieces))
+            while sum(len(queued) for _, queued in pending) > 2 * num_workers and len(pending) > 1:
+                finish_oldest()
+        while pending:
+            finish_oldest()
+        for _ in range(rounds - len(mine)):  # the others have one more
+            advance(0)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_equal(num_chunks: int) -> None:
+    found = processes.gather(num_chunks)
+    if len(set(found)) > 1:
+        raise processes.ProcessError(
+            f"the processes of this job find {sorted(set(found.tolist()))} chunks to do: they need "
+            "the same flags, and an output folder on a file system that they share"
+        )
+
+
+def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:
+    tables = {np.shape(leaf)[:2] for leaf in jax.tree.leaves(cells)}
+    lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(rows)}
+    if len(tables) != 1 or lengths - {next(iter(tables))[0]}:
+        raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not fit")
+    return tables.pop()
+
+
+def _call(compiled: Callable, constants: tuple[PyTree, ...], *inputs: PyTree) -> Any:
+    return compiled(*inputs, *constants)
+
+
+def _evaluate(compiled: Callable, inputs: tuple[PyTree, PyTree]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(values) for name, values in compiled(*inputs).items()}
+
+
+def _positions(part: slice, length: int) -> np.ndarray:
+    """Of a tile's rows or columns; a block that is smaller is padded by repeating its last one."""
+    return np.minimum(np.arange(part.start, part.start + length), part.stop - 1)
+
+
+def _assemble(block: Block, pieces: list[tuple[Block, Future]]) -> dict[str, np.ndarray]:
+    whole = {
+        name: np.empty((*block.shape, *values.shape[2:]), values.dtype)
+        for name, values in pieces[0][1].result().items()
+    }
+    for piece, future in pieces:
+        height, width = piece.shape
+        top, left = (a.start - b.start for a, b in zip(piece, block, strict=True))
+        for name, values in future.result().items():
+            whole[name][top : top + height, left : left + width] = values[:height, :width]
+    return whole

@@ -1,0 +1,1 @@
+"""The stationary drift and its boundary, and the theorems of the paper as functions."""

@@ -1,0 +1,79 @@
+"""Packs lanes of different lengths into tiles of a sweep. What is summed along them is given."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from adam_transition.sweeps import sweep
+
+_LONG = 4096  # steps
+_LANES = 16  # of a tile where lanes are long or few
+_MOST_LANES = 4096
+_NUMBERS_PER_TILE = 1 << 15  # of a state, and as many again: what a second cache holds
+
+T = TypeVar("T", bound=tuple)
+
+
+def sum_lanes(
+    program: sweep.Program,
+    shared: Mapping[str, np.ndarray],
+    lanes: T,
+    num_steps: Int[np.ndarray, " K"],
+    numbers_per_lane: int,
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
+    """Runs a program along K lanes; returns the sums along them and their last terms.
+
+    Args:
+      program: takes a dict of arrays, `shared` and the tile's largest `num_steps`, with a leading
+        axis of length 1, and a tile of lanes; returns `sums` and `last`.
+      shared: what all lanes share.
+      lanes: a NamedTuple of arrays with leading axis K.
+      num_steps: length of each lane.
+      numbers_per_lane: of the state that is carried along a lane.
+    """
+    most = min(_MOST_LANES, max(1, _NUMBERS_PER_TILE // numbers_per_lane))
+    results = np.empty((2, len(num_steps)))
+    for group in (num_steps > _LONG, num_steps <= _LONG):
+        chosen = np.flatnonzero(group)
+        if not len(chosen):
+            continue
+        are_few = num_steps[chosen[0]] > _LONG or len(chosen) <= _LANES * _LANES
+        width = min(_LANES, most) if are_few else most
+        # lanes of a tile have about as many steps; the last one is filled up with its last lane
+        order = chosen[np.argsort(-num_steps[chosen], kind="stable")]
+        num_tiles = -(-len(order) // width)
+        tiles = order[np.minimum(np.arange(num_tiles * width), len(order) - 1)].reshape(-1, width)
+        sums = np.empty((2, *tiles.shape))
+
+        def write(
+            block: sweep.Block, values: dict[str, np.ndarray], sums: np.ndarray = sums
+        ) -> None:
+            # here and not in the program: there a sum may depend on the number of cores
+            sums[:, block.rows, block.columns] = values["sums"].sum(axis=-1), values["last"]
+
+        rows = {
+            name: np.broadcast_to(value, (num_tiles, *value.shape))
+            for name, value in shared.items()
+        }
+        sweep.run(
+            program,
+            {**rows, "num_steps": num_steps[tiles].max(axis=1)},
+            type(lanes)(*(values[tiles] for values in lanes)),
+            tile=(1, width),
+            chunk=(1, width),
+            write=write,
+            devices=_host(),
+        )
+        results[:, order] = sums.reshape(2, -1)[:, : len(order)]
+    return results[0], results[1]
+
+
+def _host() -> list[jax.Device] | None:
+    """One device on the CPU: loops of little work would wait for a GPU at every step."""
+    try:
+        return jax.local_devices(backend="cpu")[:1]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return None

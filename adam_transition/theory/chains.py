@@ -1,0 +1,249 @@
+"""The stationary drift of a random scheme estimated from chains, where no integral serves.
+
+D is a mean over histories, estimated from chains in groups of n that form a Latin square: at each
+step (of an epoch) the chains of a group see each component once. That removes the main effect of
+every single draw from the error; groups are independent and give the standard error. All (β1, β2)
+of a call share the histories, so the estimate is a smooth function of them.
+"""
+
+import math
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from adam_transition import adam
+from adam_transition.sampling import RANDOM, Sampling
+from adam_transition.sweeps import keys, sweep
+
+MOST_BYTES = 1 << 31  # of the histories of an estimate, with what it takes to draw them
+
+
+_CELLS_PER_TILE = 1 << 13
+
+
+_CHAINS = 640
+
+
+_MEMORIES = 6  # of burn-in, at least: e^−6 of an initial deviation is left
+
+
+class Histories(NamedTuple):
+    """Index streams of many chains of a random scheme; made by `draw_histories`."""
+
+    batches: Int[np.ndarray, "B L chains"]  # groups of n chains side by side
+    num_components: int
+    num_averaged: int  # the last steps of each batch, over which m/(√v + ε) is averaged
+    sampling: Sampling
+
+
+def draw_histories(
+    gradients: Float[np.ndarray, "n d"],
+    sampling: Sampling,
+    key: Key[Array, ""],
+    *,
+    memory: float,
+    num_samples: int,
+) -> Histories:
+    """Histories for `stationary_drift` where it is called more than once.
+
+    Args:
+      gradients: the table; n and the spread of its values set the number of chains and the burn-in.
+      sampling: `with_replacement` or `random_shuffling`.
+      key: read, not consumed.
+      memory: the greatest 1/(1 − β) they will serve, in steps; it sets the burn-in.
+      num_samples: how many steps are averaged for each cell, over all chains.
+
+    Raises:
+      ValueError: a scheme that is not random, a memory below 1, fewer than one sample, or histories
+        that would take more than 2 GiB.
+    """
+    if sampling not in RANDOM:
+        raise ValueError(f"sampling={sampling!r}: histories are drawn for {' and '.join(RANDOM)}")
+    if not 1 <= memory < math.inf:
+        raise ValueError(f"memory={memory}: must be finite and at least 1 step")
+    if not num_samples >= 1:
+        raise ValueError(f"num_samples={num_samples}: must be at least 1")
+    n = len(gradients)
+    size = size_of_histories(np.asarray(gradients), memory, num_samples)
+    if size > MOST_BYTES:
+        raise ValueError(too_large(n, sampling, size))
+    num_groups, burn_in, num_batches, num_averaged = _plan_histories(
+        np.asarray(gradients), memory, num_samples
+    )
+    generator = keys.generator(key)
+    draw = _random_shuffling if sampling == "random_shuffling" else _with_replacement
+    batches = [draw(generator, burn_in + num_averaged, num_groups, n) for _ in range(num_batches)]
+    return Histories(np.stack(batches), n, num_averaged, sampling)
+
+
+def _plan_histories(
+    gradients: np.ndarray, memory: float, num_samples: int
+) -> tuple[int, int, int, int]:
+    """Groups of a batch, steps of burn-in, batches, and steps that are averaged."""
+    n = len(gradients)
+    num_groups = max(1, _CHAINS // n)
+    burn_in = int(_burn_in(np.asarray(memory), gradients))
+    # at least 24 groups for the standard error, and batches longer than their burn-in
+    num_batches = round(num_samples / (n * num_groups * 4 * burn_in))
+    num_batches = max(math.ceil(24 / num_groups), num_batches)
+    return (
+        num_groups,
+        burn_in,
+        num_batches,
+        n * math.ceil(num_samples / (num_batches * num_groups * n * n)),
+    )
+
+
+def size_of_histories(gradients: np.ndarray, memory: float, num_samples: int) -> int:
+    """Bytes: those of all batches, and some 24 an entry of the one that is being drawn."""
+    n = len(gradients)
+    num_groups, burn_in, num_batches, num_averaged = _plan_histories(gradients, memory, num_samples)
+    entries = (burn_in + num_averaged) * num_groups * n
+    return entries * (24 + num_batches * _component_type(n).itemsize)
+
+
+def too_large(n: int, sampling: Sampling, size: int) -> str:
+    """Why histories of that many bytes are not drawn."""
+    return (
+        f"n={n}: the drift of {sampling} would be estimated from histories that take "
+        f"{size / 2**30:.1f} GiB; at most {MOST_BYTES / 2**30:g} GiB are drawn"
+    )
+
+
+def estimate(
+    table: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, histories: Histories
+) -> tuple[Float[np.ndarray, "C d"], Float[np.ndarray, "C d"]]:
+    """Mean and standard error of D over the groups of chains; see `group_drifts`."""
+    groups = group_drifts(table, hyper, histories)
+    stderr = groups.std(axis=1, ddof=1) / math.sqrt(groups.shape[1])
+    return groups.mean(axis=1), stderr
+
+
+def group_drifts(
+    table: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, histories: Histories
+) -> Float[np.ndarray, "C G d"]:
+    """D from each group of chains; call it with 64-bit types enabled, and ε of shape (C, d).
+
+    Raises:
+      ValueError: histories of another n or too short for the memory of a cell.
+    """
+    n, d = table.shape
+    if histories.num_components != n:
+        raise ValueError(f"histories of n={histories.num_components} for a table of n={n}")
+    p, q = np.asarray(hyper.one_minus_beta1), np.asarray(hyper.one_minus_beta2)
+    burn_in = _burn_in(1 / np.minimum(p, q), table)
+    longest = histories.batches.shape[1] - histories.num_averaged
+    if burn_in.max(initial=0) > longest:
+        raise ValueError(f"histories burn in for {longest} steps; {burn_in.max()} are needed")
+    # cells of about the same memory run together; the same steps are averaged for all
+    level = np.ceil(np.log2(burn_in / n)).astype(int)
+    num_groups = histories.batches.shape[2] // n
+    means = np.empty((len(histories.batches), len(p), num_groups, d))
+    for history, out in zip(histories.batches, means, strict=True):
+        for one_level in np.unique(level):
+            chosen = np.flatnonzero(level == one_level)
+            tail = history[max(0, longest - (n << max(one_level, 0))) :]
+            _run_chains(table, tail, histories.num_averaged, hyper, out, chosen)
+    return -n * np.moveaxis(means, 1, 0).reshape(len(p), -1, d)
+
+
+def _burn_in(memory: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Steps after which a chain has forgotten its start, a multiple of n.
+
+    What matters is √v, and v may fall from the largest g² to the least before the next large
+    gradient comes: so many more memories are needed until what is left of the start is small
+    beside it.
+    """
+    largest, least = table**2, np.where(table == 0, np.inf, table**2)
+    ratio = largest.max(axis=0) / least.min(axis=0)  # 0 where a coordinate has no gradient
+    spread = np.log(np.maximum(ratio, 1)).max()
+    return len(table) * np.ceil((_MEMORIES + spread) * memory / len(table)).astype(int)
+
+
+def _run_chains(
+    table: np.ndarray,
+    history: np.ndarray,
+    num_steps: int,
+    hyper: adam.Hyperparameters,
+    out: np.ndarray,
+    chosen: np.ndarray,
+) -> None:
+    def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
+        out[chosen[block.columns]] = values["mean"][0]
+
+    num_chains = history.shape[1]
+    width = min(len(chosen), max(1, _CELLS_PER_TILE // (num_chains * table.shape[1])))
+    width = 1 << (width - 1).bit_length()
+    sweep.run(
+        _program(num_steps),
+        {"table": table[None], "history": history[None]},
+        adam.Hyperparameters(*(np.asarray(one)[None, chosen] for one in hyper)),
+        tile=(1, width),
+        chunk=(1, len(chosen)),
+        write=write,
+    )
+
+
+def _mean_direction(
+    row: dict[str, Array], hyper: adam.Hyperparameters, *, num_steps: int
+) -> dict[str, Float[Array, "R d"]]:
+    """Mean of m/(√v + ε) over the last `num_steps` of the chains, for each of the R groups."""
+    table, history = row["table"], row["history"]  # [n, d], [T, R·n]
+    n, d = table.shape
+    mean, square = table.mean(axis=0), (table**2).mean(axis=0)
+    shape = (history.shape[1], d)
+    start = adam.init_from_gradients(jnp.broadcast_to(mean, shape), jnp.broadcast_to(square, shape))
+
+    def burn(k: Array, state: adam.AdamState) -> adam.AdamState:
+        return adam.update(table[history[k]], state, hyper)[1]
+
+    def measure(k: Array, carry: tuple) -> tuple:
+        total, state = carry
+        direction, state = adam.update(table[history[k]], state, hyper)
+        return total + direction, state
+
+    first = history.shape[0] - num_steps
+    state = jax.lax.fori_loop(0, first, burn, start)
+    total, _ = jax.lax.fori_loop(first, history.shape[0], measure, (jnp.zeros(shape), state))
+    return {"mean": total.reshape(-1, n, d).mean(axis=1) / num_steps}
+
+
+@lru_cache
+def _program(num_steps: int) -> sweep.Program:
+    return sweep.Program(partial(_mean_direction, num_steps=num_steps))
+
+
+def _with_replacement(
+    generator: np.random.Generator, count: int, num_groups: int, n: int
+) -> Int[np.ndarray, "count chains"]:
+    """At each step, a uniform permutation of the components over the n chains of a group."""
+    order = _unpermuted(count, num_groups, n)
+    return generator.permuted(order, axis=2).reshape(count, num_groups * n)
+
+
+def _random_shuffling(
+    generator: np.random.Generator, count: int, num_groups: int, n: int
+) -> Int[np.ndarray, "count chains"]:
+    """For each epoch of a group a uniform permutation, begun by each chain at another place."""
+    num_epochs = count // n
+    order = _unpermuted(num_epochs, num_groups, n)
+    permutation = generator.permuted(order, axis=2)
+    shift = generator.permuted(order, axis=2)
+    position = (
+        np.arange(n, dtype=np.int32)[:, None, None] + shift[:, None]
+    ) % n  # [epochs, n, groups, chains]
+    drawn = np.take_along_axis(permutation[:, None], position, axis=3)
+    return drawn.reshape(num_epochs * n, num_groups * n)
+
+
+def _unpermuted(count: int, num_groups: int, n: int) -> Int[np.ndarray, "count groups n"]:
+    components: np.ndarray = np.arange(n, dtype=_component_type(n))
+    return np.broadcast_to(components, (count, num_groups, n))
+
+
+def _component_type(n: int) -> np.dtype:
+    return np.dtype(np.int16 if n < 2**15 else np.int32)

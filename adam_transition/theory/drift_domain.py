@@ -1,0 +1,277 @@
+"""Where the stationary drift has a value that can be computed, and why not elsewhere.
+
+With ε = 0 and gradients that are 0, v falls by β2 and m by β1 at each of them, so runs of zeros
+make steps of (β1/√β2)^j: with replacement their mean is infinite where p0 β1 ≥ √β2, p0 the share of
+zeros.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import ArrayLike, Bool, Float, Int
+
+from adam_transition import adam
+from adam_transition.sampling import RANDOM, Sampling, check
+from adam_transition.theory import random_orders
+from adam_transition.theory.chains import MOST_BYTES, size_of_histories, too_large
+
+LEAST_ESTIMATED = 1e-4
+"""The least 1 − β for an estimate: the memory of a chain is 1/(1 − β) steps."""
+
+
+_ROUNDING_OF_BETA = 2.3e-16  # of 1 − β, where β was rounded to double precision
+
+
+_LEAST_RATIO = 1e-150  # of gradients of one coordinate: their squares must be numbers
+
+
+_MOST_LOG = 690.0  # e^690 is a number
+
+
+def reason_against(
+    gradients: Float[np.ndarray, "n d"],
+    hyper: adam.Hyperparameters,
+    sampling: Sampling = "cyclic",
+    *,
+    estimated: bool | None = None,
+    num_samples: int = 1_000_000,
+) -> str | None:
+    """Why some cell has no drift that `stationary_drift` can give, in one line; None if all have.
+
+    Nothing is computed but what the answer needs: it is quick for any table.
+
+    Args:
+      gradients: the table.
+      hyper: as for `stationary_drift`.
+      sampling: the sampling scheme.
+      estimated: whether the drift would be an estimate; default: what `is_estimated` says.
+      num_samples: for estimates.
+
+    Raises:
+      ValueError: arguments that mean nothing, as for `stationary_drift`.
+
+    >>> table = np.array([[3.0], [-1.0], [0.0], [0.0]])
+    >>> print(reason_against(table, adam.hyperparameters(0.9, 0.1), "with_replacement"))
+    beta1=0.9, beta2=0.1: half of the gradients of coordinate 0 are 0, so the mean of m/√v is \
+infinite (share·β1/√β2 = 1.42 ≥ 1); an epsilon above 0 makes it finite
+    >>> reason_against(table, adam.hyperparameters(0.9, 0.99), "with_replacement")
+    """
+    check(sampling)
+    table, cells, _ = checked(gradients, hyper)
+    estimated = is_estimated(table, sampling) if estimated is None else estimated
+    return refusals(table, cells, sampling, estimated, num_samples, False)[1]
+
+
+def is_estimated(gradients: Float[np.ndarray, "n d"], sampling: Sampling) -> bool:
+    """Whether `stationary_drift` is an estimate for this table, and needs a key."""
+    return sampling in RANDOM and not random_orders.has_exact_drift(gradients, sampling)
+
+
+def least_one_minus_beta(
+    gradients: Float[np.ndarray, "n d"],
+    sampling: Sampling,
+    *,
+    estimated: bool | None = None,
+) -> tuple[float, float]:
+    """The least 1 − β1 and the least 1 − β2 that `stationary_drift` takes."""
+    tiny = float(np.finfo(np.float64).tiny)
+    if is_estimated(gradients, sampling) if estimated is None else estimated:
+        return LEAST_ESTIMATED, LEAST_ESTIMATED
+    return tiny, random_orders.LEAST if sampling in RANDOM else tiny
+
+
+def at_least(one_minus_beta: ArrayLike, least: float) -> np.ndarray:
+    """Whether 1 − β is at least a limit, for the decimal β that was typed.
+
+    1 − 0.9999 is 9.999999999998899e-05 in floating point: β is rounded to 1.1e-16.
+
+    >>> bool(at_least(1 - 0.9999, 1e-4)), bool(at_least(1 - 0.99991, 1e-4))
+    (True, False)
+    """
+    return np.asarray(one_minus_beta) >= least - min(_ROUNDING_OF_BETA, least / 1024)
+
+
+class Cells(NamedTuple):
+    """Hyperparameters of C cells."""
+
+    p: Float[np.ndarray, " C"]  # 1 − β1
+    q: Float[np.ndarray, " C"]  # 1 − β2
+    epsilon: Float[np.ndarray, " C"]
+    epsilon_root: Float[np.ndarray, " C"]
+
+    def scaled(self, exponents: Int[np.ndarray, " d"]) -> adam.Hyperparameters:
+        """With ε of shape (C, d), for a table that was multiplied by 2^−exponent."""
+        with np.errstate(over="ignore", under="ignore"):
+            epsilon = np.ldexp(self.epsilon[:, None], -exponents)
+            epsilon_root = np.ldexp(self.epsilon_root[:, None], -2 * exponents)
+        return adam.Hyperparameters(self.p, self.q, epsilon, epsilon_root)
+
+
+def checked(
+    gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters
+) -> tuple[Float[np.ndarray, "n d"], Cells, tuple[int, ...]]:
+    """The table in float64, the cells in one row, and the common shape of the hyperparameters.
+
+    Raises:
+      ValueError: arguments that mean nothing, as for `stationary_drift`.
+    """
+    table = np.asarray(gradients, np.float64)
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        raise ValueError(f"gradients of shape {table.shape}: need a finite table of shape (n, d)")
+    values = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in hyper))
+    for name, one in zip(adam.Hyperparameters._fields, values, strict=True):
+        is_beta = name.startswith("one")
+        good = (one > 0) & (one <= 1) if is_beta else (one >= 0) & np.isfinite(one)
+        if not good.all():
+            allowed = "lie in (0, 1]" if is_beta else "be finite and at least 0"
+            raise ValueError(f"{name}={one[~good].flat[0]:g}: values must {allowed}")
+    return table, Cells(*(one.ravel() for one in values)), values[0].shape
+
+
+def scale_exponents(table: Float[np.ndarray, "n d"]) -> Int[np.ndarray, " d"]:
+    """Powers of two that bring the largest gradient of each coordinate into [½, 1)."""
+    return np.frexp(np.abs(table).max(axis=0))[1]
+
+
+def refusals(
+    table: np.ndarray,
+    cells: Cells,
+    sampling: Sampling,
+    estimated: bool,
+    num_samples: int,
+    drawn: bool,
+) -> tuple[Bool[np.ndarray, " C"], str | None]:
+    """The cells without a drift that can be had, and the reason of the first of them."""
+    found = np.zeros(len(cells.p), bool)
+    reason = None
+    for refused, why in _all_refusals(table, cells, sampling, estimated, num_samples, drawn):
+        if reason is None and refused.any():
+            reason = why(int(np.flatnonzero(refused)[0]))
+        found |= refused
+    return found, reason
+
+
+_Refusal = tuple[np.ndarray, Callable[[int], str]]
+
+
+def _all_refusals(
+    table: np.ndarray,
+    cells: Cells,
+    sampling: Sampling,
+    estimated: bool,
+    num_samples: int,
+    drawn: bool,
+) -> Iterator[_Refusal]:
+    everywhere = np.ones(len(cells.p), bool)
+    size = np.abs(table)
+    least_size = np.where(size > 0, size, np.inf).min(axis=0)
+    for i in np.flatnonzero(least_size < size.max(axis=0) * _LEAST_RATIO).tolist():
+        yield everywhere, partial(_too_far_apart, i)
+    least = least_one_minus_beta(table, sampling, estimated=estimated)
+    for name, values, low in zip(("one_minus_beta1", "one_minus_beta2"), cells, least):
+        yield ~at_least(values, low), partial(_below_least, name, values, low, sampling)
+    exponents = scale_exponents(table)
+    zeros = (table == 0).any(axis=0) & (table != 0).any(axis=0)
+    for i in np.flatnonzero(zeros).tolist():
+        yield from _refusals_of_zeros(table[:, i], i, cells, int(exponents[i]), sampling, estimated)
+    if estimated and not drawn:
+        memory = 1 / np.minimum(cells.p, cells.q)
+        good = memory <= 1.001 / LEAST_ESTIMATED
+        longest = memory[good].max(initial=1.0)
+        num_bytes = size_of_histories(table, longest, num_samples)
+        if num_bytes > MOST_BYTES:
+            yield everywhere, lambda _: too_large(len(table), sampling, num_bytes)
+    if not estimated and sampling in RANDOM:
+        states = max(random_orders.num_states(column, sampling) for column in table.T)
+        work = states * random_orders.num_steps(cells.q)
+        yield (
+            work > random_orders.MOST_WORK,
+            lambda k: (
+                f"one_minus_beta2={cells.q[k]:g}: the drift of {sampling} with n={len(table)} would "
+                f"take {work[k]:.0e} operations, more than {random_orders.MOST_WORK:.0e}"
+            ),
+        )
+
+
+def _too_far_apart(coordinate: int, cell: int) -> str:
+    del cell
+    return (
+        f"gradients of coordinate {coordinate}: their sizes differ by more than "
+        f"{1 / _LEAST_RATIO:g}, and their squares do not fit in float64"
+    )
+
+
+def _below_least(name: str, values: np.ndarray, least: float, sampling: Sampling, cell: int) -> str:
+    return f"{name}={values[cell]:g}: values must lie in [{least:g}, 1] for {sampling}"
+
+
+def _refusals_of_zeros(
+    column: np.ndarray,
+    coordinate: int,
+    cells: Cells,
+    exponent: int,
+    sampling: Sampling,
+    estimated: bool,
+) -> Iterator[_Refusal]:
+    """Cells in which runs of gradients that are 0 make steps of no mean, or too long a one."""
+    scaled = cells.scaled(np.array([exponent]))
+    epsilon, epsilon_root = np.asarray(scaled.epsilon)[:, 0], np.asarray(scaled.epsilon_root)[:, 0]
+    exact = (epsilon == 0) & (epsilon_root == 0)
+    share = (column == 0).mean()
+    beta1, beta2 = 1 - cells.p, 1 - cells.q
+
+    def at(k: int) -> str:
+        return f"beta1={beta1[k]:.6g}, beta2={beta2[k]:.6g}"
+
+    def zeros() -> str:
+        part = "half" if share == 0.5 else f"a share of {share:.3g}"
+        return f"{part} of the gradients of coordinate {coordinate} are 0"
+
+    cure = "an epsilon above 0 makes it finite"
+    yield (
+        (cells.q == 1) & (beta1 > 0) & exact,
+        lambda k: f"{at(k)}: {zeros()}, and v = 0 there while m is not; {cure}",
+    )
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        growth = np.where(beta1 > 0, beta1 / np.sqrt(beta2), 0.0)
+        log_growth = np.log(growth)
+    if sampling == "with_replacement":
+        yield (
+            (share * growth >= 1) & exact,
+            lambda k: (
+                f"{at(k)}: {zeros()}, so the mean of m/√v is infinite (share·β1/√β2 = "
+                f"{share * growth[k]:.3g} ≥ 1); {cure}"
+            ),
+        )
+    else:
+        num_zeros = int((column == 0).sum())
+        longest = 2 * num_zeros if sampling == "random_shuffling" else num_zeros
+        too_long = (longest * log_growth > _MOST_LOG) & exact
+        if sampling == "random_shuffling":  # F and H pass through β2^j
+            too_long |= (longest * -np.log(beta2, where=beta2 > 0, out=np.full_like(beta2, -1.0))
+                         > 2 * _MOST_LOG) & (beta1 > 0) & exact  # fmt: skip
+        yield (
+            too_long,
+            lambda k: (
+                f"{at(k)}: {zeros()}, and after {longest} of them m/√v or v does not fit in "
+                f"float64; {cure}"
+            ),
+        )
+    if estimated:
+        yield (
+            (share * growth**2 >= 1) & exact,
+            lambda k: (
+                f"{at(k)}: {zeros()}, so rare runs of them carry the mean of m/√v and an estimate "
+                f"has no standard error (share·β1²/β2 = {share * growth[k] ** 2:.3g} ≥ 1)"
+            ),
+        )
+    yield (
+        ((cells.epsilon > 0) & (epsilon < _LEAST_RATIO) & (epsilon_root == 0))
+        | ((cells.epsilon_root > 0) & (epsilon_root < _LEAST_RATIO**2) & (epsilon == 0)),
+        lambda k: (
+            f"epsilon={cells.epsilon[k]:g}, epsilon_root={cells.epsilon_root[k]:g}: too small "
+            f"beside the gradients of coordinate {coordinate}, some of which are 0"
+        ),
+    )

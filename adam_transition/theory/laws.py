@@ -1,0 +1,68 @@
+"""How the boundary moves with n, a and D1, at ε = 0: measured edges, laws, fitted exponents."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from adam_transition.problems import counterexample_table
+from adam_transition.sampling import Sampling
+from adam_transition.theory.boundary import Edge, divergence_intervals
+
+
+class PowerLaw(NamedTuple):
+    """y ≈ factor·x^exponent, from least squares in logarithms."""
+
+    exponent: float
+    stderr: float  # of the exponent, from the residuals
+    factor: float
+
+
+def upper_edges(
+    ns: Sequence[int],
+    a: Sequence[float],
+    beta1: float,
+    sampling: Sampling = "cyclic",
+) -> list[Edge | None]:
+    """β2*, the upper end of the highest interval of divergence, for pairs (n, a); None if none.
+
+    On the counterexample every shuffle is a rotation of cyclic order.
+    """
+    found: list[Edge | None] = []
+    for n, one_a in zip(ns, a, strict=True):
+        [intervals] = divergence_intervals(counterexample_table(n, one_a), [beta1], sampling)
+        found.append(intervals[-1].high if intervals else None)
+    return found
+
+
+def cyclic_law(n: float, a: float) -> float:
+    """1 − β2* ≈ 4/(a n²) on the counterexample, β1 = 0, cyclic order, a fixed and n large.
+
+    As D1 ≈ n⁴a² there, this is 4/√D1.
+    """
+    return 4 / (a * n**2)
+
+
+def with_replacement_law(table: Float[np.ndarray, "n 1"], beta1: float) -> float:
+    """1 − β2* with replacement to first order in 1 − β2; good while it is small.
+
+    q0 = 2 E[g] E[g²]/Cov(g, g²) at β1 = 0, and q0(1−β1)/((1−β1) − β1 q0) with momentum. It says
+    something where it is positive.
+    """
+    g = np.asarray(table)[:, 0]
+    g = g / np.abs(g).max()  # the cube of a number may not be one
+    q0 = 2 * g.mean() * (g**2).mean() / ((g**3).mean() - g.mean() * (g**2).mean())
+    return float(q0 * (1 - beta1) / ((1 - beta1) - beta1 * q0))
+
+
+def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
+    """Fits a straight line to log y against log x.
+
+    Raises:
+      ValueError: fewer than three points, or values that are not positive.
+    """
+    if len(x) < 3 or not (np.all(np.asarray(x) > 0) and np.all(np.asarray(y) > 0)):
+        raise ValueError(f"a power law needs three or more positive points, not {len(x)}")
+    (slope, intercept), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+    return PowerLaw(float(slope), float(np.sqrt(covariance[0, 0])), float(np.exp(intercept)))
