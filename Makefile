@@ -40,10 +40,10 @@ docs: $(STAMP)
 	$(RUN) -m sphinx -W --keep-going -q -d out/doctrees docs out/docs
 	@echo wrote out/docs/index.html
 
-# Resolves the newest packages that pyproject.toml allows; commit the result.
+# Resolves the packages that pyproject.toml allows, the newest with UPGRADE=--upgrade; commit the result.
 lock: $(STAMP)
 	$(VENV)/bin/pip install --quiet uv
-	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header \
+	$(VENV)/bin/uv pip compile --quiet --universal $(UPGRADE) --python-version 3.11 --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links --extra networks --extra test --extra notebooks \
 	  --extra docs --output-file requirements.lock pyproject.toml
 

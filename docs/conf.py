@@ -39,6 +39,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
     "docstrings",
 ]
 exclude_patterns = ["**/.ipynb_checkpoints", "extra"]

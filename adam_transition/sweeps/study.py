@@ -9,7 +9,7 @@ takes long keeps arrays on its way (`Pieces`), or is `Filled` chunk by chunk.
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -37,6 +37,7 @@ class Filled(NamedTuple):
     ]  # writes what the store lacks; all processes of a job call it
 
 
+@runtime_checkable
 class Study(Protocol):
     """One experiment of the library: data in parts that can be resumed, and what the data say."""
 
