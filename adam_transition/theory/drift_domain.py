@@ -193,8 +193,8 @@ def _all_refusals(
         yield (
             work > random_orders.MOST_WORK,
             lambda k: (
-                f"one_minus_beta2={cells.q[k]:g}: the drift of {sampling} with n={len(table)} would "
-                f"take {work[k]:.0e} operations, more than {random_orders.MOST_WORK:.0e}"
+                f"one_minus_beta2={cells.q[k]:g}: the drift of {sampling} with n={len(table)} "
+                f"would take {work[k]:.0e} operations, more than {random_orders.MOST_WORK:.0e}"
             ),
         )
 
@@ -236,7 +236,7 @@ def _refusals_of_zeros(
     cure = "an epsilon above 0 makes it finite"
     yield (
         (cells.q == 1) & (beta1 > 0) & exact,
-        lambda k: f"{at(k)}: {zeros()}, and v = 0 there while m is not; {cure}",
+        lambda k: f"{at(k)}: {zeros()}, and v = 0 there but m ≠ 0; {cure}",
     )
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         growth = np.where(beta1 > 0, beta1 / np.sqrt(beta2), 0.0)
@@ -267,8 +267,8 @@ def _refusals_of_zeros(
         yield (
             (share * growth**2 >= 1) & exact,
             lambda k: (
-                f"{at(k)}: {zeros()}, so rare runs of them dominate the mean of m/√v and an estimate "
-                f"has no standard error (share·β1²/β2 = {share * growth[k] ** 2:.3g} ≥ 1)"
+                f"{at(k)}: {zeros()}, so rare runs of them dominate the mean of m/√v and an "
+                f"estimate has no standard error (share·β1²/β2 = {share * growth[k] ** 2:.3g} ≥ 1)"
             ),
         )
     yield (
