@@ -1,1 +1,1 @@
-"""The stationary drift and its boundary, and the theorems of the paper as functions."""
+"""The stationary drift, its sign boundary, and the paper's theorems as functions."""

@@ -1,4 +1,4 @@
-"""Packs lanes of different lengths into tiles of a sweep. What is summed along them is given."""
+"""Packs lanes of different lengths into the tiles of a sweep and sums a program along them."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from adam_transition.sweeps import sweep
 
 _LONG = 4096  # steps
-_LANES = 16  # of a tile where lanes are long or few
-_MOST_LANES = 4096
-_NUMBERS_PER_TILE = 1 << 15  # of a state, and as many again: what a second cache holds
+_LANES = 16  # per tile, if lanes are long or few
+_MOST_LANES = 4096  # per tile
+_NUMBERS_PER_TILE = 1 << 15  # of state; twice as many fit into a second-level cache
 
 T = TypeVar("T", bound=tuple)
 
@@ -24,15 +24,15 @@ def sum_lanes(
     num_steps: Int[np.ndarray, " K"],
     numbers_per_lane: int,
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
-    """Runs a program along K lanes; returns the sums along them and their last terms.
+    """Runs a program along K lanes; returns the sum along each lane and its last term.
 
     Args:
       program: takes a dict of arrays, `shared` and the tile's largest `num_steps`, with a leading
         axis of length 1, and a tile of lanes; returns `sums` and `last`.
-      shared: what all lanes share.
+      shared: arrays that all lanes share.
       lanes: a NamedTuple of arrays with leading axis K.
       num_steps: length of each lane.
-      numbers_per_lane: of the state that is carried along a lane.
+      numbers_per_lane: size of the state carried along a lane.
     """
     most = min(_MOST_LANES, max(1, _NUMBERS_PER_TILE // numbers_per_lane))
     results = np.empty((2, len(num_steps)))
@@ -42,7 +42,7 @@ def sum_lanes(
             continue
         are_few = num_steps[chosen[0]] > _LONG or len(chosen) <= _LANES * _LANES
         width = min(_LANES, most) if are_few else most
-        # lanes of a tile have about as many steps; the last one is filled up with its last lane
+        # lanes of a tile have similar lengths; the last tile is padded with copies of its last lane
         order = chosen[np.argsort(-num_steps[chosen], kind="stable")]
         num_tiles = -(-len(order) // width)
         tiles = order[np.minimum(np.arange(num_tiles * width), len(order) - 1)].reshape(-1, width)
@@ -51,7 +51,7 @@ def sum_lanes(
         def write(
             block: sweep.Block, values: dict[str, np.ndarray], sums: np.ndarray = sums
         ) -> None:
-            # here and not in the program: there a sum may depend on the number of cores
+            # summed here, because inside the program the result may depend on the number of cores
             sums[:, block.rows, block.columns] = values["sums"].sum(axis=-1), values["last"]
 
         rows = {
@@ -72,8 +72,8 @@ def sum_lanes(
 
 
 def _host() -> list[jax.Device] | None:
-    """One device on the CPU: loops of little work would wait for a GPU at every step."""
+    """One CPU device: a loop with little work per step would wait for a GPU at every step."""
     try:
         return jax.local_devices(backend="cpu")[:1]
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         return None

@@ -1,10 +1,11 @@
 """The phase boundary: where the stationary drift of a one-dimensional table changes sign.
 
-For a given β1 all sign changes in β2 are bracketed by a scan that is even in u = log(β2/(1−β2)),
-so equal ratios of β2 near 0 and of 1 − β2 near 1; where the drift comes close to zero between two
-points of the scan without crossing it, the scan is refined. Brackets are then bisected together.
+For a given β1, a scan with equal spacing in u = log(β2/(1−β2)) brackets all sign changes in β2.
+That spacing means equal ratios of β2 close to 0 and of 1 − β2 close to 1. The scan is refined where
+the drift comes close to zero between two points without changing sign. All brackets are then
+bisected together.
 
-With ε the drift sees the scale of the table, and so does the boundary.
+With ε > 0 the drift, and hence the boundary, depends on the scale of the table.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +22,17 @@ from adam_transition.theory.drift_domain import is_estimated, least_one_minus_be
 from adam_transition.theory.stationary_drift import Drift, stationary_drift
 
 _LEAST_U = -27.0  # β2 = 2e-12
-_SCAN = {True: 97, False: 513}  # points of a scan, for estimates and exact drifts
-_HALVINGS = {"cyclic": 60, "shuffle_once": 60}  # to the last digit
-_RANDOM_HALVINGS = 36  # to the last that is right
+_SCAN = {True: 97, False: 513}  # points of a scan; keyed by whether the drift is estimated
+_HALVINGS = {"cyclic": 60, "shuffle_once": 60}  # down to the last digit
+_RANDOM_HALVINGS = 36  # down to the last accurate digit
 
 
 class Edge(NamedTuple):
     """An end of an interval of β2."""
 
     beta2: float
-    one_minus_beta2: float  # with its own digits where β2 is near 1
-    stderr: float  # standard error of β2; 0 where the drift is exact, and at 0 and 1
+    one_minus_beta2: float  # stored separately, to keep its digits as β2 → 1
+    stderr: float  # standard error of β2; 0 if the drift is exact, and at β2 = 0 and 1
 
 
 class Interval(NamedTuple):
@@ -55,33 +56,36 @@ def divergence_intervals(
     epsilon: float = 0.0,
     epsilon_root: float = 0.0,
 ) -> list[list[Interval]]:
-    """For each β1 the intervals of β2 in [0, 1) with D > 0: none, one or more, ascending.
+    """Intervals of β2 in [0, 1) on which D > 0, for each β1, in ascending order.
 
-    β2 below 2e-12 is taken to be like 2e-12.
+    The drift at any β2 below 2e-12 is taken to have the sign it has at 2e-12.
 
-    Edges are exact: for cyclic order to a few units of rounding (1e-15 in β2, relative in 1 − β2),
-    for the random schemes to about 1e-12. Where the drift has to be estimated (`is_estimated`),
-    they are so to 1e-7 for the histories that the key stands for, and to the standard error for all
-    histories.
+    Edges are exact up to rounding: to a few units of rounding in cyclic order (1e-15 in β2,
+    relative in 1 − β2) and to about 1e-12 for the random schemes. If the drift is estimated
+    (`is_estimated`), they are accurate to 1e-7 for the given key, and overall to the reported
+    standard error.
 
     Args:
-      gradients: a table of one-dimensional gradients with positive mean, so that D > 0 is the
-        wrong direction.
+      gradients: a table of shape (n, 1) with positive mean, so that D > 0 points away from the
+        minimiser.
       beta1: values in [0, 1).
       sampling: the sampling scheme.
-      key: for `shuffle_once` and for estimates.
-      num_samples: for estimates, steps averaged for each (β1, β2).
-      least_one_minus_beta2: how near to 1 to look, beyond which the drift is taken to have no more
-        sign changes. Default: 1e-13, and for the random schemes a sixteenth of where the cyclic
-        boundary is, or nearer, until the drift is negative there.
-      epsilon: ε outside the root, in the units of the gradients.
-      epsilon_root: ε inside the root, in those of their squares.
+      key: needed for `shuffle_once` and for estimates.
+      num_samples: number of steps averaged for each (β1, β2), for estimates.
+      least_one_minus_beta2: smallest 1 − β2 to scan; the drift is assumed to have no sign change
+        below it. Default: 1e-13 in cyclic order. For the random schemes, a sixteenth of 1 − β2 at
+        the cyclic boundary, reduced further until the drift there is negative.
+      epsilon: ε outside the square root, in units of the gradients.
+      epsilon_root: ε inside the square root, in units of their squares.
+
+    Returns:
+      For each β1 a list of zero or more intervals.
 
     Raises:
-      ValueError: a table that is not (n, 1) or whose mean is not positive; a β1 outside [0, 1) or
-        none; a boundary that is nearer to β2 = 1 than the drift can be had
-        (`least_one_minus_beta`); a drift that has no value at some β2, as with replacement where
-        gradients are 0, β1 > 0 and ε = 0; or what `stationary_drift` raises.
+      ValueError: the table is not of shape (n, 1) or its mean is not positive; `beta1` is empty or
+        has a value outside [0, 1); the boundary is closer to β2 = 1 than the drift can be computed
+        (`least_one_minus_beta`); the drift has no value at some β2 (with replacement, zero
+        gradients, β1 > 0 and ε = 0); or as for `stationary_drift`.
     """
     check(sampling)
     table = _table(gradients)
@@ -108,8 +112,8 @@ def divergence_intervals(
 
     def evaluate(p: np.ndarray, u: np.ndarray) -> Drift:
         hyper = adam.Hyperparameters(p, _one_minus_beta2(u), *eps)
-        found = stationary_drift(table, hyper, sampling, key=key, histories=histories)
-        return Drift(found.drift[..., 0], found.stderr[..., 0])
+        result = stationary_drift(table, hyper, sampling, key=key, histories=histories)
+        return Drift(result.drift[..., 0], result.stderr[..., 0])
 
     def drift(p: np.ndarray, u: np.ndarray) -> np.ndarray:
         return evaluate(p, u).drift
@@ -123,7 +127,7 @@ def divergence_intervals(
     stderr = _stderr_of_roots(evaluate, p[rows], roots) if estimated else np.zeros(len(roots))
     q = _one_minus_beta2(roots)
     edges = [Edge(*values) for values in zip(_beta2(roots).tolist(), q.tolist(), stderr.tolist())]
-    # at β2 = 0 itself D may be 0, or have no value
+    # at β2 = 0 itself D may be 0 or undefined
     starts = drift(p, np.full(len(p), first_u)) > 0
     return [
         _intervals([edges[i] for i in np.flatnonzero(rows == row)], bool(starts[row]))
@@ -143,16 +147,30 @@ def boundary_curve(
     epsilon: float = 0.0,
     epsilon_root: float = 0.0,
 ) -> list[Float[np.ndarray, "V 2"]]:
-    """The zero set of the drift in the (β1, β2) plane, as lines of points, folds included.
+    """The zero set of the drift in the (β1, β2) plane as polylines, including folds.
 
-    The drift is contoured on a grid that is even in β1 and in log(β2/(1−β2)); each vertex is then
-    moved along its grid line to the zero of the drift (to 1e-6 of a grid spacing), so it does not
-    matter how the grid lies. Lines end where the region that is asked for ends; by default it
-    reaches to 1 − β2 = 1e-3, and for the random schemes no farther than a sixteenth of where the
-    cyclic boundary is. Where the drift has no value there is no line.
+    The drift is contoured on a grid with equal spacing in β1 and in log(β2/(1−β2)). Each vertex is
+    then moved along its grid line to the zero of the drift (to 1e-6 of a grid spacing), so the
+    vertices do not depend on the position of the grid. Lines end at the edge of the region, and
+    where the drift has no value.
+
+    Args:
+      gradients: a table of shape (n, 1) with positive mean.
+      sampling: the sampling scheme.
+      key: needed for `shuffle_once` and for estimates.
+      num_samples: number of steps averaged for each (β1, β2), for estimates.
+      greatest_beta1: the region covers β1 from 0 to this value, which lies in (0, 1).
+      least_one_minus_beta2: smallest 1 − β2 of the region. Default: 1e-3; for the random schemes, a
+        sixteenth of 1 − β2 at the cyclic boundary if that is larger.
+      num_points: grid points along β1 and along β2.
+      epsilon: ε outside the square root, in units of the gradients.
+      epsilon_root: ε inside the square root, in units of their squares.
+
+    Returns:
+      Polylines; a polyline of V vertices has shape (V, 2), with columns β1 and β2.
 
     Raises:
-      ValueError: a greatest β1 outside (0, 1), fewer than two points along an axis; and as for
+      ValueError: `greatest_beta1` is outside (0, 1); an axis has fewer than two points; or as for
         `divergence_intervals`.
     """
     check(sampling)
@@ -169,7 +187,7 @@ def boundary_curve(
     if least_one_minus_beta2 is None:
         random = sampling in RANDOM
         least_one_minus_beta2 = max(
-            1e-3, _a_sixteenth(table, sampling, beta1, eps) if random else 0
+            1e-3, _sixteenth_of_cyclic_edge(table, sampling, beta1, eps) if random else 0
         )
     greatest_u = np.log1p(-least_one_minus_beta2) - np.log(least_one_minus_beta2)
     u = np.linspace(-12, greatest_u, num_points[1])
@@ -180,8 +198,7 @@ def boundary_curve(
 
     def drift(b1: np.ndarray, u: np.ndarray) -> np.ndarray:
         hyper = adam.Hyperparameters(1 - b1, _one_minus_beta2(u), *eps)
-        found = stationary_drift(table, hyper, sampling, key=key, histories=histories)
-        return found.drift[..., 0]
+        return stationary_drift(table, hyper, sampling, key=key, histories=histories).drift[..., 0]
 
     values = drift(beta1[:, None], u)
     lines = contourpy.contour_generator(u, beta1, values).lines(0.0)
@@ -190,7 +207,7 @@ def boundary_curve(
 
 def _table(gradients: Float[np.ndarray, "n 1"]) -> Float[np.ndarray, "n 1"]:
     table = np.asarray(gradients, np.float64)
-    # the mean of numbers near the largest would overflow
+    # the mean of gradients close to the largest float would overflow
     scale = float(np.abs(table).max(initial=0)) or 1.0
     if table.ndim != 2 or table.shape[1] != 1 or not (table / scale).mean() > 0:
         raise ValueError(f"gradients of shape {table.shape}: need (n, 1) with a positive mean")
@@ -198,9 +215,10 @@ def _table(gradients: Float[np.ndarray, "n 1"]) -> Float[np.ndarray, "n 1"]:
 
 
 def _least_u(table: np.ndarray) -> float:
-    """How near to β2 = 0 the drift is a number, where gradients are 0 and ε is.
+    """Smallest u at which the drift fits in float64, for a table with zero gradients and ε = 0.
 
-    A run of them multiplies v by β2 each time; under random shuffling two may meet.
+    Every zero gradient multiplies v by β2. Under random shuffling the zeros at the end of one epoch
+    and at the start of the next form a single run.
     """
     log_beta2 = -1370 / (2 * int((table == 0).sum()))
     return max(_LEAST_U, float(log_beta2 - np.log(-np.expm1(log_beta2))))
@@ -229,12 +247,17 @@ def _one_minus_beta2(u: np.ndarray) -> np.ndarray:
 def _least_q(
     table: np.ndarray, sampling: Sampling, beta1: np.ndarray, eps: tuple[float, float]
 ) -> float:
-    """Where a random scheme's drift is negative at every β1, as it is in the limit β2 → 1.
+    """A value of 1 − β2 at which a random scheme's drift is negative for every β1.
+
+    The drift is negative in the limit β2 → 1.
 
     Raises:
-      ValueError: it cannot be had so near to 1.
+      ValueError: the drift cannot be computed at a 1 − β2 that small.
     """
-    q, least = _a_sixteenth(table, sampling, beta1, eps), least_one_minus_beta(table, sampling)[1]
+    q, least = (
+        _sixteenth_of_cyclic_edge(table, sampling, beta1, eps),
+        least_one_minus_beta(table, sampling)[1],
+    )
     while not is_estimated(table, sampling):
         hyper = adam.Hyperparameters(1 - beta1, q, *eps)
         if (stationary_drift(table, hyper, sampling).drift < 0).all():
@@ -245,10 +268,13 @@ def _least_q(
     return q
 
 
-def _a_sixteenth(
+def _sixteenth_of_cyclic_edge(
     table: np.ndarray, sampling: Sampling, beta1: np.ndarray, eps: tuple[float, float]
 ) -> float:
-    """Of the least 1 − β2 at which the cyclic drift changes its sign, as near as can be had."""
+    """One sixteenth of the smallest 1 − β2 at which the cyclic drift changes sign.
+
+    Not smaller than `least_one_minus_beta`, the smallest that the drift supports.
+    """
     epsilon, epsilon_root = eps
     cyclic = divergence_intervals(
         table, beta1, "cyclic", epsilon=epsilon, epsilon_root=epsilon_root
@@ -260,14 +286,14 @@ def _a_sixteenth(
 def _refuse(sampling: Sampling, q: float) -> NoReturn:
     raise ValueError(
         f"sampling={sampling!r}: the drift is still positive at 1 − β2 = {q:g}, so the boundary is "
-        "nearer to 1 than it can be found"
+        "closer to β2 = 1 than the drift can be computed"
     )
 
 
 def _brackets(
     drift: Callable, p: np.ndarray, scan: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers and ends of the brackets of all sign changes, ascending in each row."""
+    """Row numbers and both ends of the brackets of all sign changes, ascending within each row."""
     values = drift(p[:, None], scan)
     u = np.broadcast_to(scan, values.shape)
     for _ in range(3):
@@ -279,7 +305,7 @@ def _brackets(
 def _refine_near_misses(
     drift: Callable, p: np.ndarray, u: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Adds points around each local minimum of |D| that the scan does not see crossing zero."""
+    """Adds points around each local minimum of |D| at which the scan shows no sign change."""
     size = np.abs(values)
     inner = (size[:, 1:-1] < size[:, :-2]) & (size[:, 1:-1] < size[:, 2:])
     same_sign = np.signbit(values[:, :-2]) == np.signbit(values[:, 2:])
@@ -291,7 +317,7 @@ def _refine_near_misses(
     first, last = u[rows, columns], u[rows, columns + 2]
     extra = first[:, None] + (last - first)[:, None] * fractions
     extra_values = drift(p[rows, None], extra)
-    # rows get points of their own; those without a near miss repeat their last point
+    # each row gets its own points; rows with fewer points repeat their last one
     count = np.bincount(rows, minlength=len(p)).max() * len(fractions)
     more_u = np.repeat(u[:, -1:], count, axis=1)
     more_values = np.repeat(values[:, -1:], count, axis=1)
@@ -307,7 +333,7 @@ def _refine_near_misses(
 def _bisect(
     function: Callable, p: np.ndarray, low: np.ndarray, high: np.ndarray, halvings: int
 ) -> np.ndarray:
-    """The zeros between `low` and `high`, all brackets at once."""
+    """The zeros between `low` and `high`, for all brackets at once."""
     if not len(low):
         return low
     sign = np.signbit(function(p, low))
@@ -319,7 +345,7 @@ def _bisect(
 
 
 def _stderr_of_roots(evaluate: Callable, p: np.ndarray, roots: np.ndarray) -> np.ndarray:
-    """Standard error of D at the root over its slope in β2."""
+    """Standard error of each root in β2: that of D at the root, divided by |dD/dβ2|."""
     if not len(roots):
         return roots
     step = 0.02
@@ -339,7 +365,7 @@ def _polish(
     drift: Callable, line: np.ndarray, beta1: np.ndarray, u: np.ndarray
 ) -> Float[np.ndarray, "V 2"]:
     """Moves the vertices (β1, u) of a contour along their grid lines onto the zero set."""
-    # each vertex lies on a line of the grid, but for rounding
+    # each vertex lies on a grid line, up to rounding
     on_beta1 = np.abs(line[:, :1] - beta1).min(axis=1) < 1e-9 * beta1[-1]
     moved = line.copy()
     for axis, grid, chosen in ((1, u, on_beta1), (0, beta1, ~on_beta1)):

@@ -1,9 +1,13 @@
-"""The stationary drift of a random scheme estimated from chains, where no integral serves.
+"""Monte Carlo estimates of a random scheme's drift, if the exact integral has too many states.
 
-D is a mean over histories, estimated from chains in groups of n that form a Latin square: at each
-step (of an epoch) the chains of a group see each component once. That removes the main effect of
-every single draw from the error; groups are independent and give the standard error. All (β1, β2)
-of a call share the histories, so the estimate is a smooth function of them.
+D is a mean over index histories, estimated from chains in groups of n that form a Latin square: at
+each step (random shuffling: of an epoch) the n chains of a group draw each component once. That
+removes the main effect of each single draw from the error. Groups are independent and give the
+standard error. All (β1, β2) of a call share the histories, so the estimate is a smooth function
+of (β1, β2).
+
+Dimension letters besides those of `adam`: B batches of histories, L steps of a history, G groups of
+n chains in all batches together.
 """
 
 import math
@@ -19,24 +23,18 @@ from adam_transition import adam
 from adam_transition.sampling import RANDOM, Sampling
 from adam_transition.sweeps import keys, sweep
 
-MOST_BYTES = 1 << 31  # of the histories of an estimate, with what it takes to draw them
-
-
-_CELLS_PER_TILE = 1 << 13
-
-
-_CHAINS = 640
-
-
-_MEMORIES = 6  # of burn-in, at least: e^−6 of an initial deviation is left
+MOST_BYTES = 1 << 31  # for the histories of an estimate and the temporaries of drawing them
+_CELLS_PER_TILE = 1 << 13  # counted as cells × chains × coordinates
+_CHAINS = 640  # per batch, about
+_MEMORIES = 6  # shortest burn-in: a fraction e^−6 of an initial deviation is left
 
 
 class Histories(NamedTuple):
-    """Index streams of many chains of a random scheme; made by `draw_histories`."""
+    """Index streams of many chains of a random scheme; made with `draw_histories`."""
 
-    batches: Int[np.ndarray, "B L chains"]  # groups of n chains side by side
+    batches: Int[np.ndarray, "B L chains"]  # each group is n adjacent chains
     num_components: int
-    num_averaged: int  # the last steps of each batch, over which m/(√v + ε) is averaged
+    num_averaged: int  # number of final steps of a history over which m/(√v + ε) is averaged
     sampling: Sampling
 
 
@@ -48,18 +46,18 @@ def draw_histories(
     memory: float,
     num_samples: int,
 ) -> Histories:
-    """Histories for `stationary_drift` where it is called more than once.
+    """Draws histories that several calls of `stationary_drift` can share.
 
     Args:
       gradients: the table; n and the spread of its values set the number of chains and the burn-in.
       sampling: `with_replacement` or `random_shuffling`.
       key: read, not consumed.
-      memory: the greatest 1/(1 − β) they will serve, in steps; it sets the burn-in.
-      num_samples: how many steps are averaged for each cell, over all chains.
+      memory: the largest 1/(1 − β), in steps, that the histories are to support; sets the burn-in.
+      num_samples: number of steps averaged for each cell, over all chains.
 
     Raises:
-      ValueError: a scheme that is not random, a memory below 1, fewer than one sample, or histories
-        that would take more than 2 GiB.
+      ValueError: the scheme is not random; `memory` or `num_samples` is below 1; or the histories
+        would take more than 2 GiB.
     """
     if sampling not in RANDOM:
         raise ValueError(f"sampling={sampling!r}: histories are drawn for {' and '.join(RANDOM)}")
@@ -83,7 +81,7 @@ def draw_histories(
 def _plan_histories(
     gradients: np.ndarray, memory: float, num_samples: int
 ) -> tuple[int, int, int, int]:
-    """Groups of a batch, steps of burn-in, batches, and steps that are averaged."""
+    """Number of groups per batch, of burn-in steps, of batches, and of averaged steps."""
     n = len(gradients)
     num_groups = max(1, _CHAINS // n)
     burn_in = int(_burn_in(np.asarray(memory), gradients))
@@ -99,7 +97,7 @@ def _plan_histories(
 
 
 def size_of_histories(gradients: np.ndarray, memory: float, num_samples: int) -> int:
-    """Bytes: those of all batches, and some 24 an entry of the one that is being drawn."""
+    """Bytes needed: all batches, plus about 24 for each entry of the batch being drawn."""
     n = len(gradients)
     num_groups, burn_in, num_batches, num_averaged = _plan_histories(gradients, memory, num_samples)
     entries = (burn_in + num_averaged) * num_groups * n
@@ -107,7 +105,7 @@ def size_of_histories(gradients: np.ndarray, memory: float, num_samples: int) ->
 
 
 def too_large(n: int, sampling: Sampling, size: int) -> str:
-    """Why histories of that many bytes are not drawn."""
+    """The error message for histories that would take `size` bytes."""
     return (
         f"n={n}: the drift of {sampling} would be estimated from histories that take "
         f"{size / 2**30:.1f} GiB; at most {MOST_BYTES / 2**30:g} GiB are drawn"
@@ -126,10 +124,10 @@ def estimate(
 def group_drifts(
     table: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, histories: Histories
 ) -> Float[np.ndarray, "C G d"]:
-    """D from each group of chains; call it with 64-bit types enabled, and ε of shape (C, d).
+    """D from each group of chains. Requires 64-bit types and ε of shape (C, d).
 
     Raises:
-      ValueError: histories of another n or too short for the memory of a cell.
+      ValueError: the histories are for another n, or too short for the memory of a cell.
     """
     n, d = table.shape
     if histories.num_components != n:
@@ -139,27 +137,27 @@ def group_drifts(
     longest = histories.batches.shape[1] - histories.num_averaged
     if burn_in.max(initial=0) > longest:
         raise ValueError(f"histories burn in for {longest} steps; {burn_in.max()} are needed")
-    # cells of about the same memory run together; the same steps are averaged for all
-    level = np.ceil(np.log2(burn_in / n)).astype(int)
+    # cells of similar memory run together; all cells are averaged over the same steps
+    levels = np.ceil(np.log2(burn_in / n)).astype(int)
     num_groups = histories.batches.shape[2] // n
     means = np.empty((len(histories.batches), len(p), num_groups, d))
     for history, out in zip(histories.batches, means, strict=True):
-        for one_level in np.unique(level):
-            chosen = np.flatnonzero(level == one_level)
-            tail = history[max(0, longest - (n << max(one_level, 0))) :]
+        for level in np.unique(levels):
+            chosen = np.flatnonzero(levels == level)
+            tail = history[max(0, longest - (n << max(level, 0))) :]
             _run_chains(table, tail, histories.num_averaged, hyper, out, chosen)
     return -n * np.moveaxis(means, 1, 0).reshape(len(p), -1, d)
 
 
 def _burn_in(memory: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Steps after which a chain has forgotten its start, a multiple of n.
+    """Number of steps after which a chain has forgotten its start, a multiple of n.
 
-    What matters is √v, and v may fall from the largest g² to the least before the next large
-    gradient comes: so many more memories are needed until what is left of the start is small
-    beside it.
+    The relative error of √v matters, and v may fall from the largest g² to the smallest before the
+    next large gradient is drawn. The burn-in is therefore longer by the logarithm of their ratio,
+    in memories.
     """
-    largest, least = table**2, np.where(table == 0, np.inf, table**2)
-    ratio = largest.max(axis=0) / least.min(axis=0)  # 0 where a coordinate has no gradient
+    largest, smallest = table**2, np.where(table == 0, np.inf, table**2)
+    ratio = largest.max(axis=0) / smallest.min(axis=0)  # 0 if all gradients of a coordinate are 0
     spread = np.log(np.maximum(ratio, 1)).max()
     return len(table) * np.ceil((_MEMORIES + spread) * memory / len(table)).astype(int)
 
@@ -181,7 +179,7 @@ def _run_chains(
     sweep.run(
         _program(num_steps),
         {"table": table[None], "history": history[None]},
-        adam.Hyperparameters(*(np.asarray(one)[None, chosen] for one in hyper)),
+        adam.Hyperparameters(*(np.asarray(value)[None, chosen] for value in hyper)),
         tile=(1, width),
         chunk=(1, len(chosen)),
         write=write,
@@ -191,8 +189,8 @@ def _run_chains(
 def _mean_direction(
     row: dict[str, Array], hyper: adam.Hyperparameters, *, num_steps: int
 ) -> dict[str, Float[Array, "R d"]]:
-    """Mean of m/(√v + ε) over the last `num_steps` of the chains, for each of the R groups."""
-    table, history = row["table"], row["history"]  # [n, d], [T, R·n]
+    """Mean of m/(√v + ε) over the last `num_steps` steps, for each of the R groups of a batch."""
+    table, history = row["table"], row["history"]  # [n, d], [L, R·n]
     n, d = table.shape
     mean, square = table.mean(axis=0), (table**2).mean(axis=0)
     shape = (history.shape[1], d)
@@ -220,7 +218,7 @@ def _program(num_steps: int) -> sweep.Program:
 def _with_replacement(
     generator: np.random.Generator, count: int, num_groups: int, n: int
 ) -> Int[np.ndarray, "count chains"]:
-    """At each step, a uniform permutation of the components over the n chains of a group."""
+    """Draws for each step and group a uniform permutation of the components over its n chains."""
     order = _unpermuted(count, num_groups, n)
     return generator.permuted(order, axis=2).reshape(count, num_groups * n)
 
@@ -228,7 +226,7 @@ def _with_replacement(
 def _random_shuffling(
     generator: np.random.Generator, count: int, num_groups: int, n: int
 ) -> Int[np.ndarray, "count chains"]:
-    """For each epoch of a group a uniform permutation, begun by each chain at another place."""
+    """Draws for each epoch and group a uniform permutation, rotated differently for each chain."""
     num_epochs = count // n
     order = _unpermuted(num_epochs, num_groups, n)
     permutation = generator.permuted(order, axis=2)

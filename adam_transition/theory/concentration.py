@@ -1,7 +1,7 @@
-"""The concentration lemma: the band in which 1/√v stays, its probability, and draws of v.
+"""The concentration lemma: a band for 1/√v, its probability, and samples of the stationary v.
 
-With β2 very near 1, where the lemma speaks, v forgets over millions of steps; but it is a linear
-filter of the index stream, so it can be drawn in blocks.
+The lemma is informative only for β2 very close to 1, where v has a memory of millions of steps. But
+v is a linear filter of the index stream, so it can be sampled in blocks of steps.
 """
 
 import math
@@ -16,25 +16,25 @@ from adam_transition.sweeps import keys
 class Band(NamedTuple):
     """The concentration lemma: C_lower ≤ √(E_k v/v) ≤ C_upper with probability ≥ `probability`.
 
-    E_k is the expectation given everything before the draw of step k:
+    E_k is the expectation conditional on everything before the draw of step k:
     E_k v_k = β2 v_{k−1} + (1−β2) Σ g_i²/n.
     """
 
-    probability: float  # may be negative: then it says nothing
-    lower: float  # may be negative: then only the upper side says something
-    upper: float  # inf where the inner bracket is not positive
+    probability: float  # the bound is trivial if negative
+    lower: float  # trivial if negative
+    upper: float  # inf if the inner bracket is not positive
 
     @property
     def informative(self) -> bool:
-        """Whether probability and both sides say something."""
+        """Whether the probability and both sides of the band are non-trivial."""
         return self.probability > 0 and self.lower > 0 and math.isfinite(self.upper)
 
 
 def concentration(n: int, one_minus_beta2: float, delta: float) -> Band:
-    """The lemma's band and probability, for 0 < δ ≤ 1/(4n).
+    """The lemma's band and its probability, for 0 < δ ≤ 1/(4n).
 
     Raises:
-      ValueError: n < 1, 1 − β2 outside (0, 1), or δ outside (0, 1/(4n)].
+      ValueError: n < 1, 1 − β2 is outside (0, 1), or δ is outside (0, 1/(4n)].
     """
     q = one_minus_beta2
     if n < 1:
@@ -50,15 +50,16 @@ def concentration(n: int, one_minus_beta2: float, delta: float) -> Band:
 
 
 def largest_informative(n: int, delta: float) -> float:
-    """The greatest 1 − β2 for which the lemma says something at this δ, to 12 digits.
+    """The largest 1 − β2 for which the lemma is informative at this δ, to 12 digits.
 
-    Everything that must be positive falls as 1 − β2 grows, so below it the lemma always speaks.
+    All quantities that must be positive decrease in 1 − β2, so the lemma is informative at every
+    smaller 1 − β2.
 
     >>> 2.5e-4 < largest_informative(10, 1 / 40) < 3e-4
     True
     """
     low, high = 0.0, 1.0
-    concentration(n, 0.5, delta)  # refuses what is out of range
+    concentration(n, 0.5, delta)  # raises if n or δ is out of range
     for _ in range(80):
         middle = (low + high) / 2
         if 0 < middle < 1 and concentration(n, middle, delta).informative:
@@ -69,22 +70,16 @@ def largest_informative(n: int, delta: float) -> float:
 
 
 _CHAINS = 64
-
-
 _MEMORIES_OF_BURN_IN = 12
-
-
-_MEMORIES_APART = 3
-
-
-_BLOCK = 0.05  # of a memory
+_MEMORIES_APART = 3  # between two draws of a chain
+_BLOCK = 0.05  # length of a block, in memories
 
 
 class Draws(NamedTuple):
-    """Draws of the second moments of a table of d columns."""
+    """Samples of the second moments of a table of d columns; S draws of each chain."""
 
     before: Float[np.ndarray, "S chains d"]  # stationary v
-    after: Float[np.ndarray, "S chains d"]  # a step later
+    after: Float[np.ndarray, "S chains d"]  # v one step later
 
 
 def second_moments(
@@ -94,12 +89,18 @@ def second_moments(
     *,
     num_samples: int,
 ) -> Draws:
-    """Draws of the stationary v with replacement, `num_samples` or a little more over all chains.
+    """Samples the stationary v of sampling with replacement.
 
-    Chains are independent; draws of a chain lie 3/(1−β2) steps apart. Of a block of up to
-    0.05/(1−β2) steps only the number of visits to each component is drawn, and the visits share
-    their mean weight: that changes the variance of v by a factor of at least 1 − 0.05²/12. Each
-    draw is followed by one step of Adam's.
+    Chains are independent; the samples of a chain are 3/(1−β2) steps apart. Only the number of
+    visits to each component is drawn for a block of up to 0.05/(1−β2) steps, and all visits get the
+    mean weight of the block. That changes the variance of v by a factor of at least 1 − 0.05²/12.
+    Each sample is followed by one exact step.
+
+    Args:
+      table: component gradients.
+      one_minus_beta2: 1 − β2.
+      key: read, not consumed.
+      num_samples: number of samples over all chains, rounded up to a multiple of 64.
     """
     q, squares = one_minus_beta2, table**2
     n = len(table)

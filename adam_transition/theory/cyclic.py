@@ -1,6 +1,6 @@
 """The stationary drift in cyclic order, in closed form.
 
-The moments follow a periodic orbit, one epoch long, whose start is known in closed form.
+The moments follow a periodic orbit with a period of one epoch, whose start has a closed form.
 """
 
 from collections.abc import Callable
@@ -18,26 +18,27 @@ _CELLS_PER_CALL = 1 << 16
 def cyclic_drift(
     table: Float[Array, "N d"], num_components: ArrayLike, hyper: adam.Hyperparameters
 ) -> Float[Array, "C d"]:
-    """D in cyclic order in closed form, O(n) for each cell: a function to trace and differentiate.
+    """D in cyclic order in closed form; can be traced and differentiated. O(n) for each cell.
 
-    Two passes over the table: the first finds the moments at the start of the periodic orbit,
-    m = M/(1 − β1^n) with M those of one epoch from zero; the second sums m/(√v + ε) along it.
+    Takes two passes over the table. The first computes the moments at the start of the periodic
+    orbit: m = M/(1 − β1^n), where M is m after one epoch from zero, and likewise v. The second sums
+    m/(√v + ε) along the orbit.
 
     Args:
-      table: the first n rows count; others may pad it, so that tables of other n share a program.
-        Squares must fit into the dtype; a coordinate should not begin with a gradient that is 0,
-        nor be differentiated where it has one.
+      table: only the first n rows are used; the others are padding, so that tables of different n
+        share a program. Squares must fit into the dtype. No coordinate should begin with a zero
+        gradient, and derivatives are not valid if a coordinate has one.
       num_components: n; may be traced, but then there is no reverse-mode derivative.
-      hyper: 1 − β1 and 1 − β2 of the C cells, arrays of shape (C,); ε and ε_root of shape (),
-        (C,) or (C, d).
+      hyper: 1 − β1 and 1 − β2, of shape (C,); ε and ε_root, of shape (), (C,) or (C, d).
     """
     n, d = num_components, table.shape[1]
     p, q, epsilon, epsilon_root = (
-        jnp.expand_dims(one, -1) if jnp.ndim(one) == 1 else jnp.asarray(one) for one in hyper
+        jnp.expand_dims(value, -1) if jnp.ndim(value) == 1 else jnp.asarray(value)
+        for value in hyper
     )
     hyper = adam.Hyperparameters(p, q, epsilon, epsilon_root)
     num_cells = len(p)
-    # where g = 0 the ratio m/√v is known from the step before, though v may be below all numbers
+    # for g = 0 and no ε, m/√v follows from the step before, even if v underflows
     growth = jnp.where(p < 1, (1 - p) / jnp.sqrt(1 - q), 0)
     without = (epsilon == 0) & (epsilon_root == 0)
 
@@ -69,10 +70,10 @@ def drift_of_cells(
 ) -> Float[np.ndarray, "C d"]:
     """`cyclic_drift` for any number of cells, in bounded memory and with few compilations.
 
-    Call it with 64-bit types enabled.
+    Requires 64-bit types.
 
     Args:
-      table: its largest gradient of each coordinate near 1.
+      table: a table whose largest gradient in each coordinate is close to 1 in size.
       hyper: 1 − β1 and 1 − β2 of shape (C,); ε and ε_root of shape (C, d).
     """
     n = len(table)
@@ -82,20 +83,20 @@ def drift_of_cells(
 
 
 def _from_its_largest(column: np.ndarray) -> np.ndarray:
-    """The same cycle, not begun in a run of zeros."""
+    """The column, rotated to begin with its largest gradient if it begins with a zero."""
     return column if column[0] != 0 else np.roll(column, -int(np.abs(column).argmax()))
 
 
 def _in_calls(
     function: Callable[[adam.Hyperparameters], Array], hyper: adam.Hyperparameters
 ) -> np.ndarray:
-    """Bounds the memory: at most `_CELLS_PER_CALL` cells at once, all calls of one shape."""
+    """Calls the function on at most `_CELLS_PER_CALL` cells at a time, always of one shape."""
     num_cells = len(np.asarray(hyper.one_minus_beta1))
     size = min(_CELLS_PER_CALL, 1 << max(0, num_cells - 1).bit_length())
     pieces = []
     for start in range(0, num_cells, size):
         inside = np.minimum(np.arange(start, start + size), num_cells - 1)
-        values = function(adam.Hyperparameters(*(np.asarray(one)[inside] for one in hyper)))
+        values = function(adam.Hyperparameters(*(np.asarray(value)[inside] for value in hyper)))
         pieces.append(np.asarray(values)[: num_cells - start])
     return np.concatenate(pieces)
 

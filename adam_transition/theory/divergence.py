@@ -1,12 +1,12 @@
 """Divergence for every order: the counterpart of the paper's divergence theorem, with its proof.
 
-Setting. The counterexample for x ≥ −1, in units of a: one component has gradient R = c/a =
-1/a + n − 1, the others −1. Each epoch visits every component once, in any order whatsoever, so it
-holds one *hit* (the large gradient). At ε = 0 Adam does not see the unit; else e = ε/a, and
-r = 1 + ε_root/a² stands where 1 stands at ε = 0. Write κ = (R² − 1)(1 − β2), and
-d(y) = 1/(√(r + y) + e), which falls as y grows.
+Setting. Take the counterexample for x ≥ −1, in units of a: one component has gradient R = c/a =
+1/a + n − 1, the others −1. Each epoch visits every component once, in an arbitrary order, so it
+contains one *hit* (the large gradient). At ε = 0 Adam is invariant to the unit. Otherwise let
+e = ε/a, and replace the 1 of ε = 0 by r = 1 + ε_root/a². Write κ = (R² − 1)(1 − β2) and
+d(y) = 1/(√(r + y) + e), which decreases in y.
 
-Moments. Up to initial terms that vanish geometrically, a step whose past hits lie j steps back has
+Moments. Up to initial terms that vanish geometrically, at a step whose past hits are j steps back,
 
     m = −1 + (R+1)(1−β1) Σ_hits β1^j,    v = 1 + κ Σ_hits β2^j.
 
@@ -16,32 +16,34 @@ Bound. Over a long run the mean of −Σ m/(√v + ε) per epoch is at least
 
 with S = 1 + β2/(1 − β2^n).
 
-Proof. *What pushes back.* The hit's share of Σ m/(√v + ε) is (1−β1)(R+1) Σ_{i≥0} β1^i/(√v + ε), v
-taken i steps after it; there v ≥ 1 + κβ2^i, since other hits only add to it. There is one hit an
-epoch.
+Proof. *The push back.* The hit contributes (1−β1)(R+1) Σ_{i≥0} β1^i/(√v + ε) to Σ m/(√v + ε), with
+v taken i steps after it. There v ≥ 1 + κβ2^i, since other hits only increase v. Each epoch has one
+hit.
 
-*What pushes away* is Σ 1/(√v + ε) over all steps. Let hits be followed by G_1, G_2, … steps until
-the next hit (counting the hit's own step). Between a hit and the k-th hit before it lie k − 1 whole
-epochs, so it is (k−1)n + 1 steps back at least. So at a hit the sum over hits, itself included, is
-at most 1 + β2 + β2^{n+1} + β2^{2n+1} + … = S, and the steps up to the next hit give at least
+*The push away* is Σ 1/(√v + ε) over all steps. Let G_1, G_2, … be the numbers of steps from each
+hit (inclusive) to the next (exclusive). Between a hit and the k-th hit before it lie k − 1 whole
+epochs, so the earlier hit is at least (k−1)n + 1 steps back. At a hit, the sum over hits including
+itself is therefore at most 1 + β2 + β2^{n+1} + β2^{2n+1} + … = S, and the steps before the next
+hit contribute at least
 
     F(G) = Σ_{i<G} d(κ S β2^i).
 
-F(G+1) − F(G) = d(κ S β2^G) grows with G, so F is convex. The gaps have mean n in the long
-run, one hit an epoch, so by Jensen the mean of F(G) is at least F(n).  ∎
+F(G+1) − F(G) = d(κ S β2^G) increases in G, so F is convex. In the long run the gaps have mean n,
+since each epoch has one hit, so by Jensen's inequality the mean of F(G) is at least F(n).  ∎
 
-Consequence. Where W > 0, Adam started at x0 large enough goes to +∞ with any step sizes η0/√k, for
-random shuffling, one shuffle, cyclic order and any other sequence of permutations: by summation by
-parts −Σ η_k m_k/√v_k ≥ (W/n)·Σ η_k − O(1), so x stays above −1 and the gradients stay as they are.
+Consequence. If W > 0, Adam started at a large enough x0 goes to +∞ with any step sizes η0/√k, for
+random shuffling, one shuffle, cyclic order and any other sequence of permutations. By summation by
+parts, −Σ η_k m_k/√v_k ≥ (W/n)·Σ η_k − O(1), so x stays above −1 and the gradients stay constant.
 
-The bound is the exact cyclic drift but for S, which there is 1/(1 − β2^n), and but for the hits
-that v is denied in the second sum.
+The bound differs from the exact cyclic drift in two places only: S, which is 1/(1 − β2^n) in cyclic
+order, and the second sum, where v counts only the latest hit.
 
-A conjecture, and what became of it. One may ask whether cyclic order has the least drift of all
-orders. It has not: under large β1 and small β2, where D is far below 0, two hits in a row beat it.
-But at every boundary of the cyclic region that we tried, no pattern had D < 0: the search is in
-`experiments.divergence`. So the cyclic region may well be exactly where Adam diverges for every
-order. That is not proved.
+Conjecture (false): cyclic order has the smallest drift of all orders. Counterexample: for large β1
+and small β2, where D is far below 0, two consecutive hits give a smaller drift.
+
+Conjecture (open): Adam diverges for every order exactly in the region where it diverges in cyclic
+order. At every tested point of the boundary of that region, no pattern had D < 0; the search is in
+`experiments.divergence`.
 """
 
 import itertools
@@ -57,7 +59,7 @@ from adam_transition import adam
 from adam_transition.problems import counterexample_table
 from adam_transition.theory.stationary_drift import stationary_drift
 
-_REST = 1e-12
+_REST = 1e-12  # bound on the truncated terms of the second sum
 _CELLS_PER_CALL = 1024
 
 
@@ -66,17 +68,18 @@ def worst_case_drift(
 ) -> Float[np.ndarray, "..."]:
     """W: a lower bound on the drift per epoch for every sequence of epoch permutations.
 
-    Where it is positive Adam, started far enough above −1, goes to infinity on the counterexample
-    whatever the order. In float64, and below W by a bound on what rounding and the rest of the
-    series can have added (`_bound`), some 1e-12 of the two sums: it is a lower bound as computed.
+    If W > 0, Adam started far enough above −1 goes to infinity on the counterexample in every
+    order. Computed in float64, less a bound on the errors of rounding and truncation (`_bound`),
+    about 1e-12 of the two sums. So the returned value is itself a lower bound.
 
     Args:
       num_components: n ≥ 3.
       a: the counterexample's a > 0.
-      hyper: 1 − β1 and 1 − β2 in (0, 1], ε and ε_root at least 0, arrays that broadcast together.
+      hyper: 1 − β1 and 1 − β2 in (0, 1], ε and ε_root at least 0; arrays that broadcast together
+        to the shape `…`.
 
     Raises:
-      ValueError: parameters outside their ranges.
+      ValueError: a parameter is outside its range.
 
     >>> bool(worst_case_drift(20, 1 / 361, adam.hyperparameters(0.0, 0.5)) > 0)
     True
@@ -86,7 +89,7 @@ def worst_case_drift(
     if not 0 < a < float("inf") or not 1 / a < float("inf"):
         raise ValueError(f"a={a}: the counterexample needs a finite a > 0, and 1/a must be finite")
     p, q, epsilon, epsilon_root = np.broadcast_arrays(
-        *(np.asarray(one, np.float64) for one in hyper)
+        *(np.asarray(value, np.float64) for value in hyper)
     )
     for name, values in (("one_minus_beta1", p), ("one_minus_beta2", q)):
         if not ((values > 0) & (values <= 1)).all():
@@ -97,33 +100,34 @@ def worst_case_drift(
     r = 1 / a + num_components - 1
     if not r * r < float("inf"):
         raise ValueError(f"a={a}: the square of 1/a does not fit in float64")
-    cells = [one.ravel() for one in (p, q, epsilon / a, epsilon_root / (a * a))]
-    found = np.empty(p.size)
-    # terms of the second sum go like 1/(1 − β1): cells of about the same β1 run together
+    cells = [values.ravel() for values in (p, q, epsilon / a, epsilon_root / (a * a))]
+    bounds = np.empty(p.size)
+    # the second sum has about 1/(1 − β1) terms, so cells of similar β1 run together
     order = np.argsort(p, axis=None)
     with jax.enable_x64(True):
         for start in range(0, p.size, _CELLS_PER_CALL):
             chosen = np.resize(order[start : start + _CELLS_PER_CALL], _CELLS_PER_CALL)
             num_terms = _num_terms(float(cells[0][chosen].min()), r)
-            found[chosen] = _bound(*(one[chosen] for one in cells), r, num_components, num_terms)
-    return found.reshape(p.shape)
+            inputs = (values[chosen] for values in cells)
+            bounds[chosen] = _bound(*inputs, r, num_components, num_terms)
+    return bounds.reshape(p.shape)
 
 
 def _num_terms(p: float, r: float) -> int:
-    """Terms of the second sum until what is left of it, at most (R+1) β1^J, is below `_REST`."""
+    """Number of terms J after which the rest of the second sum, ≤ (R+1) β1^J, is below `_REST`."""
     return 1 if p == 1 else int(np.ceil(np.log(_REST / (r + 1)) / np.log1p(-p))) + 2
 
 
 def drift_of_places(
     num_components: int, a: float, hyper: adam.Hyperparameters, places: Sequence[int]
 ) -> Float[np.ndarray, "..."]:
-    """Exact drift per epoch of the counterexample when hits fall at given places of the epochs.
+    """Exact drift per epoch of the counterexample for a periodic pattern of hits.
 
     Args:
       num_components: n ≥ 3.
       a: the counterexample's a > 0.
       hyper: as for `worst_case_drift`.
-      places: the place of the hit, 0 … n−1, in each of some epochs, which are repeated for ever.
+      places: position of the hit, 0 … n−1, in each epoch of one period.
     """
     n, length = num_components, len(places)
     slopes = counterexample_table(n, a)
@@ -133,7 +137,7 @@ def drift_of_places(
 
 
 def patterns(num_components: int, num_epochs: int) -> Iterator[tuple[int, ...]]:
-    """All places of the hits in that many epochs; the first is 0, as a rotation changes nothing."""
+    """All patterns of hit positions over `num_epochs` epochs, up to rotation: the first is 0."""
     places = range(num_components)
     yield from ((0, *rest) for rest in itertools.product(places, repeat=num_epochs - 1))
 
@@ -142,14 +146,15 @@ def patterns(num_components: int, num_epochs: int) -> Iterator[tuple[int, ...]]:
 def _bound(
     p: Array, q: Array, epsilon: Array, root: Array, r: float, n: int, num_terms: int
 ) -> Array:
-    """W less what its computation can be in error by; ε in units of a, R = r.
+    """W minus a bound on the error of its computation; ε in units of a, R = r.
 
-    Nothing is used but sums, products, quotients and roots, each right to a relative u = 2^−53
-    (fused operations round less often). R is right to 2u, κ to 9u as R² − 1 ≥ ¾R², β2^i to
-    (2i + 1)u and 1 − β2^n = (1−β2) Σ_{i<n} β2^i to (3n + 1)u. So the terms of what pushes away are
-    right to (2.5n + 14)u and their sum to (4n + 20)u; those of what pushes back to (3i + 12)u, and
-    adding J of them rounds by at most J u of their sum. All of it is doubled, which leaves room for
-    products of errors and for the rounding of this bound.
+    The computation uses only sums, products, quotients and square roots, each with relative error
+    u = 2^−53 (fused operations round less often). The relative errors are at most 2u for R, 9u for
+    κ (as R² − 1 ≥ ¾R²), (2i + 1)u for β2^i, and (3n + 1)u for 1 − β2^n = (1−β2) Σ_{i<n} β2^i. Those
+    of the terms of the push away are therefore at most (2.5n + 14)u, and that of their sum is at
+    most (4n + 20)u. The terms of the push back have at most (3i + 12)u, and adding J of them rounds
+    by at most J u of their sum. The total is doubled to cover products of errors and the rounding
+    of this bound.
     """
     decay1, decay2 = 1 - p, 1 - q
     zero, one = jnp.zeros_like(q), jnp.ones_like(q)
@@ -182,16 +187,22 @@ def _bound(
     return (pushes_away - pushes_back) - 2.0**-52 * units - 2 * _REST
 
 
-NUM_NODES = 64  # of the quadrature of proven areas
+NUM_NODES = 64  # of the quadrature in `proven_area`
 
 
 def proven_area(num_components: int, a: float, num_nodes: int = NUM_NODES) -> float:
-    """The area of {W > 0} in [0, 1)², by Gauss–Legendre quadrature over β2.
+    """The area of {W > 0} in [0, 1)² at ε = 0, by Gauss–Legendre quadrature over β2.
 
-    In W what pushes away does not depend on β1, and what pushes back is a mean, with
-    the weights (1−β1)β1^i, of numbers that grow with i, so that it grows with β1: at each β2 the
-    region is an interval of β1 from 0 on. Nodes are even in
-    √(1−β2), from where the region ends at β2 near 1, and squared there, where β1 rises steeply.
+    The push away does not depend on β1. The push back is a mean, with weights (1−β1)β1^i, of
+    numbers that increase in i, so it increases in β1. At each β2 the region is therefore an
+    interval of β1 that starts at 0. With s = √(1−β2) and s_0 its value at the end of the region
+    close to β2 = 1, the quadrature variable is t in s = s_0 + (1 − s_0)t², which puts more nodes
+    close to s_0, where the largest β1 changes fast.
+
+    Args:
+      num_components: n ≥ 3.
+      a: the counterexample's a > 0.
+      num_nodes: number of quadrature nodes.
     """
     n, r = num_components, 1 / a + num_components - 1
 
@@ -205,7 +216,7 @@ def proven_area(num_components: int, a: float, num_nodes: int = NUM_NODES) -> fl
 
     def largest_beta1(s: float) -> float:
         kappa, log_beta2 = (r**2 - 1) * s**2, np.log1p(-(s**2))
-        # beyond these terms a hit is forgotten; as W > 0 here they are not many
+        # after these terms the hit has decayed from v; W > 0 here, so the terms are few
         i = np.arange(max(1, int(np.ceil(np.log(kappa * 1e10) / -log_beta2))))
         remembered, pushed = 1 / np.sqrt(1 + kappa * np.exp(i * log_beta2)), away(s)
 
@@ -215,7 +226,7 @@ def proven_area(num_components: int, a: float, num_nodes: int = NUM_NODES) -> fl
 
         return float(optimize.brentq(outward, 0.0, 1.0, xtol=1e-12))
 
-    # as β2 → 1 the pushes away sum to n and the one back is r + 1 = 1/a + n: outside the region
+    # as β2 → 1 the push away is n and the push back is r + 1 = 1/a + n: outside the region
     tried = np.geomspace(1e-3 / n, 1 - 1e-9, 100)
     inside = np.array([at_beta1_zero(s) > 0 for s in tried])
     first = int(inside.argmax())

@@ -1,8 +1,8 @@
-"""Where the stationary drift has a value that can be computed, and why not elsewhere.
+"""Where the stationary drift exists and can be computed, and the reason why elsewhere it cannot.
 
-With ε = 0 and gradients that are 0, v falls by β2 and m by β1 at each of them, so runs of zeros
-make steps of (β1/√β2)^j: with replacement their mean is infinite where p0 β1 ≥ √β2, p0 the share of
-zeros.
+At ε = 0, each zero gradient multiplies v by β2 and m by β1, so after a run of j zeros m/√v has
+grown by (β1/√β2)^j. With replacement, the mean of m/√v is infinite if p0 β1 ≥ √β2, where p0 is the
+fraction of zero gradients.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,16 +18,11 @@ from adam_transition.theory import random_orders
 from adam_transition.theory.chains import MOST_BYTES, size_of_histories, too_large
 
 LEAST_ESTIMATED = 1e-4
-"""The least 1 − β for an estimate: the memory of a chain is 1/(1 − β) steps."""
+"""Smallest 1 − β for an estimate; the memory of a chain is 1/(1 − β) steps."""
 
-
-_ROUNDING_OF_BETA = 2.3e-16  # of 1 − β, where β was rounded to double precision
-
-
-_LEAST_RATIO = 1e-150  # of gradients of one coordinate: their squares must be numbers
-
-
-_MOST_LOG = 690.0  # e^690 is a number
+_ROUNDING_OF_BETA = 2.3e-16  # absolute error of 1 − β if β was rounded to float64
+_LEAST_RATIO = 1e-150  # of the gradients of one coordinate: their squares must fit in float64
+_MOST_LOG = 690.0  # e^690 fits in float64
 
 
 def reason_against(
@@ -38,19 +33,19 @@ def reason_against(
     estimated: bool | None = None,
     num_samples: int = 1_000_000,
 ) -> str | None:
-    """Why some cell has no drift that `stationary_drift` can give, in one line; None if all have.
+    """Why `stationary_drift` cannot compute the drift of some cell, in one line; None if it can.
 
-    Nothing is computed but what the answer needs: it is quick for any table.
+    Computes no drift, so it is fast for any table.
 
     Args:
-      gradients: the table.
+      gradients: the table, of shape (n, d).
       hyper: as for `stationary_drift`.
       sampling: the sampling scheme.
-      estimated: whether the drift would be an estimate; default: what `is_estimated` says.
-      num_samples: for estimates.
+      estimated: whether the drift would be an estimate; default: `is_estimated`.
+      num_samples: number of averaged steps, for estimates.
 
     Raises:
-      ValueError: arguments that mean nothing, as for `stationary_drift`.
+      ValueError: invalid arguments, as for `stationary_drift`.
 
     >>> table = np.array([[3.0], [-1.0], [0.0], [0.0]])
     >>> print(reason_against(table, adam.hyperparameters(0.9, 0.1), "with_replacement"))
@@ -65,7 +60,7 @@ infinite (share·β1/√β2 = 1.42 ≥ 1); an epsilon above 0 makes it finite
 
 
 def is_estimated(gradients: Float[np.ndarray, "n d"], sampling: Sampling) -> bool:
-    """Whether `stationary_drift` is an estimate for this table, and needs a key."""
+    """Whether `stationary_drift` estimates the drift of this table, which needs a key."""
     return sampling in RANDOM and not random_orders.has_exact_drift(gradients, sampling)
 
 
@@ -75,7 +70,7 @@ def least_one_minus_beta(
     *,
     estimated: bool | None = None,
 ) -> tuple[float, float]:
-    """The least 1 − β1 and the least 1 − β2 that `stationary_drift` takes."""
+    """The smallest 1 − β1 and the smallest 1 − β2 that `stationary_drift` accepts."""
     tiny = float(np.finfo(np.float64).tiny)
     if is_estimated(gradients, sampling) if estimated is None else estimated:
         return LEAST_ESTIMATED, LEAST_ESTIMATED
@@ -83,9 +78,9 @@ def least_one_minus_beta(
 
 
 def at_least(one_minus_beta: ArrayLike, least: float) -> np.ndarray:
-    """Whether 1 − β is at least a limit, for the decimal β that was typed.
+    """Whether 1 − β is at least a limit, up to the rounding of a decimal β.
 
-    1 − 0.9999 is 9.999999999998899e-05 in floating point: β is rounded to 1.1e-16.
+    For example 1 − 0.9999 is 9.999999999998899e-05 in float64, which rounds β to 1.1e-16.
 
     >>> bool(at_least(1 - 0.9999, 1e-4)), bool(at_least(1 - 0.99991, 1e-4))
     (True, False)
@@ -102,7 +97,7 @@ class Cells(NamedTuple):
     epsilon_root: Float[np.ndarray, " C"]
 
     def scaled(self, exponents: Int[np.ndarray, " d"]) -> adam.Hyperparameters:
-        """With ε of shape (C, d), for a table that was multiplied by 2^−exponent."""
+        """Hyperparameters for a table multiplied by 2^−exponents, with ε of shape (C, d)."""
         with np.errstate(over="ignore", under="ignore"):
             epsilon = np.ldexp(self.epsilon[:, None], -exponents)
             epsilon_root = np.ldexp(self.epsilon_root[:, None], -2 * exponents)
@@ -112,22 +107,22 @@ class Cells(NamedTuple):
 def checked(
     gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters
 ) -> tuple[Float[np.ndarray, "n d"], Cells, tuple[int, ...]]:
-    """The table in float64, the cells in one row, and the common shape of the hyperparameters.
+    """The table in float64, the flattened cells, and the common shape of the hyperparameters.
 
     Raises:
-      ValueError: arguments that mean nothing, as for `stationary_drift`.
+      ValueError: invalid arguments, as for `stationary_drift`.
     """
     table = np.asarray(gradients, np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
         raise ValueError(f"gradients of shape {table.shape}: need a finite table of shape (n, d)")
-    values = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in hyper))
-    for name, one in zip(adam.Hyperparameters._fields, values, strict=True):
+    arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in hyper))
+    for name, values in zip(adam.Hyperparameters._fields, arrays, strict=True):
         is_beta = name.startswith("one")
-        good = (one > 0) & (one <= 1) if is_beta else (one >= 0) & np.isfinite(one)
+        good = (values > 0) & (values <= 1) if is_beta else (values >= 0) & np.isfinite(values)
         if not good.all():
             allowed = "lie in (0, 1]" if is_beta else "be finite and at least 0"
-            raise ValueError(f"{name}={one[~good].flat[0]:g}: values must {allowed}")
-    return table, Cells(*(one.ravel() for one in values)), values[0].shape
+            raise ValueError(f"{name}={values[~good].flat[0]:g}: values must {allowed}")
+    return table, Cells(*(values.ravel() for values in arrays)), arrays[0].shape
 
 
 def scale_exponents(table: Float[np.ndarray, "n d"]) -> Int[np.ndarray, " d"]:
@@ -143,14 +138,23 @@ def refusals(
     num_samples: int,
     drawn: bool,
 ) -> tuple[Bool[np.ndarray, " C"], str | None]:
-    """The cells without a drift that can be had, and the reason of the first of them."""
-    found = np.zeros(len(cells.p), bool)
+    """The cells whose drift cannot be computed, and the reason for the first of them.
+
+    Args:
+      table: component gradients in float64, from `checked`.
+      cells: hyperparameters, from `checked`.
+      sampling: the sampling scheme.
+      estimated: whether the drift is estimated.
+      num_samples: number of averaged steps, for estimates.
+      drawn: whether the histories of an estimate exist already, so that their size does not matter.
+    """
+    any_refused = np.zeros(len(cells.p), bool)
     reason = None
     for refused, why in _all_refusals(table, cells, sampling, estimated, num_samples, drawn):
         if reason is None and refused.any():
             reason = why(int(np.flatnonzero(refused)[0]))
-        found |= refused
-    return found, reason
+        any_refused |= refused
+    return any_refused, reason
 
 
 _Refusal = tuple[np.ndarray, Callable[[int], str]]
@@ -189,8 +193,8 @@ def _all_refusals(
         yield (
             work > random_orders.MOST_WORK,
             lambda k: (
-                f"one_minus_beta2={cells.q[k]:g}: the drift of {sampling} with n={len(table)} would "
-                f"take {work[k]:.0e} operations, more than {random_orders.MOST_WORK:.0e}"
+                f"one_minus_beta2={cells.q[k]:g}: the drift of {sampling} with n={len(table)} "
+                f"would take {work[k]:.0e} operations, more than {random_orders.MOST_WORK:.0e}"
             ),
         )
 
@@ -215,7 +219,7 @@ def _refusals_of_zeros(
     sampling: Sampling,
     estimated: bool,
 ) -> Iterator[_Refusal]:
-    """Cells in which runs of gradients that are 0 make steps of no mean, or too long a one."""
+    """Refuses cells in which runs of zero gradients give an infinite mean or overflow float64."""
     scaled = cells.scaled(np.array([exponent]))
     epsilon, epsilon_root = np.asarray(scaled.epsilon)[:, 0], np.asarray(scaled.epsilon_root)[:, 0]
     exact = (epsilon == 0) & (epsilon_root == 0)
@@ -232,7 +236,7 @@ def _refusals_of_zeros(
     cure = "an epsilon above 0 makes it finite"
     yield (
         (cells.q == 1) & (beta1 > 0) & exact,
-        lambda k: f"{at(k)}: {zeros()}, and v = 0 there while m is not; {cure}",
+        lambda k: f"{at(k)}: {zeros()}, and v = 0 there but m ≠ 0; {cure}",
     )
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         growth = np.where(beta1 > 0, beta1 / np.sqrt(beta2), 0.0)
@@ -249,9 +253,9 @@ def _refusals_of_zeros(
         num_zeros = int((column == 0).sum())
         longest = 2 * num_zeros if sampling == "random_shuffling" else num_zeros
         too_long = (longest * log_growth > _MOST_LOG) & exact
-        if sampling == "random_shuffling":  # F and H pass through β2^j
-            too_long |= (longest * -np.log(beta2, where=beta2 > 0, out=np.full_like(beta2, -1.0))
-                         > 2 * _MOST_LOG) & (beta1 > 0) & exact  # fmt: skip
+        if sampling == "random_shuffling":  # the integral evaluates F and H at β2^j s
+            log_beta2 = np.log(beta2, where=beta2 > 0, out=np.full_like(beta2, -1.0))
+            too_long |= (longest * -log_beta2 > 2 * _MOST_LOG) & (beta1 > 0) & exact
         yield (
             too_long,
             lambda k: (
@@ -263,8 +267,8 @@ def _refusals_of_zeros(
         yield (
             (share * growth**2 >= 1) & exact,
             lambda k: (
-                f"{at(k)}: {zeros()}, so rare runs of them carry the mean of m/√v and an estimate "
-                f"has no standard error (share·β1²/β2 = {share * growth[k] ** 2:.3g} ≥ 1)"
+                f"{at(k)}: {zeros()}, so rare runs of them dominate the mean of m/√v and an "
+                f"estimate has no standard error (share·β1²/β2 = {share * growth[k] ** 2:.3g} ≥ 1)"
             ),
         )
     yield (
@@ -272,6 +276,6 @@ def _refusals_of_zeros(
         | ((cells.epsilon_root > 0) & (epsilon_root < _LEAST_RATIO**2) & (epsilon == 0)),
         lambda k: (
             f"epsilon={cells.epsilon[k]:g}, epsilon_root={cells.epsilon_root[k]:g}: too small "
-            f"beside the gradients of coordinate {coordinate}, some of which are 0"
+            f"relative to the gradients of coordinate {coordinate}, some of which are 0"
         ),
     )

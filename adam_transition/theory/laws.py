@@ -1,4 +1,4 @@
-"""How the boundary moves with n, a and D1, at ε = 0: measured edges, laws, fitted exponents."""
+"""How the boundary depends on n, a and D1 at ε = 0: measured edges, laws, fitted exponents."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class PowerLaw(NamedTuple):
     """y ≈ factor·x^exponent, from least squares in logarithms."""
 
     exponent: float
-    stderr: float  # of the exponent, from the residuals
+    stderr: float  # standard error of the exponent, from the residuals
     factor: float
 
 
@@ -25,19 +25,29 @@ def upper_edges(
     beta1: float,
     sampling: Sampling = "cyclic",
 ) -> list[Edge | None]:
-    """β2*, the upper end of the highest interval of divergence, for pairs (n, a); None if none.
+    """β2*, the upper end of the highest interval of divergence of the counterexample.
 
-    On the counterexample every shuffle is a rotation of cyclic order.
+    No key is needed: the counterexample has an exact drift, and each of its shuffles is a rotation
+    of cyclic order.
+
+    Args:
+      ns: values of n.
+      a: value of the counterexample's a for each n.
+      beta1: β1.
+      sampling: the sampling scheme.
+
+    Returns:
+      One edge for each pair (n, a); None if no β2 diverges.
     """
-    found: list[Edge | None] = []
-    for n, one_a in zip(ns, a, strict=True):
-        [intervals] = divergence_intervals(counterexample_table(n, one_a), [beta1], sampling)
-        found.append(intervals[-1].high if intervals else None)
-    return found
+    edges: list[Edge | None] = []
+    for n, slope in zip(ns, a, strict=True):
+        [intervals] = divergence_intervals(counterexample_table(n, slope), [beta1], sampling)
+        edges.append(intervals[-1].high if intervals else None)
+    return edges
 
 
 def cyclic_law(n: float, a: float) -> float:
-    """1 − β2* ≈ 4/(a n²) on the counterexample, β1 = 0, cyclic order, a fixed and n large.
+    """1 − β2* ≈ 4/(a n²) on the counterexample in cyclic order, for β1 = 0, fixed a and large n.
 
     As D1 ≈ n⁴a² there, this is 4/√D1.
     """
@@ -45,22 +55,22 @@ def cyclic_law(n: float, a: float) -> float:
 
 
 def with_replacement_law(table: Float[np.ndarray, "n 1"], beta1: float) -> float:
-    """1 − β2* with replacement to first order in 1 − β2; good while it is small.
+    """1 − β2* with replacement, to first order in 1 − β2; accurate if the result is small.
 
-    q0 = 2 E[g] E[g²]/Cov(g, g²) at β1 = 0, and q0(1−β1)/((1−β1) − β1 q0) with momentum. It says
-    something where it is positive.
+    At β1 = 0 it is q0 = 2 E[g] E[g²]/Cov(g, g²), and with momentum q0(1−β1)/((1−β1) − β1 q0). A
+    negative result carries no information.
     """
     g = np.asarray(table)[:, 0]
-    g = g / np.abs(g).max()  # the cube of a number may not be one
+    g = g / np.abs(g).max()  # cubes could overflow
     q0 = 2 * g.mean() * (g**2).mean() / ((g**3).mean() - g.mean() * (g**2).mean())
     return float(q0 * (1 - beta1) / ((1 - beta1) - beta1 * q0))
 
 
 def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
-    """Fits a straight line to log y against log x.
+    """Fits a straight line to log y against log x; both of shape (K,).
 
     Raises:
-      ValueError: fewer than three points, or values that are not positive.
+      ValueError: there are fewer than three points, or a value is not positive.
     """
     if len(x) < 3 or not (np.all(np.asarray(x) > 0) and np.all(np.asarray(y) > 0)):
         raise ValueError(f"a power law needs three or more positive points, not {len(x)}")

@@ -1,22 +1,22 @@
 """How small D1 can be while Adam goes to infinity: the paper's question about n < D1 < 2n².
 
-Members of the class are the finite sums f_i = s_i·u of `problems.slope_table` in one dimension,
-D0 = 0, for which D1 = n² Σ s_i²/(Σ s_i)². On them Adam, started many steps away from the minimiser,
-goes to infinity with a speed where the stationary drift D of the slopes is positive; ε = 0.
+The problems are the one-dimensional finite sums f_i = s_i·u of `problems.slope_table`, with D0 = 0
+and D1 = n² Σ s_i²/(Σ s_i)²; ε = 0. Started many steps away from the minimiser, Adam goes to
+infinity at a positive speed if the stationary drift D of the slopes is positive.
 
 Proved, for Sign-SGD (β1 = β2 = 0). Under every sampling scheme the drift is the number of negative
-slopes less the number of positive ones. If it is positive, at most p = ⌊(n−1)/2⌋ slopes are
+slopes minus the number of positive ones. If it is positive, at most p = ⌊(n−1)/2⌋ slopes are
 positive; let P be their sum. Some slope is negative, so Σ s_i < P, and Σ s_i² > P²/p by
-Cauchy–Schwarz. Hence D1 > n²/p, and `problems.sign_counterexample` comes as near to it as one
-likes: n²/⌊(n−1)/2⌋, about 2n, is the greatest lower bound, and it is not attained.  ∎
+Cauchy–Schwarz. Hence D1 > n²/p, and `problems.sign_counterexample` comes arbitrarily close to it:
+the infimum is n²/⌊(n−1)/2⌋, about 2n, and it is not attained.  ∎
 
-Where the drift is 0, for n even and half of the slopes negative, Sign-SGD has no speed and does not
-converge either: it freezes (cyclic order, shuffling) or wanders (with replacement). There D1 may
-come down to 2n, below n²/⌊(n−1)/2⌋ (docs/mathematics/theorems.md).
+If the drift is 0, which requires an even n and half of the slopes negative, Sign-SGD has no speed
+and still does not converge: it freezes (cyclic order, shuffling) or wanders (with replacement).
+Then D1 can be as small as 2n, below n²/⌊(n−1)/2⌋ (docs/mathematics/theorems.md).
 
-Found numerically, for β2 > 0 and cyclic order: `least_d1` minimises D1 over all tables of n slopes
-with D ≥ 0. Its value is attained by the table that it returns, so the least D1 is at most that;
-that no table does better is not proved.
+Computed, for β2 > 0 and cyclic order: `least_d1` minimises D1 over all tables of n slopes with
+D ≥ 0. The returned table attains the returned value, which is therefore an upper bound on the
+smallest D1. It is not proved that no table has a smaller D1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,29 +33,29 @@ from adam_transition import adam
 from adam_transition.problems import slope_table
 from adam_transition.theory.cyclic import cyclic_drift
 
-_MARGIN = 1e-9  # of the drift, so that rounding does not leave the table outside
+_MARGIN = 1e-9  # lower bound on the drift, so that rounding cannot make it negative
 
 
 class Certificate(NamedTuple):
-    """Exact proof that Sign-SGD goes to infinity on a table of slopes, if the drift is positive."""
+    """Exact proof that Sign-SGD goes to infinity on a table of slopes, if `drift` is positive."""
 
-    drift: int  # signs per epoch in the wrong direction
+    drift: int  # net number of steps per epoch in the wrong direction
     d1: Fraction
 
 
 class LeastD1(NamedTuple):
-    """A table of slopes with D ≥ 0, on the boundary or past it, and D1 as small as was found."""
+    """A table of slopes with D ≥ 0 and the smallest D1 that the search reached."""
 
     d1: float
-    slopes: Float[np.ndarray, " n"]  # in cyclic order, the largest first; they sum to 1
-    drift: float  # D ≥ 0 on it
+    slopes: Float[np.ndarray, " n"]  # in cyclic order, the largest first; sum 1
+    drift: float  # D ≥ 0 of the table
 
 
 def sign_sgd_certificate(slopes: Sequence[Fraction]) -> Certificate:
     """The drift of Sign-SGD and D1 of a table, in rational arithmetic.
 
     Raises:
-      ValueError: a sum of slopes that is not positive.
+      ValueError: the sum of the slopes is not positive.
 
     >>> sign_sgd_certificate([Fraction(3, 5)] * 2 + [Fraction(-1, 15)] * 3)
     Certificate(drift=1, d1=Fraction(55, 3))
@@ -66,13 +66,13 @@ def sign_sgd_certificate(slopes: Sequence[Fraction]) -> Certificate:
 
 
 def sign_sgd_infimum(n: int) -> Fraction:
-    """n²/⌊(n−1)/2⌋: no table with this D1 or less has a drift above 0, some above it have.
+    """n²/⌊(n−1)/2⌋, the infimum of D1 over the tables on which Sign-SGD has a positive drift.
 
-    That is about going to infinity with a speed. For n even, tables with drift 0, on which Sign-SGD
-    does not converge either, have a D1 down to 2n.
+    The infimum is not attained. For even n, Sign-SGD does not converge on tables with drift 0
+    either, and their D1 can be as small as 2n.
 
     Raises:
-      ValueError: n < 3: then the drift of Sign-SGD is never positive.
+      ValueError: n < 3, for which the drift of Sign-SGD is never positive.
     """
     if n < 3:
         raise ValueError(f"n={n}: needs n ≥ 3; with fewer slopes the positive ones are in majority")
@@ -86,23 +86,23 @@ def least_d1(
     *,
     starts: Sequence[Float[np.ndarray, " n"]] = (),
 ) -> LeastD1 | None:
-    """The least D1 found among tables of n slopes with D ≥ 0 in cyclic order, ε = 0.
+    """Minimises D1 over tables of n slopes with D ≥ 0 in cyclic order, at ε = 0.
 
     Minimises Σ s² subject to Σ s = 1 and D(s) ≥ 0 by sequential quadratic programming with the
-    derivative of the drift, from two-valued tables with few to many positive slopes, together and
-    spread over the epoch.
+    derivative of the drift. The starts are two-valued tables with various numbers of positive
+    slopes, either adjacent or spread evenly over the epoch.
 
     Args:
       n: number of components, at least 3.
-      beta1: in [0, 1).
-      beta2: in (0, 1); at 0 the drift is not continuous, see `sign_sgd_infimum`.
-      starts: further tables to start from.
+      beta1: β1 in [0, 1).
+      beta2: β2 in (0, 1); at 0 the drift is discontinuous, see `sign_sgd_infimum`.
+      starts: additional tables to start from, of shape (n,).
 
     Returns:
-      The best table found, or None if no start led to one.
+      The table with the smallest D1, or None if no start led to a table with D ≥ 0.
 
     Raises:
-      ValueError: parameters outside their ranges.
+      ValueError: a parameter is outside its range.
     """
     if n < 3:
         raise ValueError(f"n={n}: needs n ≥ 3")
@@ -121,7 +121,7 @@ def least_d1(
 
 
 def _starts(n: int) -> Iterator[Float[np.ndarray, " n"]]:
-    tilt = 1 + 1e-2 * np.linspace(-1, 1, n)  # off the tables that a symmetry makes stationary
+    tilt = 1 + 1e-2 * np.linspace(-1, 1, n)  # breaks symmetries that make a start stationary
     for num_positive in np.unique(np.linspace(1, n - 1, 9).astype(int)):
         together = np.arange(num_positive)
         spread = together * n // num_positive
@@ -133,7 +133,7 @@ def _starts(n: int) -> Iterator[Float[np.ndarray, " n"]]:
 
 
 def _descend(start: np.ndarray, p: float, q: float) -> np.ndarray:
-    found = minimize(
+    slopes = minimize(
         lambda s: s @ s,
         start,
         jac=lambda s: 2 * s,
@@ -148,7 +148,7 @@ def _descend(start: np.ndarray, p: float, q: float) -> np.ndarray:
         ],
         options={"maxiter": 300, "ftol": 1e-13},
     ).x
-    return found / found.sum()
+    return slopes / slopes.sum()
 
 
 @jax.jit
