@@ -1,6 +1,6 @@
 """The claims as Markdown, from a finished `experiments.paper`: nothing in them is typed by hand.
 
-Keeps the rows in docs/results.json; writes docs/results.md and the table of README.md from them.
+Keeps the rows in docs/results.json, and writes docs/results.md from them.
 
     python -m experiments.paper_tables out/paper
 """
@@ -19,8 +19,6 @@ from adam_transition.commands.paper.page import by_statement, number
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results.json"
 PAGE = ROOT / "docs" / "results.md"
-README = ROOT / "README.md"
-_BEGIN, _END = "<!-- claims: written by experiments.paper_tables -->\n", "<!-- end of claims -->"
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def collect(folder: Path) -> dict[str, Any]:
     }
 
 
-def readme_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table_of_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many claims of each statement have which verdict."""
     from adam_transition.sweeps.claims import VERDICTS
 
@@ -53,7 +51,7 @@ def readme_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def page(kept: Mapping[str, Any]) -> str:
     """Every claim with its number, as a page of the documentation."""
     lines = [
-        "# What came out",
+        "# Results",
         "",
         f"Every claim of `experiments.paper --scale={_cell(kept['scale'])}`, version "
         f"{_cell(kept['version'])}, "
@@ -61,6 +59,8 @@ def page(kept: Mapping[str, Any]) -> str:
         "uncertainty. What the paper or another source states is reproduced, not reproduced or "
         "inconclusive; what we state holds, fails or is open. The paper is known to us from a "
         "transcription, without its appendix and its constants.",
+        "",
+        *table_of_counts(kept["rows"]).splitlines(),
     ]
     for statement, found in by_statement(kept["rows"]):
         lines += ["", f"## {statement.title}", "", f"*{statement.where}.* {statement.text}", ""]
@@ -77,26 +77,11 @@ def page(kept: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README with the table between its marks.
-
-    Raises:
-      ValueError: a README without the marks.
-    """
-    before, begin, rest = readme.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"{README.name}: the marks of the table are missing")
-    return f"{before}{_BEGIN}{table}{_END}{after}"
-
-
 def main(folder: Path) -> None:
-    """Writes all three."""
+    """Writes both."""
     kept = collect(folder)
     write_text(KEPT, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     write_text(PAGE, page(kept))
-    readme = README.read_text(encoding="utf-8")
-    write_text(README, with_table(readme, readme_table(kept["rows"])))
 
 
 def _cell(text: object) -> str:

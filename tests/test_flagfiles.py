@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from adam_transition.commands import (
+    _flagfiles,
     _theorems,
     advise,
     batch_size,
@@ -16,6 +17,7 @@ from adam_transition.commands import (
     theorem_3_1,
     theorem_3_3,
 )
+from experiments import figure_table
 
 PARSERS = {
     "advise": (advise.FLAGS, advise.parse_results),
@@ -48,3 +50,18 @@ def test_flagfiles_parse(path):
             parse({**values, "results": f"missing/{values['results']}"})
     else:
         assert parse(values) is not None
+
+
+def test_the_page_of_figures_is_that_of_the_headers():
+    """`python -m experiments.figure_table` writes it."""
+    assert figure_table.PAGE.read_text(encoding="utf-8") == figure_table.page()
+
+
+def test_flagfiles_go_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in (["--flagfile=smoke/phase"], ["--flagfile", "smoke/phase.flags"]):
+        *_, last = " ".join(_flagfiles.with_paths(given)).replace("=", " ").split()
+        assert Path(last).is_file()
+    Path("phase").write_text("--n=5\n")
+    assert _flagfiles.with_paths(["--flagfile=phase"]) == ["--flagfile=phase"]  # a file wins
+    assert _flagfiles.with_paths(["--flagfile=nothing"]) == ["--flagfile=nothing"]

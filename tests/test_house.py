@@ -70,9 +70,7 @@ def test_studies_share_only_what_is_meant_to_be_shared(graph):
 
 def test_no_modules_import_each_other_in_a_circle(graph):
     """A lazy import inside a function counts too, but for the one that says why."""
-    allowed = {
-        ("adam_transition.problems.constructions", "adam_transition.problems.problem_class")
-    }
+    allowed = {("adam_transition.problems.constructions", "adam_transition.problems.problem_class")}
     edges = {}
     for module, imported in _imports(graph):
         edges.setdefault(module, set()).add(imported)
@@ -123,13 +121,3 @@ def test_no_function_is_longer_than_70_lines():
         if _lines(node) > 70
     }
     assert long == {}
-
-
-def test_the_commands_of_a_checkout_are_thin():
-    """Each front only runs the command of its name."""
-    from adam_transition import commands
-
-    for name in commands.NAMES:
-        text = Path("experiments", f"{name}.py").read_text(encoding="utf-8")
-        assert f"from adam_transition.commands.{name} import COMMAND" in text
-        assert len(text.splitlines()) < 12

@@ -1,8 +1,6 @@
-"""What README and documentation say of the claims is what a run of `experiments.paper` found."""
+"""What the documentation says of the claims is what a run of `experiments.paper` found."""
 
 import json
-
-import pytest
 
 from adam_transition.commands.paper.plan import RUNS, STATEMENTS
 from experiments import paper_tables
@@ -10,9 +8,7 @@ from experiments import paper_tables
 KEPT = json.loads(paper_tables.KEPT.read_text(encoding="utf-8"))
 
 
-def test_the_readme_and_the_page_are_those_of_the_kept_rows():
-    readme = paper_tables.README.read_text(encoding="utf-8")
-    assert paper_tables.with_table(readme, paper_tables.readme_table(KEPT["rows"])) == readme
+def test_the_page_is_that_of_the_kept_rows():
     assert paper_tables.PAGE.read_text(encoding="utf-8") == paper_tables.page(KEPT)
 
 
@@ -27,7 +23,7 @@ def test_verdicts_are_counted():
         {"statement_title": "Sign-SGD", "verdict": verdict}
         for verdict in ("reproduced", "reproduced", "not reproduced")
     ]
-    *_, line = paper_tables.readme_table(rows).splitlines()
+    *_, line = paper_tables.table_of_counts(rows).splitlines()
     assert [cell.strip() for cell in line.split("|")[3:-1]] == ["2", "1", "", "", "", ""]
 
 
@@ -40,21 +36,12 @@ def test_a_run_is_kept_and_written(tmp_path, monkeypatch):
     (tmp_path / "claims.json").write_text(json.dumps([row]))
     summary = {"version": "1", "flags": {"scale": "smoke"}, "wall_time_s": 90}
     (tmp_path / "paper.json").write_text(json.dumps(summary))
-    for name in ("KEPT", "PAGE", "README"):
+    for name in ("KEPT", "PAGE"):
         monkeypatch.setattr(paper_tables, name, tmp_path / name)
-    (tmp_path / "README").write_text(
-        f"before\n{paper_tables._BEGIN}stale\n{paper_tables._END}after"
-    )
     paper_tables.main(tmp_path)
     assert json.loads((tmp_path / "KEPT").read_text())["minutes"] == 1.5
     assert (
         "| \\|x\\| | us | 1 | 1.25 ± 0.5 | inconclusive | advise |"
         in (tmp_path / "PAGE").read_text()
     )
-    readme = (tmp_path / "README").read_text()
-    assert readme.startswith("before\n")
-    assert readme.endswith("after")
-    assert "| Advice |" in readme
-    assert "stale" not in readme
-    with pytest.raises(ValueError, match="marks of the table"):
-        paper_tables.with_table("nothing", "")
+    assert "| Advice | Section 7 |" in (tmp_path / "PAGE").read_text()

@@ -1,22 +1,17 @@
-"""The commands: flags → study. `adam-transition NAME`, or in a checkout `python -m experiments.NAME`."""
+"""The commands, from flags to a study: `adam-transition NAME`.
+
+In a checkout `python -m experiments.NAME` is the same.
+"""
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 
-NAMES = (
-    "phase",
-    "boundary",
-    "divergence",
-    "theorem_3_1",
-    "theorem_3_3",
-    "concentration",
-    "networks",
-    "batch_size",
-    "advise",
-    "paper",
-    "explorer",
+NAMES = tuple(
+    module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
 )
+"""Every module here that is not private is a command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

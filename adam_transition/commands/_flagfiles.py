@@ -1,7 +1,9 @@
 """The flagfiles of the commands, by name; each stores the flags of one figure."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 _FLAGS = ("--flagfile", "-flagfile")
 
@@ -61,3 +63,38 @@ def check(argv: Sequence[str], within: tuple[Path, ...] = ()) -> None:
         except UnicodeDecodeError:
             raise ValueError(f"--flagfile={name}: not a text of flags in UTF-8") from None
         check(lines, (*within, place.resolve()))
+
+
+class Header(NamedTuple):
+    """What a flagfile says of itself in its first comment lines."""
+
+    shows: str
+    runs: str
+    time: str
+    result: str
+
+
+def header(name: str) -> Header:
+    """The header of a flagfile.
+
+    Raises:
+      ValueError: a flagfile whose header lacks a part.
+    """
+    comments = []
+    for line in path(name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        comments.append(line.removeprefix("#").strip())
+    text = " ".join(comments)
+    parts = re.fullmatch(r"(.*?) Runs: (.*?) Time: (.*?) Result: (.*)", text)
+    if parts is None:
+        raise ValueError(f"{path(name)}: its header needs what it shows, Runs:, Time: and Result:")
+    return Header(*parts.groups())
+
+
+def command_of(name: str) -> str:
+    """The command that a flagfile is for: the longest whose name it begins with."""
+    from adam_transition.commands import NAMES
+
+    stem = name.rpartition("/")[2]
+    return max((command for command in NAMES if stem.startswith(command)), key=len)

@@ -8,6 +8,7 @@ With the results of experiments.batch_size, also how the probe and the rules do 
 """
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,3 +124,6 @@ def parse_results(values: dict[str, Any]) -> "AdviseStudy":
 
 
 COMMAND = _runner.Command("advise", __doc__, FLAGS, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

@@ -4,6 +4,7 @@ Example:
     python -m experiments.batch_size --flagfile=experiments/flagfiles/batch_size.flags
 """
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +71,6 @@ def parse(values: dict[str, Any]) -> "BatchSizeStudy":
 
 
 COMMAND = _runner.Command("batch_size", __doc__, FLAGS, main, needs=_networks.PACKAGES)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

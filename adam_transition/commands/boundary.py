@@ -6,6 +6,7 @@ the minimiser. Example:
     python -m experiments.boundary --flagfile=experiments/flagfiles/boundary.flags
 """
 
+import sys
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,3 +74,6 @@ def parse(values: dict[str, Any]) -> "BoundaryStudy":
 
 
 COMMAND = _runner.Command("boundary", __doc__, FLAGS, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

@@ -4,6 +4,7 @@ Example:
 python -m experiments.concentration --flagfile=experiments/flagfiles/concentration.flags
 """
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -84,3 +85,6 @@ def parse(values: dict[str, Any]) -> "ConcentrationStudy":
 
 
 COMMAND = _runner.Command("concentration", __doc__, FLAGS, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

@@ -5,6 +5,7 @@ For each n two members of the problem class: the paper's, and the one with D1 = 
     python -m experiments.divergence --flagfile=experiments/flagfiles/divergence.flags
 """
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -89,3 +90,6 @@ def parse(values: dict[str, Any]) -> "DivergenceStudy":
 
 
 COMMAND = _runner.Command("divergence", __doc__, FLAGS, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

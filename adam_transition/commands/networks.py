@@ -4,6 +4,7 @@ Example:
     python -m experiments.networks --flagfile=experiments/flagfiles/networks.flags
 """
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -60,3 +61,6 @@ def parse(values: dict[str, Any]) -> "NetworkStudy":
 
 
 COMMAND = _runner.Command("networks", __doc__, FLAGS, main, needs=_networks.PACKAGES)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

@@ -7,6 +7,7 @@ figures and a summary. Example:
 """
 
 import dataclasses
+import sys
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -245,3 +246,6 @@ _SAME_NAME = (
 
 
 COMMAND = _runner.Command("phase", __doc__, FLAGS, main, shares_work=True)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

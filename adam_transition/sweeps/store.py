@@ -41,7 +41,7 @@ class Variable:
     """A variable of the data set, to be filled region by region."""
 
     dims: tuple[str, ...]
-    dtype: np.dtype | type
+    dtype: np.dtype | type | str
     long_name: str
     units: str = "1"
 

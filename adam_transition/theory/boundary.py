@@ -237,11 +237,11 @@ def _histories(
 
 
 def _beta2(u: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-u))
+    return np.asarray(1 / (1 + np.exp(-u)))
 
 
 def _one_minus_beta2(u: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(u))
+    return np.asarray(1 / (1 + np.exp(u)))
 
 
 def _least_q(

@@ -159,7 +159,8 @@ def _burn_in(memory: np.ndarray, table: np.ndarray) -> np.ndarray:
     largest, smallest = table**2, np.where(table == 0, np.inf, table**2)
     ratio = largest.max(axis=0) / smallest.min(axis=0)  # 0 if all gradients of a coordinate are 0
     spread = np.log(np.maximum(ratio, 1)).max()
-    return len(table) * np.ceil((_MEMORIES + spread) * memory / len(table)).astype(int)
+    epochs = np.ceil((_MEMORIES + spread) * memory / len(table))
+    return np.asarray(len(table) * epochs.astype(int))
 
 
 def _run_chains(

@@ -52,7 +52,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 from scipy import optimize
 
 from adam_transition import adam
@@ -144,7 +144,7 @@ def patterns(num_components: int, num_epochs: int) -> Iterator[tuple[int, ...]]:
 
 @jax.jit
 def _bound(
-    p: Array, q: Array, epsilon: Array, root: Array, r: float, n: int, num_terms: int
+    p: Array, q: Array, epsilon: Array, root: Array, r: ArrayLike, n: ArrayLike, num_terms: ArrayLike
 ) -> Array:
     """W minus a bound on the error of its computation; ε in units of a, R = r.
 

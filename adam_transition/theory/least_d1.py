@@ -26,7 +26,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 from scipy.optimize import minimize
 
 from adam_transition import adam
@@ -152,7 +152,7 @@ def _descend(start: np.ndarray, p: float, q: float) -> np.ndarray:
 
 
 @jax.jit
-def _drift(slopes: Float[Array, " n"], p: float, q: float) -> Float[Array, ""]:
+def _drift(slopes: Float[Array, " n"], p: ArrayLike, q: ArrayLike) -> Float[Array, ""]:
     hyper = adam.Hyperparameters(jnp.asarray(p)[None], jnp.asarray(q)[None])
     return cyclic_drift(slopes[:, None], len(slopes), hyper)[0, 0]
 

@@ -1,4 +1,4 @@
-"""`python -m experiments.explorer`; see `adam_transition.commands.explorer`."""
+"""`python -m experiments.explorer`."""
 
 import sys
 

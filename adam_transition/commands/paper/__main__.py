@@ -1,4 +1,4 @@
-"""`python -m experiments.paper`; see `adam_transition.commands.paper`."""
+"""`python -m experiments.paper`."""
 
 import sys
 
