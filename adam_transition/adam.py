@@ -2,8 +2,17 @@
 
     m ← β1 m + (1−β1) g,   v ← β2 v + (1−β2) g∘g,   x ← x − η_k m/(√v + ε)
 
-Hyperparameters are arrays, so they can be vmapped and traced, and they are held as 1 − β1
-and 1 − β2: in float32 the difference 1 − β2 loses its digits when β2 is near 1.
+Hyperparameters are arrays, so they can be vmapped and traced. They are stored as
+
+    p = 1 − β1,   q = 1 − β2,
+
+because 1 − β2 loses its digits in float32 if β2 is close to 1. The whole library uses p and q in
+this sense.
+
+Dimension letters in the shapes of the whole library: n components of a finite sum, d coordinates of
+a point, T steps of a run, S seeds (or starts), C cells, where a cell is one choice of (β1, β2, ε).
+R is a number of rows: the rows of a table of R × W cells, or the records of a run. K is a number of
+items without a meaning of its own. A comment [] marks a scalar.
 """
 
 from __future__ import annotations
@@ -20,25 +29,24 @@ if TYPE_CHECKING:
     import optax
 
 Initialization = Literal["zero", "first_gradient", "bias_correction"]
-"""How the first moments are set: zero; the NeurIPS version's m = ∇f(x0), v = max_i ∇f_i(x0)²;
-or zero with the bias correction of Kingma & Ba (2015)."""
+"""Initial m and v: zero; the NeurIPS version's m = ∇f(x0), v = max_i ∇f_i(x0)²
+(arXiv:2208.09632); or zero with the bias correction of Kingma & Ba (arXiv:1412.6980)."""
 
 Schedule = Literal["constant", "inverse_sqrt", "inverse_sqrt_epoch"]
-"""Step sizes: η0; η0/√k with k the step; η0/√k with k the epoch. Both counts start at 1."""
-
+"""Step sizes: η0; η0/√k for step k; η0/√k for epoch k. Both counts start at 1."""
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
 
 
 def check_schedule(schedule: str) -> None:
-    """Raises ValueError unless it is one of `SCHEDULES`."""
+    """Raises ValueError unless `schedule` is one of `SCHEDULES`."""
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r} is not one of {', '.join(SCHEDULES)}")
 
 
 def check_initialization(initialization: str) -> None:
-    """Raises ValueError unless it is one of `INITIALIZATIONS`."""
+    """Raises ValueError unless `initialization` is one of `INITIALIZATIONS`."""
     if initialization not in INITIALIZATIONS:
         allowed = ", ".join(INITIALIZATIONS)
         raise ValueError(f"initialization={initialization!r} is not one of {allowed}")
@@ -47,10 +55,10 @@ def check_initialization(initialization: str) -> None:
 class Hyperparameters(NamedTuple):
     """Hyperparameters of Adam; every field may be traced or batched."""
 
-    one_minus_beta1: ArrayLike  # []
-    one_minus_beta2: ArrayLike  # []
-    epsilon: ArrayLike = 0.0  # [] outside the root
-    epsilon_root: ArrayLike = 0.0  # [] inside the root, as optax has it; the paper has none
+    one_minus_beta1: ArrayLike  # [] p
+    one_minus_beta2: ArrayLike  # [] q
+    epsilon: ArrayLike = 0.0  # [] outside the square root
+    epsilon_root: ArrayLike = 0.0  # [] inside the square root, as in optax; 0 in the paper
 
 
 class AdamState(NamedTuple):
@@ -68,12 +76,19 @@ def hyperparameters(
     epsilon: ArrayLike = 0.0,
     epsilon_root: ArrayLike = 0.0,
 ) -> Hyperparameters:
-    """Hyperparameters from β1 and β2 in [0, 1), numbers or arrays, which may be traced.
+    """Hyperparameters from β1 and β2, numbers or arrays, which may be traced.
 
-    For β2 within 1e-6 of 1 build `Hyperparameters` from 1 − β2 itself.
+    If β2 is within 1e-6 of 1, construct `Hyperparameters` from 1 − β2 instead.
+
+    Args:
+      beta1: β1 in [0, 1).
+      beta2: β2 in [0, 1).
+      epsilon: ε outside the square root, in units of the gradients.
+      epsilon_root: ε inside the square root, in units of their squares.
 
     Raises:
-      ValueError: a β outside [0, 1), or an ε that is negative or not finite, if it is not traced.
+      ValueError: a β is outside [0, 1), or an ε is negative or not finite; traced values are not
+        checked.
     """
     for name, value, most, allowed in (
         ("beta1", beta1, 1.0, "is outside [0, 1)"),
@@ -91,13 +106,17 @@ def hyperparameters(
 
 
 def init(params: PyTree) -> AdamState:
-    """Zero moments, for the initializations `zero` and `bias_correction`."""
+    """The state with zero moments, for the initializations `zero` and `bias_correction`."""
     zeros = jax.tree.map(jnp.zeros_like, params)
     return AdamState(first=zeros, second=zeros, step=jnp.zeros((), jnp.int32))
 
 
 def init_from_gradients(full_gradient: PyTree, largest_square: PyTree) -> AdamState:
-    """Moments of the NeurIPS version (arXiv:2208.09632): m = ∇f(x0), v = max_i ∇f_i(x0)²."""
+    """The state of the NeurIPS version (arXiv:2208.09632): m = ∇f(x0), v = max_i ∇f_i(x0)².
+
+    Raises:
+      ValueError: the arguments have different shapes.
+    """
     if jax.tree.map(jnp.shape, full_gradient) != jax.tree.map(jnp.shape, largest_square):
         raise ValueError("full_gradient and largest_square must have the same shapes")
     return AdamState(first=full_gradient, second=largest_square, step=jnp.zeros((), jnp.int32))
@@ -108,16 +127,20 @@ def update(
 ) -> tuple[PyTree, AdamState]:
     """One update of Algorithm 1: returns (direction m/(√v + ε), new state).
 
-    Where the denominator is zero the direction is 0. Then either no gradient was ever seen, or v
-    holds none of those that m still holds: at β2 = 0 after a gradient 0, or where v underflows; the
-    ratio is then not 0 but infinite or lost. With `bias_correction` (static) m and v are divided by
-    1 − β^k first, as in Kingma & Ba (2015).
-    Moments and direction have the types of moments and gradients, whatever that of hyperparameters
-    that are arrays; the arithmetic is in the widest of them.
+    The direction is 0 where the denominator is 0. Then either all gradients so far were 0, or v has
+    lost gradients that m still holds (at β2 = 0 after a zero gradient, or if v underflows). In the
+    second case the true ratio is infinite or unknown, not 0.
+
+    Args:
+      grads: pytree of gradients.
+      state: moments with the same structure and shapes.
+      hyper: scalars, or arrays that broadcast against every leaf. They do not widen the dtypes of
+        moments and direction; the arithmetic is in the widest dtype.
+      bias_correction: divide m and v by 1 − β^k first, as in Kingma & Ba (arXiv:1412.6980); static.
     """
     p, q, epsilon, epsilon_root = hyper
     step = state.step + 1
-    # m − p·m, not β1·m: β = 1 − p would round p, and v + q(g² − v) would cancel at small β2.
+    # m − p·m instead of β1·m, because 1 − p rounds p; v + q(g² − v) would cancel at small β2
     first = jax.tree.map(lambda m, g: _as_both(m - p * m + p * g, m, g), state.first, grads)
     second = jax.tree.map(lambda v, g: _as_both(v - q * v + q * (g * g), v, g), state.second, grads)
     m_hat, v_hat = first, second
@@ -125,23 +148,33 @@ def update(
         m_hat = jax.tree.map(lambda m: m / one_minus_power(p, step), first)
         v_hat = jax.tree.map(lambda v: v / one_minus_power(q, step), second)
     direction = jax.tree.map(
-        lambda m, v, one, other: _as_both(_ratio(m, v, epsilon, epsilon_root), one, other),
+        lambda m, v, like_m, like_v: _as_both(_ratio(m, v, epsilon, epsilon_root), like_m, like_v),
         m_hat, v_hat, first, second,
     )  # fmt: skip
     return direction, AdamState(first, second, step)
 
 
 def one_minus_power(one_minus_beta: ArrayLike, power: ArrayLike) -> Array:
-    """1 − β^k from 1 − β, accurate as β → 1 (and 1 at β = 0 when k ≥ 1)."""
+    """1 − β^k from 1 − β, accurate as β → 1; equals 1 at β = 0 for k ≥ 1."""
     return -jnp.expm1(power * jnp.log1p(-jnp.asarray(one_minus_beta)))
 
 
 def step_size(
     schedule: Schedule, initial: ArrayLike, step: ArrayLike, num_components: ArrayLike = 1
 ) -> Array:
-    """η_k for the step that follows `step` updates, of the shape of `step`.
+    """η_k for the step that follows `step` updates.
 
-    `num_components` turns steps into epochs, for `inverse_sqrt_epoch`.
+    Args:
+      schedule: one of `SCHEDULES`.
+      initial: η0; its dtype is that of the result.
+      step: number of updates before the step, an integer or an array.
+      num_components: n, the number of steps per epoch for `inverse_sqrt_epoch`.
+
+    Returns:
+      Step sizes of the shape of `step`.
+
+    Raises:
+      ValueError: the schedule is unknown.
     """
     check_schedule(schedule)
     initial = jnp.asarray(initial)
@@ -160,12 +193,12 @@ def step_size(
 def scale_by_adam(
     hyper: Hyperparameters, *, initialization: Initialization = "zero"
 ) -> optax.GradientTransformation:
-    """The update above as an optax transformation, with direction m/(√v + ε).
+    """`update` as an optax transformation, with direction m/(√v + ε).
 
-    With `bias_correction` it equals `optax.scale_by_adam`. An optax transformation never sees the
-    components, so `first_gradient` takes m and v from the first gradient that it is given.
+    With `bias_correction` it equals `optax.scale_by_adam`. An optax transformation has no access to
+    the components, so `first_gradient` takes m and v from the first gradient.
     """
-    import optax  # here, so that simulations need nothing but JAX
+    import optax  # imported here, so that simulations need only JAX
 
     check_initialization(initialization)
 
@@ -195,7 +228,7 @@ def adam(
     *,
     initialization: Initialization = "zero",
 ) -> optax.GradientTransformation:
-    """The paper's Adam for optax users; `learning_rate` is a number or an optax schedule.
+    """The paper's Adam as an optax optimiser; `learning_rate` is a number or an optax schedule.
 
     With `initialization="bias_correction"` it equals `optax.adam`. For the paper's η0/√k pass
     `functools.partial(step_size, "inverse_sqrt", eta0)`.
@@ -208,14 +241,14 @@ def adam(
     )
 
 
-def _as_both(value: Array, one: Array, other: Array) -> Array:
-    """In the type of the two together: a hyperparameter that is an array does not widen it."""
-    return jnp.asarray(value).astype(jnp.result_type(one, other))
+def _as_both(value: Array, first: Array, second: Array) -> Array:
+    """The value in the common dtype of two arrays, which array hyperparameters do not widen."""
+    return jnp.asarray(value).astype(jnp.result_type(first, second))
 
 
 def _ratio(
     m: Float[Array, "..."], v: Float[Array, "..."], epsilon: ArrayLike, epsilon_root: ArrayLike
 ) -> Float[Array, "..."]:
     denominator = jnp.sqrt(v + epsilon_root) + epsilon
-    # not where it is above 0: a NaN must not become a step of 0
+    # == 0 instead of not > 0: a NaN must not become a step of 0
     return jnp.where(denominator == 0, 0, m / denominator)

@@ -1,4 +1,4 @@
-"""Whether numbers are such that a run in some precision means what was asked for."""
+"""Checks of arguments: integers, real numbers, and whether a dtype can represent them."""
 
 import operator
 from fractions import Fraction
@@ -11,12 +11,12 @@ from jax.typing import ArrayLike
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether none of the values is traced, so that they can be looked at."""
+    """Whether none of the values is traced, so that their numbers are known."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def rounded(values: ArrayLike, dtype: np.dtype | type | str) -> np.ndarray:
-    """The values in the dtype, ±inf beyond its range: whether NumPy warns of it depends on the CPU.
+    """The values in the dtype, ±inf beyond its range, without NumPy's CPU-dependent warning.
 
     >>> rounded([0.5, -1e300], np.float32).tolist()
     [0.5, -inf]
@@ -26,7 +26,17 @@ def rounded(values: ArrayLike, dtype: np.dtype | type | str) -> np.ndarray:
 
 
 def check_integer(name: str, value: Any, least: int, below: int) -> None:
-    """Raises ValueError naming the argument unless it is an integer in [least, below)."""
+    """Checks that an argument is an integer in [least, below).
+
+    Args:
+      name: name of the argument, for the message.
+      value: the argument.
+      least: smallest allowed value.
+      below: upper bound, itself not allowed.
+
+    Raises:
+      ValueError: it is not; the message names the argument.
+    """
     try:
         inside = least <= operator.index(value) < below
     except TypeError:
@@ -39,7 +49,7 @@ def numbers(name: str, values: ArrayLike) -> np.ndarray:
     """The values as an array of float64.
 
     Raises:
-      ValueError: naming the argument; they are no real numbers.
+      ValueError: the values are not real numbers; the message names the argument.
     """
     try:
         dtype = np.asarray(values).dtype
@@ -51,19 +61,19 @@ def numbers(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def number(name: str, value: ArrayLike) -> float:
-    """One of them; see `numbers`.
+    """The value as a float.
 
     Raises:
-      ValueError: naming the argument.
+      ValueError: the value is not one real number; the message names the argument.
     """
-    found = numbers(name, value)
-    if found.ndim:
-        raise ValueError(f"{name} of shape {found.shape}: must be one number")
-    return float(found)
+    array = numbers(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} of shape {array.shape}: must be one number")
+    return float(array)
 
 
 def is_representable(value: float | Fraction, dtype: np.dtype | type | str) -> bool:
-    """Whether a dtype holds the number to its own precision: neither inf nor denormal nor 0 for it.
+    """Whether a dtype represents the number to full precision: as 0 or as a normal number.
 
     >>> [is_representable(value, np.float32) for value in (0.0, 0.1, 1e39, 1e-40, float("nan"))]
     [True, True, False, False, False]
@@ -79,7 +89,7 @@ def is_representable(value: float | Fraction, dtype: np.dtype | type | str) -> b
 
 
 def check_representable(name: str, value: float | Fraction, dtype: np.dtype | type | str) -> None:
-    """Raises ValueError naming the argument unless `is_representable`."""
+    """Raises ValueError, which names the argument, unless `is_representable`."""
     if not is_representable(value, dtype):
         limits = np.finfo(dtype)
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Index streams: which component Adam sees at each step.
+"""Index streams: the component drawn at each step.
 
-A stream is a pure function of (key, step, n), so it can be entered at any step, and it is the same
-for every cell with the same key and n (common random numbers), whatever else differs.
+A stream is a pure function of (key, step, n). So it can be entered at any step, and all cells with
+the same key and n share it (common random numbers).
 
 The randomness of step k is one block of Threefry-2x32 with counter k: `fold_in(key, k)`.
 """
@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Key, UInt32
 
 Sampling = Literal["cyclic", "random_shuffling", "shuffle_once", "with_replacement"]
-"""cyclic: 0, 1, …, n−1 repeated. random_shuffling: a fresh uniform permutation each epoch
+"""cyclic: 0, 1, …, n−1 repeated. random_shuffling: a new uniform permutation in each epoch
 (Theorem 3.3). shuffle_once: one uniform permutation, repeated. with_replacement: independent
-and uniform (Theorem 3.1)."""
+and uniform draws (Theorem 3.1)."""
 
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 
 
 class Scheme(NamedTuple):
-    """What the rest of the library needs to know about a sampling scheme, beside its indices."""
+    """Properties of a sampling scheme."""
 
     title: str  # in figures
     is_random: bool  # its stationary drift is a mean over index streams
@@ -34,7 +34,7 @@ class Scheme(NamedTuple):
 def scheme(sampling: Sampling) -> Scheme:
     """The properties of a sampling scheme.
 
-    A scheme added to `Sampling` makes the type checker name every place that has to handle it.
+    If a scheme is added to `Sampling`, the type checker reports every place that must handle it.
     """
     match sampling:
         case "cyclic":
@@ -49,18 +49,18 @@ def scheme(sampling: Sampling) -> Scheme:
             assert_never(sampling)
 
 
-RANDOM: tuple[Sampling, ...] = tuple(one for one in SAMPLINGS if scheme(one).is_random)
+RANDOM: tuple[Sampling, ...] = tuple(name for name in SAMPLINGS if scheme(name).is_random)
 """The schemes whose stationary drift is a mean over index streams."""
 
 
 def check(sampling: str) -> None:
-    """Raises ValueError unless it is one of `SAMPLINGS`."""
+    """Raises ValueError unless `sampling` is one of `SAMPLINGS`."""
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling={sampling!r} is not one of {', '.join(SAMPLINGS)}")
 
 
 def stream_key(seed: int) -> Key[Array, ""]:
-    """The key of a stream. The generator is named here because streams are defined by it."""
+    """The key of an index stream. The generator is fixed, because it defines the streams."""
     return jax.random.key(seed, impl="threefry2x32")
 
 
@@ -75,12 +75,17 @@ def indices(
 ) -> Int[Array, " count"]:
     """Component indices of the steps start, …, start + count − 1.
 
-    `sampling`, `count` and `max_components` are static; `start` and `num_components` (at most
-    `max_components`) may be traced, so cells of different n share one program. The key is read,
-    not consumed: the same key gives the same stream.
+    A draw with replacement is a 32-bit word modulo n, with a bias below n/2³². A permutation sorts
+    its epoch by 64-bit words, so it is uniform except for ties, which have a probability below
+    n²/2⁶⁵.
 
-    A draw with replacement is a 32-bit word modulo n, a bias below n/2³². A permutation orders its
-    epoch by 64-bit words, so it is uniform but for ties, of probability below n²/2⁶⁵.
+    Args:
+      sampling: the sampling scheme; static.
+      key: read, not consumed: equal keys give equal streams.
+      start: the first step; may be traced.
+      count: number of steps; static.
+      num_components: n; may be traced, so that cells of different n share one program.
+      max_components: an upper bound on n; static.
 
     Raises:
       ValueError: `sampling` is not one of `SAMPLINGS`.
@@ -97,7 +102,7 @@ def indices(
             return _permutations(key, jnp.int32(0), max_components, n)[steps % n]
         case "random_shuffling":
             epoch_start = jnp.asarray(start, jnp.int32) // n * n
-            # whole epochs that cover the steps: one begun before `start`, one ended after them
+            # whole epochs: the first may start before `start`, the last may end after the steps
             shuffled = _permutations(key, epoch_start, count + 2 * max_components, n)
             return jax.lax.dynamic_slice_in_dim(shuffled, start - epoch_start, count)
         case _:
@@ -107,9 +112,9 @@ def indices(
 def _permutations(
     key: Key[Array, ""], epoch_start: Int[Array, ""], count: int, n: Int[Array, ""]
 ) -> Int[Array, " count"]:
-    """Uniform permutations of 0 … n−1, one an epoch, from the start of an epoch; all in one sort.
+    """Uniform permutations of 0 … n−1, one per epoch, by one sort.
 
-    The last epoch is cut off and therefore not a permutation, unless `count` is a multiple of n.
+    The last epoch is truncated, and so not a permutation, unless `count` is a multiple of n.
     """
     steps = epoch_start + jnp.arange(count, dtype=jnp.int32)
     words = _words(key, steps)

@@ -1,8 +1,10 @@
 """Trajectories of Adam on a finite sum: problem + index stream + Adam → trace.
 
-`simulate` runs one cell. It is a pure function of arrays, so many cells are `jax.vmap` of it: map
-over (β1, β2) with the key and the problem unmapped, and all cells share one index stream, drawn
-once; map over n and the seed outside that. No cell can reach another.
+`simulate` runs one cell. It is a pure function of arrays, so `jax.vmap` runs many cells. Map over
+(β1, β2) with the key and the problem unmapped: all cells then share one index stream, which is
+drawn once. Map over n and the seed outside of that. Cells do not interact.
+
+Dimension letters are those of `adam`; here R counts the records of a run and N is `max_components`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from adam_transition.sampling import Sampling, indices
 
 
 class Method(NamedTuple):
-    """The static choices of a simulation: one compiled program each."""
+    """The static choices of a simulation; each combination compiles one program."""
 
     sampling: Sampling = "cyclic"
     schedule: adam.Schedule = "inverse_sqrt"
@@ -31,24 +33,24 @@ class Method(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What one cell leaves at R recorded steps; the last is the end of the run."""
+    """The record of one cell at R steps, of which the last is the end of the run."""
 
     step: Int[Array, " R"]  # number of updates made
     x: Float[Array, "R ..."]  # iterates
-    reaction: Float[Array, "R ..."] | None = None  # see `Carry`; None where nothing is projected
-    control: Float[Array, " R"] | None = None  # mean of `controls` over the steps since the last
-    underflowed: Bool[Array, " R"] | None = None  # v is 0 though m is not, or overflowed
+    reaction: Float[Array, "R ..."] | None = None  # see `Carry`; None without a constraint
+    control: Float[Array, " R"] | None = None  # mean of `controls` since the last record
+    underflowed: Bool[Array, " R"] | None = None  # v is 0 although m ≠ 0, or v has overflowed
 
 
 class Verdict(NamedTuple):
-    """Whether a run converges, from its trace: diverged, undecided, or neither: converged."""
+    """The outcome of a run: diverged, undecided, or converged if it is neither."""
 
     gap: Float[Array, ""]  # ‖x_T − x*‖
-    late_gap: Float[Array, ""]  # mean gap over the steps in [9T/10, T]
+    late_gap: Float[Array, ""]  # mean gap over the records in [9T/10, T]
     speed: Float[Array, ""]  # push away from x* per step and step size, after T/10
-    speed_error: Float[Array, ""]  # of the speed, at 95 %; inf where the run is too short to tell
+    speed_error: Float[Array, ""]  # half-width of a 95 % interval; inf if the run is too short
     diverged: Bool[Array, ""]
-    undecided: Bool[Array, ""]  # the run shows neither; never together with diverged
+    undecided: Bool[Array, ""]  # the run shows neither; excludes `diverged`
 
 
 class Carry(NamedTuple):
@@ -56,8 +58,8 @@ class Carry(NamedTuple):
 
     x: Float[Array, "..."]
     moments: adam.AdamState
-    reaction: Float[Array, "..."] | None  # Σ y − project(y) since the last record
-    underflowed: Float[Array, ""] | None  # 1 if v was ever 0 though m was not; None: not watched
+    reaction: Float[Array, "..."] | None  # Σ (y − project(y)) since the last record
+    underflowed: Float[Array, ""] | None  # 1 if v was ever 0 although m ≠ 0; None: not watched
 
 
 def simulate(
@@ -78,23 +80,26 @@ def simulate(
 
     Args:
       problem: a finite sum with array leaves (`as_arrays`); its n may be traced.
-      hyper: β1, β2, ε; traced.
-      x0: the start, of shape `problem.shape`; its dtype is that of the simulation.
-      initial_step_size: η0.
+      hyper: scalar hyperparameters; traced.
+      x0: the start, of shape `problem.shape`; its dtype is the dtype of the simulation.
+      initial_step_size: η0, a scalar.
       key: key of the index stream (`sampling.stream_key`); read, not consumed.
       method: sampling scheme, step-size schedule and initial moments; static.
       num_steps: T; static.
-      record_every: steps between records, static: R = ⌈T/record_every⌉ records are kept, the last
-        at T. Memory is that of the records. The iterates do not depend on it.
+      record_every: number of steps between records; static. R = ⌈T/record_every⌉ records are kept,
+        the last at T, and they determine the memory. The iterates do not depend on it.
       max_components: the largest n of any cell; static.
-      controls: a number for each component, whose mean over the steps since the last record,
-        weighted by the step sizes, is recorded as `control`; see `judge`.
-      watch_underflow: whether `Trace.underflowed` tells of every step made, which costs time, or
-        of the recorded ones alone; static.
+      controls: a number for each component. Its mean over the steps since the last record, weighted
+        by the step sizes, is recorded as `control`; see `judge`.
+      watch_underflow: whether `Trace.underflowed` covers every step, which costs time, or only the
+        recorded steps; static.
+
+    Returns:
+      The trace, with leading axis R.
 
     Raises:
-      ValueError: naming the argument, its value and what is allowed, for values that are not
-        traced.
+      ValueError: an argument is out of range, or (from `sampling.indices`) the scheme is unknown;
+        traced values are not checked.
     """
     x0 = checked_start(problem, x0)
     check_run(problem, hyper, initial_step_size, method, num_steps, record_every, max_components)
@@ -139,14 +144,14 @@ def checked_start(problem: FiniteSum, x0: ArrayLike) -> Array:
     """x0 as an array of floats.
 
     Raises:
-      ValueError: it has not the problem's shape, or is not finite, where that can be seen.
+      ValueError: x0 does not have the problem's shape, or it is not traced and not finite.
     """
     given, start = x0, jnp.asarray(x0)
     if not jnp.issubdtype(start.dtype, jnp.floating):
         start = start.astype(float)
     if start.shape != problem.shape:
         raise ValueError(f"x0 of shape {start.shape}: must be a point of shape {problem.shape}")
-    # in NumPy: what jnp makes of numbers that are known is traced inside a jitted function
+    # in NumPy, because jnp would trace even constants inside a jitted function
     if checks.is_concrete(given) and not np.isfinite(checks.rounded(given, start.dtype)).all():
         raise ValueError(f"x0={given}: must be finite in {start.dtype}")
     return start
@@ -161,7 +166,20 @@ def check_run(
     record_every: int,
     max_components: int,
 ) -> None:
-    """Raises ValueError for arguments of `simulate` that mean nothing; traced ones are not seen."""
+    """Checks the arguments of `simulate`; traced values are not checked.
+
+    Args:
+      problem: as for `simulate`, like the other arguments.
+      hyper: values may be arrays.
+      initial_step_size: η0; may be an array.
+      method: the static choices.
+      num_steps: T.
+      record_every: number of steps between records.
+      max_components: the largest n of any cell.
+
+    Raises:
+      ValueError: an argument is invalid.
+    """
     if not isinstance(method, Method):
         raise ValueError(f"method={method!r}: must be a simulate.Method")
     if not isinstance(hyper, adam.Hyperparameters):
@@ -187,9 +205,9 @@ def _check_numbers(
 ) -> None:
     if not checks.is_concrete(values):
         return
-    found = np.asarray(values)
-    inside = ((found > low) if open_below else (found >= low)) & (found <= high)
-    wrong = found[~(inside & np.isfinite(found))]
+    array = np.asarray(values)
+    inside = ((array > low) if open_below else (array >= low)) & (array <= high)
+    wrong = array[~(inside & np.isfinite(array))]
     if wrong.size:
         least = "above" if open_below else "at least"
         most = f" and at most {high}" if math.isfinite(high) else ""
@@ -205,7 +223,19 @@ def take_step(
     *,
     bias_correction: bool,
 ) -> Carry:
-    """One update of Algorithm 1 on component `index`: x ← project(x − η m/(√v + ε))."""
+    """One update of Algorithm 1 on component `index`: x ← project(x − η m/(√v + ε)).
+
+    Args:
+      problem: a finite sum with array leaves.
+      hyper: scalar hyperparameters.
+      index: the component.
+      step_size: η.
+      carry: the state before the update.
+      bias_correction: whether to divide m and v by 1 − β^k; static.
+
+    Returns:
+      The state after the update.
+    """
     gradient = problem.gradient(index, carry.x)
     direction, moments = adam.update(
         gradient, carry.moments, hyper, bias_correction=bias_correction
@@ -213,16 +243,17 @@ def take_step(
     unprojected = carry.x - step_size * direction
     x = problem.project(unprojected)
     reaction = None if carry.reaction is None else carry.reaction + (unprojected - x)
-    found = Carry(x, moments, reaction, carry.underflowed)
+    updated = Carry(x, moments, reaction, carry.underflowed)
     if carry.underflowed is None:
-        return found
-    return found._replace(underflowed=jnp.where(has_underflowed(found), 1, carry.underflowed))
+        return updated
+    return updated._replace(underflowed=jnp.where(has_underflowed(updated), 1, carry.underflowed))
 
 
 def has_underflowed(carry: Carry) -> Bool[Array, ""]:
-    """Whether v is 0 in some coordinate though a gradient was seen, now or at a watched step.
+    """Whether v is 0 in some coordinate although m ≠ 0, at this step or at a watched step.
 
-    Or not finite, of gradients whose squares overflow: that holds Adam still as well.
+    Also true if v is not finite because the square of a gradient overflows. In both cases Adam does
+    not move in that coordinate.
     """
     first, second, _ = carry.moments
     now = jnp.any((second == 0) & (first != 0) | ~jnp.isfinite(second))
@@ -230,13 +261,13 @@ def has_underflowed(carry: Carry) -> Bool[Array, ""]:
 
 
 def begin_block(carry: Carry) -> Carry:
-    """The state after a record: the reaction is summed anew."""
+    """The state after a record, with the reaction reset to 0."""
     reaction = None if carry.reaction is None else jnp.zeros_like(carry.reaction)
     return carry._replace(reaction=reaction)
 
 
 def is_constrained(problem: FiniteSum, x: Array) -> bool:
-    """Whether `project` does anything but hand back its argument."""
+    """Whether `project` does anything other than return its argument."""
     jaxpr = jax.make_jaxpr(problem.project)(x).jaxpr
     return jaxpr.outvars[0] is not jaxpr.invars[0]
 
@@ -244,7 +275,17 @@ def is_constrained(problem: FiniteSum, x: Array) -> bool:
 def mean_control(
     controls: Array | None, stream: Array, step_sizes: Array, made: Array
 ) -> Array | None:
-    """The mean of the controls over the steps made, weighted by the step sizes."""
+    """The mean of the controls over the steps made, weighted by the step sizes.
+
+    Args:
+      controls: a number for each component, of shape (N,), or None.
+      stream: component index of each step.
+      step_sizes: step size of each step.
+      made: whether each step is made; a block at the end of a run may be cut short.
+
+    Returns:
+      A scalar, or None without controls.
+    """
     if controls is None:
         return None
     total, weight = control_sums(controls, stream, step_sizes, made)
@@ -254,7 +295,14 @@ def mean_control(
 def control_sums(
     controls: Array, stream: Array, step_sizes: Array, made: Array
 ) -> tuple[Array, Array]:
-    """The sum of the controls over the steps made, weighted by the step sizes, and the weight."""
+    """The sum of the controls weighted by the step sizes, and the sum of the weights.
+
+    Args:
+      controls: a number for each component, of shape (N,).
+      stream: component index of each step.
+      step_sizes: step size of each step.
+      made: whether each step is made.
+    """
     weights = jnp.where(made, step_sizes, 0)
     return jnp.sum(controls[stream] * weights), jnp.sum(weights)
 
@@ -268,48 +316,51 @@ def judge(
     neighbourhood: ArrayLike = 0.0,
     memory: ArrayLike = 1.0,
 ) -> Verdict:
-    """Judges a run by where it ends and by the push of its steps before they are projected.
+    """Judges a run by its final distance to x* and by the push of its steps before projection.
 
-    With η_k = η0/√k a cell of stationary drift D (per epoch) is pushed by η_k·D/n a step, away from
-    x* or towards it. The *speed* is the push per step and step size, averaged over the blocks
-    between records after T/10: the growth of the gap and, where steps are projected, what the
-    projection took back (`Trace.reaction`). So a run that sits on the wall farthest from x* has the
-    speed of one that is free. It estimates D/n while the table of gradients stays the same. If the
-    trace has a `control` of mean 0, a linear function of it is subtracted, which takes out the main
-    effects of the single draws.
+    With η_k = η0/√k, a cell with stationary drift D (per epoch) is pushed by η_k·D/n in each step,
+    away from x* or towards it. The *speed* is the push per step and step size, averaged over the
+    blocks between records after T/10. The push is the growth of the gap plus, with a constraint,
+    the displacement that the projection undid (`Trace.reaction`); so a run that sits on the wall
+    farthest from x* has the speed of an unconstrained run. The speed estimates D/n as long as the
+    table of gradients is constant. If the trace has a `control` of mean 0, the regression of the
+    push on it is subtracted, which removes the main effects of the single draws.
 
-    `speed_error` is the half-width of a 95 % interval: from the means of fourteen batches of blocks
-    (Student's t with 13 degrees of freedom), and, as what no run resolves, one step and the
-    rounding of x. It is inf where a batch is shorter than an epoch or than `memory`. The speed is
-    *outward* or *inward* if it is above or below 0 by more than that: at D = 0 one run in twenty
-    is, and the farther D is from 0 the fewer have the wrong sign.
+    `speed_error` is the half-width of a 95 % interval from the means of fourteen batches of blocks
+    (Student's t with 13 degrees of freedom), plus the resolution limit of any run: one step and the
+    rounding of x. It is inf if a batch is shorter than an epoch or than `memory`. The speed is
+    *outward* or *inward* if it is above or below 0 by more than `speed_error`. At D = 0 this occurs
+    in one run in twenty, and the larger |D|, the fewer runs have the wrong sign.
 
-    Where D0 = 0, x* attracts or repels. A run
+    If D0 = 0, x* attracts or repels. A run
 
-    - has *settled* if its late gap is at most `arrival`, or at most one step η_T and half of that
-      of the start, and the run is long enough for eight batches: converged;
+    - has *settled*, and so converged, if it is long enough for eight batches and its late gap is at
+      most `arrival`, or at most one step η_T and less than half of the initial gap;
     - has *diverged* if it has not settled and its speed is outward, or if it is not finite;
-    - has *converged* if its speed is inward, or if it came within `arrival` of x* and was thrown
-      away (where β1 > √β2 near x* steps are unbounded) and its speed since then is not outward;
-    - is *undecided* otherwise. A run whose drift is 0 stays so for every T.
+    - has *converged* if its speed is inward, or if it came within `arrival` of x*, was thrown away
+      (steps close to x* are unbounded if β1 > √β2), and its speed since then is not outward;
+    - is *undecided* otherwise. A run with zero drift is undecided for every T.
 
-    Where D0 > 0 Adam settles beside x*: pass `neighbourhood`. A run that ends nearer to x* than
-    that has converged, unless its speed is outward: then it has diverged if it presses against a
-    wall, and is undecided if not. Farther out the speed decides as above.
+    If D0 > 0, Adam settles beside x*; pass `neighbourhood`. A run that ends closer to x* than
+    `neighbourhood` has converged, unless its speed is outward: then it has diverged if it presses
+    against a wall, and is undecided otherwise. For a run that ends farther away, the speed decides
+    as above.
 
-    In several coordinates the gap may shrink while one of them goes to infinity. A run of which
-    one coordinate is outward by itself, more than one step η_T from that of x*, has not converged:
-    it is undecided, unless it has diverged by the rules above.
+    In several dimensions the gap may shrink while one coordinate goes to infinity. A run has not
+    converged if a single coordinate is outward and more than one step η_T from that of x*: it is
+    undecided, unless it has diverged by the rules above.
 
-    A start within a few steps of x* may be trapped there although D > 0; such a run has converged.
+    A run that starts within a few steps of x* may be trapped there although D > 0; it counts as
+    converged.
 
     Args:
       trace: the run.
       problem: the problem, with a known minimiser.
       step_sizes: η_k of the step that led to each record.
-      arrival: a gap that only runs which stay near x* are to reach; a tenth of that of x0, say.
-      neighbourhood: 0 where D0 = 0, otherwise the gap of x0.
-      memory: of m in steps, 1/(1 − β1): batches must be longer.
+      arrival: a gap that only runs that stay close to x* reach; for example a tenth of the initial
+        gap.
+      neighbourhood: 0 if D0 = 0, otherwise the initial gap.
+      memory: memory of m in steps, 1/(1 − β1); batches must be longer.
     """
     end = trace.step[-1]
     gaps = jax.vmap(partial(gap, problem))(trace.x)
@@ -319,24 +370,24 @@ def judge(
     least_batch = jnp.maximum(jnp.asarray(problem.num_components), memory)
     num_steps = jnp.diff(trace.step).astype(gaps.dtype)
     spent = num_steps * (step_sizes[:-1] + step_sizes[1:]) / 2
-    near = gaps <= arrival
+    arrived = gaps <= arrival
     if trace.reaction is not None:
-        near = jnp.zeros_like(near)  # walls throw no run away
-    last_visit = jnp.max(jnp.where(near, jnp.arange(len(gaps)), -1))
+        arrived = jnp.zeros_like(arrived)  # a constrained run cannot be thrown away
+    last_visit = jnp.max(jnp.where(arrived, jnp.arange(len(gaps)), -1))
     block = jnp.arange(len(gaps) - 1)
     inside = block >= _first(len(gaps) - 1)
     counted = inside & (block > last_visit)
     weights = jnp.where(counted, num_steps, 0)
     control = None if trace.control is None else trace.control[1:]
     speed, error = _mean_push((jnp.diff(gaps) + reaction) / spent, weights, control, least_batch)
-    # what no run resolves: one step, and that each step may round x by half a unit
+    # resolution limit of any run: one step, and a rounding of x by half a unit in each step
     rounding = jnp.finfo(gaps.dtype).eps / 2 * jnp.max(jnp.abs(trace.x))
     first_step = jnp.max(step_sizes[:-1], where=counted, initial=0)
     unresolved = first_step + rounding * jnp.sum(num_steps, where=counted)
     total = jnp.sum(spent, where=counted)
-    least = jnp.where(total > 0, unresolved / total, jnp.inf)
-    error = error + least
-    # within few epochs a run passes x* as it may, and that it came near means nothing
+    resolution = jnp.where(total > 0, unresolved / total, jnp.inf)
+    error = error + resolution
+    # in a run of few epochs, coming close to x* may be a coincidence
     is_long = jnp.sum(num_steps, where=inside) >= _LEAST_BATCHES * least_batch
 
     outward, inward = speed > error, speed < -error
@@ -347,28 +398,28 @@ def judge(
     beside = is_long & has_neighbourhood & (late < neighbourhood)
     presses = jnp.sum(reaction, where=counted) > step_sizes[-1]
     diverged = outward & ~settled & (~beside | presses)
-    converged = ~outward & (inward | settled | beside | (jnp.any(near) & is_long))
+    converged = ~outward & (inward | settled | beside | (jnp.any(arrived) & is_long))
     if trace.x[0].size > 1:
         distances, reactions = _by_coordinate(trace, problem)
         level = 1 - 0.05 / distances.shape[1]
         push = partial(_mean_push, control=control, least_batch=least_batch, level=level)
-        alone, errors = jax.vmap(push, in_axes=(1, None))(
+        speeds, errors = jax.vmap(push, in_axes=(1, None))(
             (jnp.diff(distances, axis=0) + reactions) / spent[:, None], weights
         )
-        late_ones = jnp.mean(distances, axis=0, where=is_late[:, None])
-        converged &= ~jnp.any((alone > errors + least) & (late_ones > step_sizes[-1]))
+        late_distances = jnp.mean(distances, axis=0, where=is_late[:, None])
+        converged &= ~jnp.any((speeds > errors + resolution) & (late_distances > step_sizes[-1]))
     is_finite = jnp.isfinite(late)
     return Verdict(
         gaps[-1], late, speed, error, diverged | ~is_finite, is_finite & ~diverged & ~converged
     )
 
 
-_BATCHES = 14  # at least, where there are so many blocks
-_LEAST_BATCHES = 8
+_BATCHES = 14  # at least, if there are enough blocks
+_LEAST_BATCHES = 8  # with fewer, the error is inf
 
 
 def _first(num_blocks: int) -> int:
-    """The first block that counts for the speed: it begins after a tenth of the records."""
+    """The first block that counts for the speed, after a tenth of the records."""
     return (num_blocks + 1) // 10
 
 
@@ -379,10 +430,10 @@ def _mean_push(
     least_batch: ArrayLike,
     level: float = 0.95,
 ) -> tuple[Array, Array]:
-    """The weighted mean of the pushes, and how far from 0 it must be: by batch means.
+    """The weighted mean of the pushes, and the half-width of its interval from batch means.
 
-    Blocks of weight 0 do not count. Batches and not blocks, as a block need not be whole epochs
-    and as neighbours are correlated.
+    Blocks of weight 0 do not count. Batches are used instead of blocks because a block need not
+    consist of whole epochs, and neighbouring blocks are correlated.
     """
     counted = weights > 0
     pushes = jnp.where(counted, pushes, 0)
@@ -399,7 +450,7 @@ def _mean_push(
     count = inside // size
     if count < _LEAST_BATCHES:
         return jnp.where(total > 0, mean, 0), jnp.full_like(mean, jnp.inf)
-    # batches are the same for all cells, so that they cost little; the oldest blocks are left over
+    # all cells have the same batches, which is cheap; the oldest blocks are left over
     grouped = weights[-count * size :].reshape(count, size)
     sums = jnp.sum(grouped * pushes[-count * size :].reshape(count, size), axis=1)
     sizes = jnp.sum(grouped, axis=1)
@@ -417,7 +468,10 @@ def _mean_push(
 def _by_coordinate(
     trace: Trace, problem: FiniteSum
 ) -> tuple[Float[Array, "R d"], Float[Array, "B d"]]:
-    """Each coordinate's distance to that of x*, and what the projection took back of its way."""
+    """Each coordinate's distance to that of x*, and its outward displacement that was undone.
+
+    The projection undoes the displacement; it is summed over the B = R − 1 blocks between records.
+    """
     away = trace.x - jnp.asarray(problem.minimiser, trace.x.dtype)
     away = away.reshape(len(away), -1)
     distances = jnp.abs(away)
@@ -428,10 +482,10 @@ def _by_coordinate(
 
 
 def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
-    """What the projection took back of the way from x*, in the blocks that follow a record."""
+    """The displacement away from x* that the projection undid in each block between records."""
     if trace.reaction is None:
         return jnp.zeros_like(gaps[1:])
-    # x* itself has no direction away from it: the farther end of the block tells
+    # the end of the block that is farther from x* defines the outward direction: x* has none
     column = (-1,) + (1,) * (trace.x.ndim - 1)
     far = jnp.where((gaps[1:] >= gaps[:-1]).reshape(column), trace.x[1:], trace.x[:-1])
     away = far - jnp.asarray(problem.minimiser, far.dtype)
@@ -443,7 +497,14 @@ def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
 def initial_state(
     problem: FiniteSum, x0: Array, initialization: adam.Initialization, max_components: int
 ) -> adam.AdamState:
-    """The moments before the first update."""
+    """The moments before the first update.
+
+    Args:
+      problem: a finite sum with array leaves; its n may be traced.
+      x0: the start.
+      initialization: how m and v are set.
+      max_components: an upper bound on n; static.
+    """
     match initialization:
         case "zero" | "bias_correction":
             return adam.init(x0)

@@ -1,4 +1,4 @@
-"""Finite sums, the problem class of the paper, and the constructions with their exact constants."""
+"""Finite sums, the paper's problem class, and constructions with their exact constants."""
 
 from adam_transition.problems.constructions import (
     BoundedLinear,

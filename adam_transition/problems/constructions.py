@@ -1,6 +1,7 @@
-"""The piecewise constructions: the paper's counterexample and the examples of Reddi et al. (2018).
+"""Piecewise constructions: the paper's counterexample and the examples of Reddi et al.
 
-In all of them component 0 has the large positive slope and the others small negative ones.
+Reddi et al. is arXiv:1904.09237. In `Counterexample` and `BoundedLinear`, component 0 has a large
+positive slope and the others have small negative slopes.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from adam_transition.problems.problem_class import Number, ProblemClass, is_inte
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Counterexample:
-    """The paper's construction, by which Adam diverges for small β2; made by `counterexample`.
+    """The paper's construction on which Adam diverges for small β2; made with `counterexample`.
 
-    f_0(x) = c·x for x ≥ −1 and (c/2)(x+2)² − 3c/2 below, c = 1 + (n−1)a; the others likewise with
-    slope −a. The slopes sum to 1, the minimiser is −2, D0 = 0, and gradients are not bounded.
+    f_0(x) = c·x for x ≥ −1 and (c/2)(x+2)² − 3c/2 for x < −1, with c = 1 + (n−1)a. The others have
+    the same shape with slope −a. The slopes sum to 1, the minimiser is −2, D0 = 0, and gradients
+    are unbounded.
     """
 
     num_components: ArrayLike  # [] n
-    a: ArrayLike | Fraction  # [] slope of the other components, > 0
-    scale: ArrayLike | Fraction = 1  # [] of f; Adam does not see it
+    a: ArrayLike | Fraction  # [] minus the slope of the other components, > 0
+    scale: ArrayLike | Fraction = 1  # [] factor of f; Adam is invariant to it at ε = 0
 
     shape = ()
     minimiser = -2.0
@@ -44,9 +46,9 @@ class Counterexample:
         return x
 
     def problem_class(self) -> ProblemClass:
-        """The least class: L = c, D0 = 0, D1 = n²(c² + (n−1)a²), L times the scale.
+        """The smallest class: L = c·scale, D0 = 0, D1 = n²(c² + (n−1)a²).
 
-        The constants are exact where a and the scale are Fractions.
+        The constants are exact if a and the scale are Fractions.
         """
         n, a = int(np.asarray(self.num_components)), _concrete(self.a)
         smoothness = _concrete(self.scale) * large_slope(n, a)
@@ -64,16 +66,16 @@ class Counterexample:
         return _real(self.scale) * jnp.where(index == 0, large_slope(self.num_components, a), -a)
 
 
-N = TypeVar("N", bound=Any)  # numbers of any kind, exact, traced or arrays
+N = TypeVar("N", bound=Any)  # numbers of any kind: exact, traced or arrays
 
 
 def large_slope(n: ArrayLike, a: N) -> N:
-    """C = 1 + (n−1)a, with which the slopes c, −a, …, −a of the counterexample sum to 1."""
+    """The slope c = 1 + (n−1)a, with which c, −a, …, −a sum to 1."""
     return 1 + (n - 1) * a
 
 
 def counterexample_d1(n: int, a: N) -> N:
-    """D1 = n²(c² + (n−1)a²) of the counterexample."""
+    """D1 = n²(c² + (n−1)a²) of the counterexample, in the arithmetic of a."""
     return n**2 * (large_slope(n, a) ** 2 + (n - 1) * a**2)
 
 
@@ -95,7 +97,7 @@ def counterexample(n: int, a: Number | None = None) -> Counterexample:
 
 
 def counterexample_table(n: int, a: Number | None = None) -> Float[np.ndarray, "n 1"]:
-    """The gradients c, −a, …, −a of the counterexample for x ≥ −1, a table in float64.
+    """The gradients c, −a, …, −a of the counterexample for x ≥ −1, as a float64 table.
 
     Raises:
       ValueError: as for `counterexample`.
@@ -106,10 +108,9 @@ def counterexample_table(n: int, a: Number | None = None) -> Float[np.ndarray, "
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SlopeTable:
-    """The counterexample's shape with any slopes: f_i = s_i·u, u(x) = x for x ≥ −1.
+    """The counterexample's shape with arbitrary slopes: f_i = s_i·u; made with `slope_table`.
 
-    Below −1 u is ((x+2)² − 3)/2, so the minimiser is −2 and D0 = 0 while Σ s_i > 0. Made by
-    `slope_table`.
+    u(x) = x for x ≥ −1 and ((x+2)² − 3)/2 for x < −1. The minimiser is −2 and D0 = 0 if Σ s_i > 0.
     """
 
     slopes: tuple[ArrayLike | Fraction, ...]  # n numbers, which may be traced
@@ -131,7 +132,7 @@ class SlopeTable:
         return x
 
     def problem_class(self) -> ProblemClass:
-        """The least class: L = max |s_i|, D0 = 0, D1 = n²Σs_i²/(Σs_i)²; exact for Fractions."""
+        """The smallest class: L = max |s_i|, D0 = 0, D1 = n²Σs_i²/(Σs_i)²; exact for Fractions."""
         slopes = [_concrete(slope) for slope in self.slopes]
         squares: Number = sum(slope**2 for slope in slopes)
         d1 = Fraction(len(slopes) ** 2) * squares / sum(slopes) ** 2
@@ -149,21 +150,21 @@ def slope_table(slopes: Sequence[Number] | Float[np.ndarray, " n"]) -> SlopeTabl
     """The finite sum with these slopes.
 
     Raises:
-      ValueError: no slopes, or a sum that is not positive.
+      ValueError: there are no slopes, one is not finite, or their sum is not positive.
     """
-    kept: tuple[Number, ...] = tuple(_concrete(slope) for slope in slopes)
-    if not all(-float("inf") < slope < float("inf") for slope in kept):
-        raise ValueError(f"slopes={[float(slope) for slope in kept]}: must be finite")
-    if not kept or not sum(kept) > 0:
-        raise ValueError(f"slopes={[float(slope) for slope in kept]}: their sum must be positive")
-    return SlopeTable(kept)
+    values: tuple[Number, ...] = tuple(_concrete(slope) for slope in slopes)
+    if not all(-float("inf") < slope < float("inf") for slope in values):
+        raise ValueError(f"slopes={[float(slope) for slope in values]}: must be finite")
+    if not values or not sum(values) > 0:
+        raise ValueError(f"slopes={[float(slope) for slope in values]}: their sum must be positive")
+    return SlopeTable(values)
 
 
 def sign_counterexample(n: int, a: Number) -> SlopeTable:
     """A problem on which Sign-SGD diverges although D1 may be far below 2n².
 
-    ⌊n/2⌋ + 1 slopes are −a and the other p = ⌊(n−1)/2⌋ are b, with sum 1. Sign-SGD moves the wrong
-    way by n − 2p > 0 signs an epoch, and D1 = n²(p b² + (n−p)a²) → n²/p as a → 0.
+    ⌊n/2⌋ + 1 slopes are −a and the other p = ⌊(n−1)/2⌋ are b, with sum 1. In each epoch Sign-SGD
+    moves n − 2p > 0 net steps in the wrong direction, and D1 = n²(p b² + (n−p)a²) → n²/p as a → 0.
 
     Raises:
       ValueError: n < 3 or a ≤ 0.
@@ -183,7 +184,7 @@ def sign_counterexample(n: int, a: Number) -> SlopeTable:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BoundedLinear:
-    """f_0(x) = large·x, f_i(x) = −small·x on [−1, 1]; made by the `reddi_…` functions."""
+    """f_0(x) = large·x, f_i(x) = −small·x on [−1, 1]; made with the `reddi…` functions."""
 
     num_components: ArrayLike  # [] n
     large: ArrayLike | Fraction  # [] slope of component 0
@@ -203,7 +204,7 @@ class BoundedLinear:
         return jnp.clip(x, -1, 1)
 
     def problem_class(self) -> ProblemClass:
-        """The least class: L = 0, D0 = 0, D1 = n² Σ s_i² / (Σ s_i)² for the slopes s_i."""
+        """The smallest class: L = 0, D0 = 0, D1 = n² Σ s_i² / (Σ s_i)² for the slopes s_i."""
         n = int(np.asarray(self.num_components))
         large, small = _concrete(self.large), _concrete(self.small)
         squares, total = large**2 + (n - 1) * small**2, large - (n - 1) * small
@@ -219,29 +220,29 @@ class BoundedLinear:
 def reddi(n: int, large: Number | None = None) -> BoundedLinear:
     """Reddi et al.'s deterministic example: large·x once, −x otherwise; large defaults to n.
 
-    With large = n, D1 = n⁴ + n³ − n². Drawn with replacement it is ADOPT's toy problem (Taniguchi
-    et al., 2024), whose slopes k² and −k are n times these.
+    With large = n, D1 = n⁴ + n³ − n². With replacement it is the toy problem of ADOPT (Taniguchi et
+    al., arXiv:2411.02853), whose slopes k² and −k are n times these.
 
     Raises:
-      ValueError: n < 2, or slopes whose sum is not positive.
+      ValueError: n < 2, or the sum of the slopes is not positive.
     """
     return _bounded_linear(n, n if large is None else large, 1)
 
 
 def reddi_mod3(large: Number = 3) -> BoundedLinear:
-    """Reddi et al.'s Theorem 1: C·x every third step, −x otherwise, C > 2; cyclic order."""
+    """Reddi et al.'s Theorem 1, in cyclic order: C·x every third step, −x otherwise, C > 2."""
     if not large > 2:
         raise ValueError(f"large={large}: the mod-3 example needs C > 2")
     return _bounded_linear(3, large, 1)
 
 
 def reddi_online(large: Number = 1010, small: Number = 10) -> BoundedLinear:
-    """Their synthetic online experiment: 1010·x every 101st step, −10·x otherwise; cyclic order."""
+    """Reddi et al.'s online experiment, in cyclic order: 1010·x every 101st step, else −10·x."""
     return _bounded_linear(101, large, small)
 
 
 def reddi_stochastic(large: Number = 1010, small: Number = 10) -> BoundedLinear:
-    """Their synthetic stochastic experiment: 1010·x with probability 0.01, −10·x otherwise."""
+    """Reddi et al.'s stochastic experiment: 1010·x with probability 0.01, −10·x otherwise."""
     return _bounded_linear(100, large, small)
 
 
@@ -253,7 +254,8 @@ def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
             raise ValueError(f"{name}={slope}: must be a finite number above 0")
     if not large > (n - 1) * small:
         raise ValueError(
-            f"large={large}: must be above (n − 1)·small = {(n - 1) * small}, or −1 is no minimiser"
+            f"large={large}: must be above (n − 1)·small = {(n - 1) * small}; otherwise −1 is not "
+            "the minimiser"
         )
     return BoundedLinear(n, large, small)
 

@@ -1,4 +1,4 @@
-"""The finite-sum protocol: f(x) = (1/n) Σ_{i<n} f_i(x), one component a mini-batch."""
+"""The finite-sum protocol: f(x) = (1/n) Σ_{i<n} f_i(x); a component is a mini-batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adam_transition import checks
 class FiniteSum(Protocol):
     """A finite sum. Implementations are pytrees, so problems can be vmapped over parameters.
 
-    A point x is one array; the one-dimensional constructions use shape (), others (d,).
+    A point x is one array, of shape () in the one-dimensional constructions and (d,) in the others.
     """
 
     @property
@@ -34,7 +34,7 @@ class FiniteSum(Protocol):
 
     @property
     def minimiser(self) -> ArrayLike | None:
-        """x*, of shape `shape`, or None where it is not known."""
+        """x*, of shape `shape`, or None if it is unknown."""
         ...
 
     def value(self, index: ArrayLike, x: Array) -> Array:
@@ -46,7 +46,7 @@ class FiniteSum(Protocol):
         ...
 
     def project(self, x: Array) -> Array:
-        """The nearest feasible point; x itself where the problem has no constraint."""
+        """The nearest feasible point; x itself if the problem has no constraint."""
         ...
 
 
@@ -54,7 +54,7 @@ P = TypeVar("P", bound=FiniteSum)
 
 
 def component_gradients(problem: FiniteSum, x: Array, num_components: int) -> Array:
-    """The table of ∇f_i(x), of shape `(n, *shape)`; n is a number because it is a shape."""
+    """The table of ∇f_i(x), of shape `(n, *shape)`; n cannot be traced, because it is a shape."""
     return jax.vmap(problem.gradient, in_axes=(0, None))(jnp.arange(num_components), x)
 
 
@@ -71,14 +71,21 @@ def full_gradient(problem: FiniteSum, x: Array, num_components: int) -> Array:
 def mean_over_components(
     function: Callable[[ArrayLike, Array], Array], x: Array, n: ArrayLike, max_components: int
 ) -> Array:
-    """(1/n) Σ_{i<n} function(i, x) where n is traced: max_components is evaluated, n counted."""
+    """(1/n) Σ_{i<n} function(i, x) for a traced n.
+
+    Args:
+      function: takes the index of a component and x, and returns an array.
+      x: a point.
+      n: number of components; may be traced.
+      max_components: an upper bound on n; static. The function is evaluated for so many components.
+    """
     values = jax.vmap(function, in_axes=(0, None))(jnp.arange(max_components), x)
     exists = (jnp.arange(max_components) < n).reshape(-1, *[1] * (values.ndim - 1))
     return jnp.sum(values, axis=0, where=exists) / n
 
 
 def gap(problem: FiniteSum, x: Array) -> Float[Array, ""]:
-    """‖x − x*‖; NaN where the minimiser is not known."""
+    """‖x − x*‖; NaN if the minimiser is unknown."""
     if problem.minimiser is None:
         return jnp.full((), jnp.nan, x.dtype)
     difference = x - jnp.asarray(problem.minimiser, x.dtype)
@@ -86,9 +93,9 @@ def gap(problem: FiniteSum, x: Array) -> Float[Array, ""]:
 
 
 def as_arrays(problem: P, dtype: jnp.dtype | type) -> P:
-    """The problem with array leaves: floats as dtype, signed integers as int32.
+    """The problem with array leaves: floats in `dtype`, signed integers in int32.
 
-    Booleans, unsigned integers and PRNG keys stay what they are.
+    Booleans, unsigned integers and PRNG keys keep their dtypes.
     """
 
     def convert(leaf: Any) -> Array:
@@ -105,13 +112,13 @@ def as_arrays(problem: P, dtype: jnp.dtype | type) -> P:
 
 
 def stack(problems: list[P], dtype: jnp.dtype | type) -> P:
-    """One problem whose leaves have a leading axis, to be vmapped over.
+    """One problem whose leaves have a leading axis, over which it can be vmapped.
 
-    Leaves of different sizes (a table of n rows, say) are padded with zeros at the end; components
-    past a problem's own n are never drawn.
+    Leaves of different sizes (for example tables of n rows) are padded with zeros at the end;
+    components beyond a problem's own n are never drawn.
 
     Raises:
-      ValueError: problems of different families.
+      ValueError: the problems belong to different families.
     """
     arrays = [as_arrays(p, dtype) for p in problems]
     if len({jax.tree.structure(p) for p in arrays}) != 1:
@@ -134,12 +141,12 @@ def stack(problems: list[P], dtype: jnp.dtype | type) -> P:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Custom:
-    """A finite sum made from any JAX loss: f_i(x) = loss(x, data[i]); made by `from_loss`."""
+    """A finite sum with any JAX loss: f_i(x) = loss(x, data[i]); made with `from_loss`."""
 
     data: PyTree  # leaves of shape (n, …)
     minimiser: ArrayLike | None
     num_components: ArrayLike
-    bounds: tuple[ArrayLike, ArrayLike] | None  # of x, each of its shape
+    bounds: tuple[ArrayLike, ArrayLike] | None  # (low, high), each of the shape of x
     loss: Callable[[Array, PyTree], Array] = field(metadata={"static": True})
     shape: tuple[int, ...] = field(metadata={"static": True})
     nearest_feasible: Callable[[Array], Array] | None = field(metadata={"static": True})
@@ -172,19 +179,22 @@ def from_loss(
     project: Callable[[Array], Array] | None = None,
     bounds: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Custom:
-    """A user's finite sum: component i is `loss(x, data[i])`, gradients come from autodiff.
+    """A finite sum from a user's loss: component i is `loss(x, data[i])`.
+
+    Gradients are computed by automatic differentiation.
 
     Args:
       loss: a differentiable function of (x, example) that returns a scalar.
       data: a pytree of arrays with a common leading axis of length n. Booleans, integers and PRNG
-        keys reach the loss as they are, floats in the precision of a simulation.
-      shape: the shape of x, () or (d,); a number d stands for (d,).
-      minimiser: x*, where it is known; of x that are feasible, where there is a constraint.
-      project: a constraint: the function x ↦ nearest feasible point, which JAX can trace.
-      bounds: a constraint low ≤ x ≤ high, numbers or arrays of the shape of x; ±inf for none.
+        keys reach the loss unchanged, floats in the dtype of the simulation.
+      shape: the shape of x, () or (d,); an integer d means (d,).
+      minimiser: x*, if known; with a constraint, the minimiser over feasible x.
+      project: a constraint, as a function from x to the nearest feasible point; JAX must be able to
+        trace it.
+      bounds: a constraint low ≤ x ≤ high: numbers or arrays of the shape of x, ±inf for no bound.
 
     Raises:
-      ValueError: naming the argument or the leaf of the data, and what is allowed.
+      ValueError: an argument is invalid; the message names it, or the leaf of the data.
 
     >>> problem = from_loss(lambda x, b: 0.5 * (x - b) ** 2, jnp.array([0.0, 3.0]), minimiser=1.5)
     >>> component_gradients(problem, jnp.float32(1.0), 2)
@@ -199,7 +209,7 @@ def from_loss(
         raise ValueError("project and bounds: give one of them")
     example = jax.tree.map(_example, data)
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
-    for name, function, arguments, wanted in (
+    for name, function, arguments, expected in (
         ("loss", loss, (x, example), ()),
         ("project", problem.project, (x,), shape),
     ):
@@ -217,8 +227,8 @@ def from_loss(
             ) from error
         if name == "loss" and not jnp.issubdtype(getattr(result, "dtype", float), jnp.floating):
             raise ValueError(f"loss must return a real number, not {result}")
-        if getattr(result, "shape", None) != wanted:
-            must = "a scalar" if name == "loss" else f"a point of shape {wanted}"
+        if getattr(result, "shape", None) != expected:
+            must = "a scalar" if name == "loss" else f"a point of shape {expected}"
             raise ValueError(f"{name} must return {must}, not {result}")
     if minimiser is not None and checks.is_concrete(minimiser):
         problem = replace(problem, minimiser=_checked_minimiser(problem))

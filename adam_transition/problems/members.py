@@ -1,8 +1,9 @@
-"""Random members of a problem class, with the constants that they really have.
+"""Random members of a problem class, with their actual constants.
 
-Quadratics have the constants asked for in closed form. Regressions have an upper bound on L, and
-the least D0 for the class's D1 comes from maximising Σ‖∇f_i‖² − D1‖∇f‖² over x from many starts:
-a value found by optimisation, not proved to be the supremum; `Member.exact` tells which.
+Quadratics have the requested constants in closed form. For regressions, L is an upper bound, and
+the smallest D0 for the class's D1 comes from maximising Σ‖∇f_i‖² − D1‖∇f‖² over x from many starts:
+it is computed by optimisation and not proved to be the supremum. `Member.exact` distinguishes the
+two cases.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # loads its modules when they are used
+import scipy  # loads its submodules on first use
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from adam_transition.problems.constructions import Counterexample
@@ -40,27 +41,33 @@ Family = Literal[
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
-_SAMPLES = 8  # of a mini-batch of a regression
+_SAMPLES = 8  # per mini-batch of a regression
 _RIDGE = 0.05  # relative to the curvature of the loss
-_STARTS = 8
+_STARTS = 8  # of each search for the smallest D0
 
 
 class Member(NamedTuple):
-    """A problem and the class that it was verified to lie in."""
+    """A problem and a class that contains it, as verified."""
 
     problem: FiniteSum
     problem_class: ProblemClass
-    exact: bool  # constants in closed form; otherwise L is a bound and D0 found by optimisation
+    exact: bool  # constants in closed form; else L is a bound and D0 computed by optimisation
 
 
 def random_member(
     problem_class: ProblemClass, family: Family, dimension: int, key: Key[Array, ""]
 ) -> Member:
-    """A random problem of that family in the class, with its L, D0 and D1 where the family can.
+    """A random problem of a family in the class, with the L, D0 and D1 of the class if possible.
+
+    Args:
+      problem_class: the class.
+      family: one of `FAMILIES`.
+      dimension: d.
+      key: read, not consumed; not used for the counterexample.
 
     Raises:
-      ValueError: an unknown family, a dimension that it does not have, or constants that it cannot
-        have: regressions and non-realizable quadratics need D0 > 0.
+      ValueError: the family is unknown, or does not have this dimension or these constants;
+        regressions and non-realizable quadratics need D0 > 0.
     """
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is not one of {', '.join(FAMILIES)}")
@@ -79,7 +86,7 @@ def random_member(
 
 
 def least_d0(problem: FiniteSum, d1: float, starts: Float[np.ndarray, "S d"]) -> float:
-    """sup_x Σ‖∇f_i‖² − D1‖∇f‖² as found from these starts; not below 0."""
+    """sup_x Σ‖∇f_i‖² − D1‖∇f‖², at least 0, as computed by optimisation from these starts."""
     n = int(np.asarray(problem.num_components))
     with jax.enable_x64(True):
         arrays = as_arrays(problem, np.float64)
@@ -88,11 +95,11 @@ def least_d0(problem: FiniteSum, d1: float, starts: Float[np.ndarray, "S d"]) ->
             value, gradient = _slack(x, arrays, d1, n)
             return float(value), np.asarray(gradient)
 
-        found = [
+        minima = [
             scipy.optimize.minimize(slack, start, jac=True, method="L-BFGS-B").fun
             for start in starts
         ]
-    return max(0.0, -float(min(found)))
+    return max(0.0, -float(min(minima)))
 
 
 @partial(jax.jit, static_argnames="n")
@@ -109,10 +116,10 @@ def _slack(x: Array, problem: FiniteSum, d1: float, n: int) -> tuple[Array, Arra
 def _quadratics(
     wanted: ProblemClass, family: Family, dimension: int, generator: np.random.Generator
 ) -> Member:
-    """Hessians Q diag(1 + t w_i) Qᵀ: with w of mean 0 and variance 1, D1 = n(1 + t²) exactly."""
+    """Hessians Q diag(1 + t w_i) Qᵀ, where w has mean 0 and variance 1, so that D1 = n(1 + t²)."""
     n, d1 = wanted.n, float(wanted.d1)
     realizable = family == "realizable_quadratics"
-    # with D0 > 0 some of D1 is needed for the cross term between curvatures and residuals
+    # if D0 > 0, the cross term between curvatures and residuals takes a fraction of D1
     spread = np.sqrt(d1 / n - 1) if realizable else np.sqrt((d1 / n - 1) / 2)
     w = generator.standard_normal((n, dimension))
     w -= w.mean(axis=0)
@@ -137,7 +144,7 @@ def _quadratics(
 
 
 def _rounded_up(found: ProblemClass, wanted: ProblemClass) -> ProblemClass:
-    """The wanted constants, where those of the problem equal them but for rounding."""
+    """The constants of the problem, each replaced by the wanted one if equal up to rounding."""
     close = [
         float(getattr(wanted, name))
         if np.isclose(float(getattr(found, name)), float(getattr(wanted, name)), rtol=1e-9)
@@ -150,7 +157,7 @@ def _rounded_up(found: ProblemClass, wanted: ProblemClass) -> ProblemClass:
 def _regression(
     wanted: ProblemClass, link: Link, dimension: int, generator: np.random.Generator
 ) -> Member:
-    """Mini-batches a = shared + h·own; h is such that D0 is the one asked for, at L and D1."""
+    """Mini-batches a = shared + h·own, with h chosen for the requested D0 at the given L and D1."""
     n, d1 = wanted.n, float(wanted.d1)
     shared = generator.standard_normal((1, _SAMPLES, dimension + 1))
     own = generator.standard_normal((n, _SAMPLES, dimension + 1))
@@ -178,7 +185,7 @@ def _regression(
 
 
 def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
-    """The last point found with function ≤ 0, between low (≤ 0) and high (> 0)."""
+    """Bisects between low (function ≤ 0) and high (> 0); returns the last low."""
     for _ in range(24):
         middle = (low + high) / 2
         low, high = (middle, high) if function(middle) <= 0 else (low, middle)
@@ -186,19 +193,19 @@ def _bisect(function: Callable[[float], float], low: float, high: float) -> floa
 
 
 def _minimiser(problem: Regression, start: np.ndarray) -> np.ndarray:
-    """Newton's method on a strongly convex f, from L-BFGS."""
+    """The minimiser of a strongly convex f: L-BFGS, then Newton's method."""
     n = int(np.asarray(problem.num_components))
     with jax.enable_x64(True):
         value = jax.jit(lambda x: objective(problem, x, n))
         gradient = jax.jit(lambda x: full_gradient(problem, x, n))
         jacobian = jax.jit(jax.jacfwd(gradient))
-        near = scipy.optimize.minimize(
+        rough = scipy.optimize.minimize(
             lambda x: float(value(x)),
             start,
             jac=lambda x: np.asarray(gradient(x)),
             method="L-BFGS-B",
         )
-        x = jnp.asarray(near.x)
+        x = jnp.asarray(rough.x)
         for _ in range(5):
             x = x - jnp.linalg.solve(jacobian(x), gradient(x))
         return np.asarray(x)
@@ -207,7 +214,7 @@ def _minimiser(problem: Regression, start: np.ndarray) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CentredCounterexample(Counterexample):
-    """The counterexample in z = x − x*, so that floats resolve what is near x*: z* = 0."""
+    """The counterexample in z = x − x*, so that floats resolve small distances to x*; z* = 0."""
 
     minimiser = 0.0
 
@@ -222,12 +229,12 @@ def centred(member: Member) -> Member:
     """The same problem in z = x − x*, of the same class; for quadratics and the counterexample.
 
     Raises:
-      ValueError: another problem.
+      ValueError: the problem is of another family.
     """
     problem = member.problem
     if isinstance(problem, Quadratics):
         centres = np.asarray(problem.centres)
-        # of one common centre nothing may be left by rounding
+        # a common centre must become exactly 0
         common = (centres == centres[:1]).all()
         centres = np.zeros_like(centres) if common else centres - np.asarray(problem.minimiser)
         moved = quadratics(problem.hessians, centres)

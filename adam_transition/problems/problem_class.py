@@ -1,4 +1,4 @@
-"""The problem class F^n_{L,D0,D1}(R^d): finite sums under A1 and A2."""
+"""The problem class F^n_{L,D0,D1}(R^d): finite sums that satisfy A1 and A2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Number = int | float | Fraction
 
 
 def is_integer(value: object) -> bool:
-    """Whether it is an integer by its type: 5.0 and True are none."""
+    """Whether the type of a value is an integer type; 5.0 and True are not integers."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -27,11 +27,11 @@ def is_integer(value: object) -> bool:
 class ProblemClass:
     """All f = (1/n) Σ f_i with (A1) L-Lipschitz ∇f_i and (A2) Σ‖∇f_i‖² ≤ D1‖∇f‖² + D0.
 
-    Constants may be `Fraction`s; those of the piecewise problems are, where their parameters are.
+    Constants may be `Fraction`s. Those of the piecewise problems are if their parameters are.
 
     Raises:
-      ValueError: n < 1, a negative or non-finite constant, or D1 < n: then A2 bounds the gradient,
-        ‖∇f‖² ≤ D0/(n − D1) by Cauchy–Schwarz, which no theorem here is about.
+      ValueError: n < 1, a constant is negative or not finite, or D1 < n. If D1 < n, A2 and
+        Cauchy–Schwarz bound the gradient, ‖∇f‖² ≤ D0/(n − D1), a case that no theorem here covers.
     """
 
     n: int
@@ -61,7 +61,7 @@ class ProblemClass:
         )
 
     def scaled(self, factor: Number) -> ProblemClass:
-        """The class of s·f for f in this one: L scales by s, D0 by s², D1 not at all."""
+        """The class of s·f for all f in this class: L scales by s, D0 by s², D1 is unchanged."""
         if factor <= 0:
             raise ValueError(f"factor={factor} is not positive")
         return ProblemClass(self.n, self.smoothness * factor, self.d0 * factor**2, self.d1)
@@ -69,16 +69,16 @@ class ProblemClass:
     def divergence_construction(self) -> Counterexample:
         """The paper's counterexample with the D1 of the class.
 
-        It is not the worst member of the class: other tables of slopes with the same D1, or less,
-        have a positive drift where this one has not (`least_d1`).
+        It is not the worst member of the class: some tables of slopes with the same or a smaller
+        D1 have a positive drift at (β1, β2) at which this one does not (`least_d1`).
 
-        a is the largest double with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic,
-        and the scale is such that the smoothness is L; D0 = 0 whatever the class allows.
+        a is the largest float64 with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic.
+        The scale is chosen such that the smoothness is L. D0 = 0 for every D0 of the class.
 
         Raises:
-          ValueError: the class has no counterexample: n < 3, L = 0 or D1 ≤ n².
+          ValueError: the class contains no counterexample: n < 3, L = 0 or D1 ≤ n².
         """
-        # here and not above: the construction tells its class, the class its construction
+        # imported here, because `constructions` imports this module
         from adam_transition.problems.constructions import counterexample, large_slope
 
         n = self.n
@@ -96,35 +96,40 @@ class ProblemClass:
             a = float(np.nextafter(a, np.inf))
         while counterexample(n, Fraction(a)).problem_class().d1 > d1:
             a = float(np.nextafter(a, 0))
-        found = counterexample(n, Fraction(a))
-        return replace(found, scale=Fraction(self.smoothness) / large_slope(n, Fraction(a)))
+        problem = counterexample(n, Fraction(a))
+        return replace(problem, scale=Fraction(self.smoothness) / large_slope(n, Fraction(a)))
 
     def violations(
         self, problem: FiniteSum, points: Float[Array, "P ..."], *, relative: float = 1e-6
     ) -> list[str]:
-        """Membership test by evaluation: how A1 or A2 fails at the points or between neighbours.
+        """Tests membership by evaluation, and describes each failure of A1 or A2.
 
-        A1 is tested on every component and each pair of consecutive points. An empty list is no
-        proof of membership; an entry is a proof of the contrary, up to `relative` rounding.
+        A1 is tested on every component and each pair of consecutive points, A2 at each point. An
+        empty list does not prove membership; an entry disproves it, up to rounding.
+
+        Args:
+          problem: the problem to test.
+          points: points, with a leading axis.
+          relative: relative tolerance for rounding.
         """
         n = int(np.asarray(problem.num_components))
         if n != self.n:
             return [f"the problem has n={n} components, the class n={self.n}"]
         table = jax.vmap(lambda x: component_gradients(problem, x, n))(points)
         g = np.asarray(table, np.float64).reshape(len(points), n, -1)
-        found = []
+        failures = []
         for point, rows in zip(np.asarray(points), g, strict=True):
             total, full = np.sum(rows**2), np.sum(rows.mean(axis=0) ** 2)
             bound = float(self.d1) * full + float(self.d0)
             if total > bound * (1 + relative):
-                found.append(f"A2 fails at x={point}: Σ‖∇f_i‖²={total:g} > {bound:g}")
+                failures.append(f"A2 fails at x={point}: Σ‖∇f_i‖²={total:g} > {bound:g}")
         flat = np.asarray(points, np.float64).reshape(len(points), -1)
         distances = np.linalg.norm(np.diff(flat, axis=0), axis=1)
         changes = np.linalg.norm(np.diff(g, axis=0), axis=2).max(axis=1)
         bounds = float(self.smoothness) * distances
-        found += [
+        failures += [
             f"A1 fails between points {k} and {k + 1}: a gradient moves by {changes[k]:g} "
             f"> L‖x−y‖={bounds[k]:g}"
             for k in np.flatnonzero(changes > bounds * (1 + relative) + relative)
         ]
-        return found
+        return failures

@@ -1,4 +1,4 @@
-"""Quadratics f_i(x) = ½ (x − b_i)ᵀ H_i (x − b_i): realizable if all centres agree (D0 = 0)."""
+"""Quadratics f_i(x) = ½ (x − b_i)ᵀ H_i (x − b_i), realizable (D0 = 0) if all centres b_i agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adam_transition.problems.problem_class import ProblemClass
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Quadratics:
-    """n quadratics in d dimensions; made by `quadratics`."""
+    """A finite sum of n quadratics in d dimensions; made with `quadratics`."""
 
     num_components: ArrayLike  # [] n
     hessians: Float[Array | np.ndarray, "n d d"]  # H_i, symmetric
@@ -37,14 +37,14 @@ class Quadratics:
         return x
 
     def problem_class(self, d1: float | None = None) -> ProblemClass:
-        """L, and the least D0 for a given D1 (they trade against each other when D0 > 0).
+        """The class with the exact L and the smallest D0 for a given D1.
 
-        With u = x − x*, Σ‖∇f_i‖² = uᵀAu + 2Bᵀu + C and ‖∇f‖² = uᵀMu, so that A2 holds exactly if
-        D1·M ⪰ A and D0 ≥ C + Bᵀ(D1·M − A)⁻¹B. By default D1 is the least possible value if B = 0
-        and twice that otherwise.
+        With u = x − x*, Σ‖∇f_i‖² = uᵀAu + 2Bᵀu + C and ‖∇f‖² = uᵀMu. So A2 holds if and only if
+        D1·M ⪰ A and D0 ≥ C + Bᵀ(D1·M − A)⁻¹B, and a larger D1 permits a smaller D0 unless B = 0.
+        The default D1 is the smallest possible value if B = 0, and twice that value otherwise.
 
         Raises:
-          ValueError: d1 is below the least possible value.
+          ValueError: d1 is below the smallest possible value.
         """
         h, b = np.asarray(self.hessians, np.float64), np.asarray(self.centres, np.float64)
         residuals = np.einsum("nij,nj->ni", h, np.asarray(self.minimiser, np.float64) - b)
@@ -53,7 +53,7 @@ class Quadratics:
         constant = np.sum(residuals**2)
         mean = h.mean(axis=0)
         eigenvalues, vectors = scipy.linalg.eigh(quadratic, mean.T @ mean)
-        least = max(float(eigenvalues[-1]), len(h))  # D1 ≥ n, but for rounding
+        least = max(float(eigenvalues[-1]), len(h))  # D1 ≥ n holds up to rounding
         projected = vectors.T @ linear
         has_linear = np.abs(projected) > 1e-12 * (1 + np.abs(projected).max())
         if d1 is None:
@@ -69,11 +69,11 @@ class Quadratics:
 def quadratics(
     hessians: Float[ArrayLike, "n d d"] | list, centres: Float[ArrayLike, "n d"] | list
 ) -> Quadratics:
-    """Quadratics from their Hessians and centres. In one dimension pass lists of n numbers each.
+    """Quadratics from their Hessians and centres; in one dimension, two lists of n numbers.
 
     Raises:
-      ValueError: shapes that do not fit, values that are not finite, an asymmetric Hessian, or a
-        Σ H_i that is not positive definite (f would have no unique minimiser).
+      ValueError: the shapes do not match, a value is not finite, a Hessian is not symmetric, or
+        Σ H_i is not positive definite (f would have no unique minimiser).
     """
     h, b = np.asarray(hessians, np.float64), np.asarray(centres, np.float64)
     if h.ndim == 1 and b.ndim == 1:
@@ -92,19 +92,25 @@ def quadratics(
 
 
 def realizable_quadratics(n: int, dimension: int = 1) -> Quadratics:
-    """Curvatures from 1 to n, turned against each other for d > 1; one common centre 0. D0 = 0."""
+    """Quadratics with curvatures from 1 to n and the common centre 0, so that D0 = 0.
+
+    If d > 1, the order of the curvatures along the coordinates differs between components.
+    """
     return quadratics(_spread_hessians(n, dimension), np.zeros((n, dimension)))
 
 
 def nonrealizable_quadratics(n: int, dimension: int = 1) -> Quadratics:
-    """Unit curvature; one centre at (1, …, 1), the others at 0: skewed noise. D0 > 0."""
+    """Quadratics with unit curvature and skewed noise: one centre is (1, …, 1), the others 0.
+
+    D0 > 0.
+    """
     centres = np.zeros((n, dimension))
     centres[-1] = 1
     return quadratics(np.broadcast_to(np.eye(dimension), (n, dimension, dimension)), centres)
 
 
 def _spread_hessians(n: int, dimension: int) -> np.ndarray:
-    """Component i has curvatures 1 … n, shifted by i along the coordinates of a rotated basis."""
+    """Hessians with curvatures from 1 … n in a rotated basis, shifted by i for component i."""
     curvatures = 1.0 + (np.arange(n)[:, None] + np.arange(dimension)) % n
     basis = scipy.linalg.qr(np.vander(1.0 + np.arange(dimension), dimension))[0]
     return np.einsum("ij,nj,kj->nik", basis, curvatures, basis)

@@ -1,4 +1,4 @@
-"""The built-in problems by name, for flags and sweeps."""
+"""Built-in problems by name, for flags and sweeps."""
 
 import inspect
 from collections.abc import Callable
@@ -35,11 +35,11 @@ _MAKERS: dict[str, Callable[..., BuiltIn]] = {
 }
 
 PROBLEMS = tuple(_MAKERS)
-"""Names that `built_in` knows."""
+"""Names of the built-in problems."""
 
 
 def parameters(name: str) -> tuple[str, ...]:
-    """The names of the parameters of a built-in problem, n aside.
+    """The names of the parameters of a built-in problem except n.
 
     >>> parameters("reddi_online")
     ('large', 'small')
@@ -48,7 +48,7 @@ def parameters(name: str) -> tuple[str, ...]:
 
 
 def default_n(name: str) -> tuple[int, ...]:
-    """The numbers of components that a diagram of this problem shows by default."""
+    """The values of n in a diagram of this problem by default."""
     if _fixes_n(name):
         return (int(np.asarray(_MAKERS[name]().num_components)),)
     return (5, 10, 20, 50)
@@ -57,16 +57,16 @@ def default_n(name: str) -> tuple[int, ...]:
 def built_in(
     name: str, n: int | None = None, a: Fraction | float | None = None, **others: Number
 ) -> BuiltIn:
-    """The built-in problem of that name.
+    """The built-in problem of a given name.
 
     Args:
       name: one of `PROBLEMS`.
-      n: number of components; default 20, or what the problem fixes.
-      a: the counterexample's parameter; default 1/(n−1)².
-      others: further `parameters` of the problem; their defaults are those of its function.
+      n: number of components; default: 20, or the problem's only n.
+      a: the counterexample's parameter; default: 1/(n−1)².
+      others: further `parameters` of the problem, with the defaults of its function.
 
     Raises:
-      ValueError: an unknown name, a parameter that the problem has not or does not allow.
+      ValueError: the name is unknown, or the problem does not have or allow a parameter.
 
     >>> built_in("reddi_online").num_components
     101
@@ -78,7 +78,7 @@ def built_in(
     given = {key: value for key, value in {"a": a, **others}.items() if value is not None}
     for key, value in given.items():
         if key not in parameters(name):
-            has = [one for one in PROBLEMS if key in parameters(one)]
+            has = [problem for problem in PROBLEMS if key in parameters(problem)]
             raise ValueError(f"{key}={value}: {name} has none; only {_listed(has)}")
     if _fixes_n(name):
         problem = _MAKERS[name](**given)

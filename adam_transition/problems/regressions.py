@@ -1,4 +1,4 @@
-"""Regressions: mini-batch losses φ(⟨a, x⟩ − b) with a ridge, convex (logistic) or not."""
+"""Ridge regressions with mini-batch losses φ(⟨a, x⟩ − b): logistic (convex) or Geman–McClure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 Link = Literal["logistic", "geman_mcclure"]
-"""φ(r) = log(1 + e^{−r}), convex, or r²/(2(1 + r²)), the Geman–McClure loss, not convex."""
+"""logistic: φ(r) = log(1 + e^{−r}), convex. geman_mcclure: φ(r) = r²/(2(1 + r²)), not convex."""
 
 _CURVATURE: dict[Link, float] = {"logistic": 0.25, "geman_mcclure": 1.0}  # sup |φ''|
 
@@ -19,9 +19,9 @@ _CURVATURE: dict[Link, float] = {"logistic": 0.25, "geman_mcclure": 1.0}  # sup 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Regression:
-    """f_i(x) = scale·(mean_j φ(⟨a_ij, x⟩ − b_ij) + ridge·‖x‖²/2), mini-batch i of m samples.
+    """f_i(x) = scale·(mean_j φ(⟨a_ij, x⟩ − b_ij) + ridge·‖x‖²/2), for mini-batch i of m samples.
 
-    Labels of the logistic loss are part of a: pass y·a.
+    For the logistic loss, features include the labels: pass y·a.
     """
 
     num_components: ArrayLike  # [] n
@@ -57,7 +57,7 @@ class Regression:
         return x
 
     def smoothness(self) -> float:
-        """scale·(sup|φ''|·max_i λ_max(A_iᵀA_i)/m + ridge): an upper bound on the least L."""
+        """An upper bound on the smallest L: scale·(sup|φ''|·max_i λ_max(A_iᵀA_i)/m + ridge)."""
         a = np.asarray(self.features, np.float64)
         largest = np.linalg.norm(a, 2, axis=(1, 2)).max() ** 2 / a.shape[1]
         bound = _CURVATURE[self.link] * largest + np.asarray(self.ridge)

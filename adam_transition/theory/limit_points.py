@@ -1,16 +1,17 @@
 """Adam's limit points: the zeros of the stationary drift field, not of the gradient.
 
 With η_k = η0/√k the iterate follows the slow flow dx/dt = D(x), where D(x) is the stationary drift
-of the table of component gradients at x. It settles at an attracting zero x̂ of D, and |∇f(x̂)| is
-the neighbourhood of Theorems 3.1 and 3.3, exactly.
+of the table of component gradients at x (Dereich, Jentzen & Kassing, arXiv:2511.04622, for draws
+with replacement). It settles at an attracting zero x̂ of D, and |∇f(x̂)| is the exact radius of the
+neighbourhood in Theorems 3.1 and 3.3.
 
-To first order in 1 − β2 with replacement and β1 = 0, in one dimension, D = 0 where
+To first order in 1 − β2, with replacement, β1 = 0 and d = 1, D = 0 where
 
     ∇f = ½(1−β2) Cov(g, g²)/E[g²] ≈ ½(1−β2) κ3/σ²,
 
-κ3 and σ² the third central moment and the variance of the components: the neighbourhood is
-proportional to 1 − β2 for skewed noise. For symmetric noise it vanishes at every β2 in the random
-orders, which cannot tell a component from its mirror image.
+with κ3 and σ² the third central moment and the variance of the component gradients. So for skewed
+noise the radius is proportional to 1 − β2. For symmetric noise it is 0 at every β2 in the random
+orders, under which a gradient and its mirror image are exchangeable.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # loads its modules when they are used
+import scipy  # loads its submodules on first use
 from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
@@ -32,16 +33,17 @@ from adam_transition.theory.drift_domain import is_estimated
 from adam_transition.theory.stationary_drift import drift_of_groups, stationary_drift
 
 _SCAN = 65
-_ASIDE = 7e-6  # of round numbers, where a gradient may be 0 and the drift has no exact value
-_STEP = 1e-5  # of finite differences, relative to the spread of the starts
-_SAME = 1e-6  # zeros nearer than this, relative to the spread, are one
+# lengths relative to the spread of the starts
+_ASIDE = 7e-6  # offset from round numbers, where a gradient may be 0 and the drift have no value
+_STEP = 1e-5  # step of finite differences
+_SAME = 1e-6  # zeros closer than this count as one
 
 
 class LimitPoint(NamedTuple):
-    """A zero of the drift field, or, where D jumps over 0 (D0 = 0), the place of the jump."""
+    """A zero of the drift field, or the point at which D changes sign by a jump (D0 = 0)."""
 
     x: Float[np.ndarray, " d"]
-    stderr: Float[np.ndarray, " d"]  # of x; 0 where the drift is exact
+    stderr: Float[np.ndarray, " d"]  # standard error of x; 0 if the drift is exact
     gradient_norm: float  # ‖∇f(x̂)‖
     attracting: bool
 
@@ -55,30 +57,32 @@ def limit_points(
     key: Key[Array, ""] | None = None,
     num_samples: int = 200_000,
 ) -> list[LimitPoint]:
-    """The zeros of D found from some starts, and whether they attract; in float64.
+    """Zeros of the drift field D, and whether they attract; computed in float64.
 
-    In one dimension the range of the starts is scanned, and every sign change that the scan sees is
-    solved for, to rounding; with ε also those that lie near to it, down to its last digits, as D
-    has further zeros where the gradients come down to ε. In more dimensions Newton's method goes
-    from each start; zeros that no start leads to are not found. A zero attracts if D points to it
-    from both sides; in more dimensions if all eigenvalues of dD/dx, taken over 1e-5 of the spread
-    of the starts, have negative real parts.
+    In one dimension the range of the starts is scanned, and the zero at each sign change of the
+    scan is computed to rounding. If ε > 0, each such zero is also searched for further zeros down
+    to the last digits of x, because D has more zeros where the gradients are as small as ε. In
+    more dimensions Newton's method runs from each start, and other zeros are missed.
 
-    "Attracts" is said of the flow dx/dt = D(x): of steps that are small against the distances over
-    which the gradients change. Near a minimiser at which all gradients vanish none are.
+    In one dimension a zero attracts if D points towards it on both sides. In more dimensions it
+    attracts if all eigenvalues of dD/dx have negative real parts, with finite differences over 1e-5
+    of the spread of the starts. This refers to the flow dx/dt = D(x), that is, to steps much
+    smaller than the distance over which the gradients change. No step is small in this sense close
+    to a minimiser at which all component gradients vanish.
 
     Args:
-      problem: of shape () or (d,); its constraint, if any, is ignored.
-      hyper: scalars; ε counts, in the units of the gradients.
+      problem: a problem of shape () or (d,); its constraint, if any, is ignored.
+      hyper: scalars; ε in units of the gradients.
       sampling: sampling scheme; `shuffle_once` draws its order from the key.
-      starts: where to look.
-      key: for `shuffle_once`, and where the drift is estimated (`drift.is_estimated`): one key is
-        one set of histories, so D is smooth in x.
-      num_samples: steps averaged for each estimate.
+      starts: points of shape (S, d).
+      key: needed for `shuffle_once` and for an estimated drift (`drift_domain.is_estimated`). All
+        estimates share the histories of the key, so D is smooth in x.
+      num_samples: number of steps averaged for each estimate.
 
     Raises:
-      ValueError: an unknown scheme, starts that do not fit, a key that is needed and not given,
-        hyperparameters that are arrays, or what the drift raises.
+      ValueError: the scheme is unknown; the starts have the wrong shape or, in one dimension, all
+        coincide; a needed key is missing; a hyperparameter is an array; or as for
+        `stationary_drift`.
     """
     check(sampling)
     for name, value in hyper._asdict().items():
@@ -101,11 +105,11 @@ def limit_points(
 
 
 class _Field(NamedTuple):
-    """D(x) as a mean over groups; exact where there is one group."""
+    """D(x) as a mean over G groups of chains; G = 1 if the drift is exact."""
 
     groups: Callable[[np.ndarray], np.ndarray]  # [d] → [G, d]
     gradient: Callable[[np.ndarray], np.ndarray]  # [d] → [d]: ∇f
-    along: Callable[[np.ndarray], np.ndarray]  # [K] → [K]: D at K points of one dimension
+    along: Callable[[np.ndarray], np.ndarray]  # [K] → [K]: D at K points, if d = 1
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         return self.groups(x).mean(axis=0)
@@ -137,7 +141,7 @@ def _field(
         tables = np.hstack([table_at(x) for x in points])
         if is_estimated(tables, sampling):
             return np.array([groups(x).mean() for x in points])
-        return drift_of(tables)[0]  # coordinates do not meet: as many points at once
+        return drift_of(tables)[0]  # coordinates are independent: each holds one point
 
     return _Field(groups, gradient, along)
 
@@ -150,17 +154,19 @@ def _drift_of_table(
     key: Key[Array, ""] | None,
     num_samples: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """[n, d] → [G, d], by groups of chains where it is estimated, else with G = 1."""
-    cell = adam.Hyperparameters(*(np.atleast_1d(np.asarray(one, np.float64)) for one in hyper))
+    """The map from a table [n, d] to D for each group of chains [G, d]; G = 1 if D is exact."""
+    cell = adam.Hyperparameters(*(np.atleast_1d(np.asarray(value, np.float64)) for value in hyper))
 
     @lru_cache
     def histories() -> Histories:
         if key is None:
             raise ValueError(f"sampling={sampling!r} needs a key for this problem")
-        # room for tables whose gradients differ in size by 1e14: the burn-in grows with the log
-        memory = 16 / min(float(np.min(one)) for one in cell[:2])
-        alike = np.ones((n, dimension))
-        return draw_histories(alike, sampling, key, memory=memory, num_samples=num_samples)
+        # 16 memories suffice for gradients that differ in size by 1e14: burn-in grows with the log
+        memory = 16 / min(float(np.min(value)) for value in cell[:2])
+        equal_gradients = np.ones((n, dimension))
+        return draw_histories(
+            equal_gradients, sampling, key, memory=memory, num_samples=num_samples
+        )
 
     def drift(table: np.ndarray) -> np.ndarray:
         if is_estimated(table, sampling):
@@ -178,7 +184,7 @@ def _table(problem: FiniteSum, x: Array, n: int) -> Float[Array, "n d"]:
 
 
 def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
-    """`zoom`: look for further zeros near each, as there are where ε is beside the gradients."""
+    """Zeros in one dimension. `zoom` searches for further zeros close to each, as ε may cause."""
 
     def drift(x: float) -> float:
         return float(field.mean(np.array([x]))[0])
@@ -197,26 +203,26 @@ def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
             point,
             _stderr(field, point, np.array([[slope]])),
             float(np.linalg.norm(field.gradient(point))),
-            # the sign on its sides; the slope would be that of a jump, if there is one
+            # the sign on either side; the slope has no meaning if D jumps
             bool(slope < 0 if left == right else drift(left) > 0),
         )
 
     grid = np.linspace(starts.min() + aside, starts.max() - 2 * aside, _SCAN)
     found = []
     for left, right in _sign_changes(grid, field.along(grid)):
-        # where gradients underflow, D is 0 all around
+        # D is 0 on a whole interval where gradients underflow
         if left == right and drift(left - _STEP * scale) == drift(left + _STEP * scale) == 0:
             continue
         brackets = [(left, right)]
         if zoom and left < right:
-            near = np.concatenate([[left], _around(solve(left, right), left, right), [right]])
-            brackets = list(_sign_changes(near, field.along(near)))
+            points = np.concatenate([[left], _around(solve(left, right), left, right), [right]])
+            brackets = list(_sign_changes(points, field.along(points)))
         found += [found_between(*bracket) for bracket in brackets]
     return found
 
 
 def _sign_changes(x: np.ndarray, values: np.ndarray) -> Iterator[tuple[float, float]]:
-    """Neighbours with D of opposite signs between them; a point twice where D is 0."""
+    """Neighbouring points between which D changes sign; (x, x) for a point x where D is 0."""
     for (left, before), (right, after) in pairwise(zip(x.tolist(), values.tolist(), strict=True)):
         if before == 0:
             yield left, left
@@ -225,7 +231,7 @@ def _sign_changes(x: np.ndarray, values: np.ndarray) -> Iterator[tuple[float, fl
 
 
 def _around(x: float, left: float, right: float) -> np.ndarray:
-    """Points ever nearer to x from both sides, down to its last digits."""
+    """Points that approach x from both sides geometrically, down to its last digits."""
     distance = np.geomspace(1e-14, 1, 113) * (right - left)
     points = np.unique(np.concatenate([x - distance, x + distance]))
     return points[(points > left) & (points < right) & (points != x)]
@@ -254,11 +260,14 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
     return found
 
 
-def _is_zero(drift: np.ndarray, jacobian: np.ndarray, near: float) -> bool:
-    """Whether D leads to a zero near by; where all gradients vanish, D is small and so is dD/dx."""
+def _is_zero(drift: np.ndarray, jacobian: np.ndarray, tolerance: float) -> bool:
+    """Whether the Newton step is at most `tolerance`.
+
+    The size of D itself does not decide: D and dD/dx are both small where all gradients vanish.
+    """
     if not np.isfinite(np.linalg.cond(jacobian)):
         return False
-    return bool(np.abs(np.linalg.solve(jacobian, drift)).max() < near)
+    return bool(np.abs(np.linalg.solve(jacobian, drift)).max() < tolerance)
 
 
 def _jacobian(field: _Field, x: np.ndarray, step: float) -> np.ndarray:
@@ -270,7 +279,7 @@ def _jacobian(field: _Field, x: np.ndarray, step: float) -> np.ndarray:
 
 
 def _stderr(field: _Field, x: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
-    """The spread over groups of −J⁻¹D, the move of the zero that each of them asks for."""
+    """Standard error of a zero: that of −J⁻¹D, its displacement, over the groups."""
     groups = field.groups(x)
     if len(groups) == 1 or not np.isfinite(np.linalg.cond(jacobian)):
         return np.zeros_like(x)

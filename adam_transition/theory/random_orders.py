@@ -1,42 +1,43 @@
-"""The stationary drift of the random orders, exactly.
+"""The exact stationary drift of the random orders.
 
-A root has a Gaussian integral, 1/√v = (1/√π) ∫_0^∞ s^{−1/2} e^{−sv} ds, and so has the rest,
+The inverse square root is a Gaussian integral, 1/√v = (1/√π) ∫_0^∞ s^{−1/2} e^{−sv} ds. With ε,
 
     1/(√v + ε) = (1/√π) ∫_0^∞ s^{−1/2} c(ε√s) e^{−sv} ds,    c(z) = 1 − √π z e^{z²} erfc(z),
 
-so that with s = e^u
+so with s = e^u and ρ for the ε inside the square root,
 
     E[m/(√(v + ρ) + ε)] = (1/√π) ∫ e^{u/2} c(ε e^{u/2}) e^{−ρs} H(e^u) du,
-    H(s) = E[m e^{−sv}],    F(s) = E[e^{−sv}],
+    H(s) = E[m e^{−sv}],    F(s) = E[e^{−sv}].
 
-where ρ is ε inside the root.
-
-With replacement, a step from (m', v') to m = β1 m' + (1−β1)g, v = β2 v' + (1−β2)g² has a fresh g.
-So at stationarity, with φ(t) = E[e^{−t g²}] and ψ(t) = E[g e^{−t g²}],
+With replacement, the g in a step m = β1 m' + (1−β1)g, v = β2 v' + (1−β2)g² is independent of
+(m', v'). So at stationarity, with φ(t) = E[e^{−t g²}] and ψ(t) = E[g e^{−t g²}],
 
     F(s) = φ(qs) F(β2 s),    H(s) = (1−β1) ψ(qs) F(β2 s) + β1 φ(qs) H(β2 s),    q = 1 − β2.
 
-In u = log s both run upward in steps of λ = −log β2 from F(0) = 1 and H(0) = E[g]. The integrand
-is analytic for |Im u| < π/2 and decays at both ends, so the trapezoidal rule is exact to rounding
-at a spacing of a quarter (its error is of order e^{−π²/spacing}). There are 80/(1−β2) steps, so
-what is carried is F − 1 and H − E[g] while s E[v] < 1, which begin at 0, and from there on F and H,
-which fall to 0: so neither loses digits to the other's size.
+In u = log s, both recursions run upward in steps of λ = −log β2 from F(0) = 1 and H(0) = E[g]. The
+integrand is analytic for |Im u| < π/2 and decays at both ends, so the trapezoidal rule is exact to
+rounding at a spacing of 1/4 (its error is of order e^{−π²/spacing}). The recursion takes about
+80/(1−β2) steps. To avoid cancellation it carries F − 1 and H − E[g], which start at 0, while
+s E[v] < 1, and after that F and H, which decay to 0.
 
-Gradients that are 0, a share p0 of them: where all others are damped away, that is for s large,
-H(s) = β1 p0 H(β2 s). So at ε = ρ = 0 the nodes of one lane (λ apart) fall like a geometric series
-with the ratio β1 p0/√β2, and their sum is known; it must be below 1. With ε or ρ the integral ends.
+Zero gradients, a fraction p0 of the table: for large s all other gradients are damped out, and
+H(s) = β1 p0 H(β2 s). At ε = ρ = 0 the nodes of one lane (nodes that are λ apart) then decrease like
+a geometric series with ratio β1 p0/√β2, which is summed in closed form; the ratio must be below 1.
+With ε or ρ the integrand itself decays.
 
-Under random shuffling epochs are independent, and within one the law of the next gradient depends
-on how many of each value have been drawn. F and H therefore carry that state σ, a vector of counts:
+Under random shuffling, epochs are independent, and within an epoch the law of the next gradient
+depends on how often each value has been drawn. F and H therefore carry that state σ, a vector of
+counts:
 
     F_σ(s) = Σ_r P(σ − e_r → σ) e^{−q s g_r²} F_{σ−e_r}(β2 s),
 
-and likewise H; the state in which all are drawn is that in which none is. D = −Σ_σ E[m/√v; σ].
-A table of two values, one of them once, has 2n states; one of n different values has 2^n. A run of
-zeros is at most 2k long, k the zeros of an epoch, and where it ends the integrand is 0.
+and likewise for H. The state "all drawn" of one epoch is the state "none drawn" of the next, and
+D = −Σ_σ E[m/√v; σ]. A table of two values, one of which occurs once, has 2n states; a table of n
+different values has 2^n. With k zeros in an epoch, a run of zeros has at most 2k steps, after which
+the integrand is 0.
 
-The drift is exact for any table with replacement, and with up to `MOST_STATES` states under random
-shuffling (`MOST_STATES_OF_TWO` for two values).
+The drift is computed for any table with replacement, and for tables with at most `MOST_STATES`
+states under random shuffling (`MOST_STATES_OF_TWO` for two values).
 """
 
 import math
@@ -54,41 +55,42 @@ from adam_transition.sweeps import sweep
 from adam_transition.theory import _tiles
 
 LEAST = 1e-5
-"""The least 1 − β2: the integral takes about 80/(1 − β2) steps."""
+"""Smallest 1 − β2; the integral takes about 80/(1 − β2) steps."""
 
 MOST_STATES = 512
-"""The most states of an epoch under random shuffling."""
+"""Largest number of states of an epoch under random shuffling."""
 
 MOST_STATES_OF_TWO = 1 << 22
-"""And of a table with two different gradients."""
+"""Largest number of states for a table with at most two different gradients."""
 
 MOST_WORK = 1e10
-"""The most states × steps of one cell: some minutes."""
+"""Largest number of states × steps for one cell, which takes some minutes."""
 
 _SPACING = 0.25
-_FIRST_SV = 1e-32  # of s·E[v], where the integral begins; half of the digits are lost to its root
-_LAST_SV = 60.0  # of the least v·s, where it ends
-_LAST_WEIGHT = 1e-34  # of 1/(ε²s), where it ends with ε: it falls like the root of that
-_LARGEST_U = 700.0  # e^700 is a number
+# ends of the integral
+_FIRST_SV = 1e-32  # s·E[v] at the start; the omitted part is of the order of its square root
+_LAST_SV = 60.0  # s times the smallest v, at the end
+_LAST_WEIGHT = 1e-34  # 1/(ε²s) at the end if ε > 0; the integrand decreases like its square root
+_LARGEST_U = 700.0  # e^700 fits in float64
 
 
 def num_steps(q: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """About how many steps of F and H the integral of a cell takes."""
+    """Approximate number of steps of F and H for the integral of a cell."""
     return 80 / np.minimum(q, _SPACING)
 
 
 def num_states(column: Float[np.ndarray, " n"], sampling: Sampling) -> int:
-    """States of an epoch that F and H carry for one coordinate of a table."""
+    """Number of states of an epoch that F and H carry for one coordinate of a table."""
     if sampling == "with_replacement":
         return 1
     counts = np.unique(column, return_counts=True)[1]
-    # by powers, as there may be a million values
-    alike = zip(*np.unique(counts, return_counts=True), strict=True)
-    return math.prod((int(count) + 1) ** int(values) for count, values in alike)
+    # a product of powers, because there may be a million values
+    multiplicities = zip(*np.unique(counts, return_counts=True), strict=True)
+    return math.prod((int(count) + 1) ** int(values) for count, values in multiplicities)
 
 
 def has_exact_drift(gradients: Float[np.ndarray, "n d"], sampling: Sampling) -> bool:
-    """Whether `random_drift` takes a table."""
+    """Whether `random_drift` can compute the drift of a table: its number of states is limited."""
     return all(
         num_states(g, sampling) <= (MOST_STATES_OF_TWO if len(np.unique(g)) <= 2 else MOST_STATES)
         for g in np.asarray(gradients).T
@@ -98,21 +100,22 @@ def has_exact_drift(gradients: Float[np.ndarray, "n d"], sampling: Sampling) -> 
 def random_drift(
     gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, sampling: Sampling
 ) -> Float[np.ndarray, "C d"]:
-    """D = −n·E[m/(√(v + ε_root) + ε)] per epoch; the error is below 1e-12 of n·E[|m|/√v].
+    """D = −n·E[m/(√(v + ε_root) + ε)] per epoch, with error below 1e-12 of n·E[|m|/√v].
 
-    Call it with 64-bit types enabled.
+    Requires 64-bit types.
 
     Args:
-      gradients: a table that `has_exact_drift`, the largest of each coordinate near 1.
-      hyper: 1 − β1 in (0, 1] and 1 − β2 in [`LEAST`, 1] of each cell, of shape (C,); ε and ε_root,
-        of shape (C, d). Where both are 0 and gradients are, the drift must be finite.
+      gradients: a table with `has_exact_drift`, whose largest gradient in each coordinate is close
+        to 1 in size.
+      hyper: 1 − β1 in (0, 1] and 1 − β2 in [`LEAST`, 1], of shape (C,); ε and ε_root, of shape
+        (C, d). If both are 0 and the table has zero gradients, the drift must be finite.
       sampling: `with_replacement` or `random_shuffling`.
     """
     p, q = np.asarray(hyper.one_minus_beta1), np.asarray(hyper.one_minus_beta2)
     shape = (len(p), gradients.shape[1])
-    epsilon, epsilon_root = (np.broadcast_to(one, shape) for one in hyper[2:])
-    found = np.zeros(shape)
-    alike: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+    epsilon, epsilon_root = (np.broadcast_to(value, shape) for value in hyper[2:])
+    drift = np.zeros(shape)
+    columns_of_kind: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
     unit = np.ones(shape[1])
     for i, column in enumerate(gradients.T):
         if column.any():
@@ -120,43 +123,43 @@ def random_drift(
             values, counts = np.unique(column / unit[i], return_counts=True)
             order = np.argsort(counts, kind="stable")
             kind = (*counts[order].tolist(), -1 if (values == 0).any() else 0)
-            alike.setdefault(kind, []).append((i, values[order]))
-    for (*counts_of_all, _), columns in alike.items():
+            columns_of_kind.setdefault(kind, []).append((i, values[order]))
+    for (*counts_of_all, _), columns in columns_of_kind.items():
         which = [i for i, _ in columns]
         with np.errstate(over="ignore"):
             root = epsilon_root[:, which].T / unit[which, None] ** 2
-        found[:, which] = _of_columns(
+        drift[:, which] = _of_columns(
             np.stack([values for _, values in columns]),
             np.array(counts_of_all),
             _Cells(p, q, epsilon[:, which].T / unit[which, None], root),
             sampling,
         )
-    return found
+    return drift
 
 
 class _Cells(NamedTuple):
-    """Hyperparameters, for coordinates in units of their least gradient."""
+    """Hyperparameters of C cells, with each coordinate in units of its smallest gradient."""
 
     p: Float[np.ndarray, " C"]
     q: Float[np.ndarray, " C"]
     epsilon: Float[np.ndarray, "d C"]
-    root: Float[np.ndarray, "d C"]  # ε inside the root
+    root: Float[np.ndarray, "d C"]  # ε inside the square root
 
 
 class _Lanes(NamedTuple):
-    """Nodes of an integral that are λ apart follow from each other: a lane of them.
+    """Lanes: sequences of nodes that are λ apart, each of which follows from the one before.
 
-    A cell has one lane if λ is below the spacing wanted, or several, offset from each other.
+    A cell has one lane if λ is below the required spacing, and otherwise several with offsets.
     """
 
-    values: Float[np.ndarray, "*lanes r"]  # the different gradients
+    values: Float[np.ndarray, "*lanes r"]  # the r different gradients
     p: Float[np.ndarray, "*lanes"]
     q: Float[np.ndarray, "*lanes"]
     epsilon: Float[np.ndarray, "*lanes"]
     root: Float[np.ndarray, "*lanes"]
     first: Float[np.ndarray, "*lanes"]  # u of the first node
     lag: Float[np.ndarray, "*lanes"]  # λ
-    large: Float[np.ndarray, "*lanes"]  # u from which on F and H themselves are carried
+    large: Float[np.ndarray, "*lanes"]  # u from which F and H themselves are carried
     num_nodes: Int[np.ndarray, "*lanes"]
 
 
@@ -166,16 +169,16 @@ def _of_columns(
     cells: _Cells,
     sampling: Sampling,
 ) -> Float[np.ndarray, "C d"]:
-    """The drift of coordinates whose least gradient is ±1 and whose values occur equally often."""
+    """The drift of coordinates with smallest gradient ±1 and the same counts of their values."""
     with np.errstate(divide="ignore"):
         lag = np.broadcast_to(-np.log1p(-cells.q), cells.epsilon.shape)  # ∞ where β2 = 0
     mean_square = ((values**2 @ counts) / counts.sum())[:, None]
-    # 1/√(E v) and 1/ε are where the integrand has its mass
+    # the mass of the integrand lies around √s = 1/√(E v) and 1/ε
     first = np.log(_FIRST_SV) - np.log(mean_square + cells.epsilon**2 + cells.root)
     num_zeros = int(counts[(values[0] == 0)].sum())
     last, ratio = _end(cells, lag, num_zeros, int(counts.sum()), sampling)
     last = np.maximum(last, first + 1)
-    once = np.isinf(lag)  # from s = 0 to anywhere in one step
+    once = np.isinf(lag)  # one step leads from s = 0 to any s
     lag = np.where(once, last - first, lag)
     num_offsets = np.ceil(lag / _SPACING).astype(int)  # [d, C]
     spacing = lag / num_offsets
@@ -183,7 +186,7 @@ def _of_columns(
     starts = np.cumsum(num_offsets) - num_offsets.ravel()
     offset = np.arange(len(cell)) - starts.repeat(num_offsets.ravel())
     begin = first[column, cell] + offset * spacing[column, cell]
-    # to the last node that counts, or, where the rest is summed from it, to one past the end
+    # up to the last node that counts, or to the next node if the rest is a geometric series
     num_nodes = np.floor((last[column, cell] - begin) / lag[column, cell]).astype(int) + 1
     num_nodes = np.where(once[column, cell], 1, num_nodes + (ratio[column, cell] > 0))
     lanes = _Lanes(
@@ -209,7 +212,7 @@ def _end(
     n: int,
     sampling: Sampling,
 ) -> tuple[Float[np.ndarray, "d C"], Float[np.ndarray, "d C"]]:
-    """Where the integral may end, and by what the nodes of a lane fall from there on."""
+    """The u at which the integral may end, and the ratio of successive nodes after it."""
     with np.errstate(divide="ignore"):
         by_epsilon = -math.log(_LAST_WEIGHT) - 2 * np.log(cells.epsilon)
         by_root = math.log(_LAST_SV) - np.log(cells.root)
@@ -218,7 +221,7 @@ def _end(
         return np.minimum(by_epsilon, math.log(_LAST_SV) - np.log1p(cells.root)), ratio
     without = (cells.epsilon == 0) & (cells.root == 0)
     beta1 = np.broadcast_to(1 - cells.p, lag.shape)
-    damped = math.log(_LAST_SV) - np.log(cells.q)  # all that is not 0
+    damped = math.log(_LAST_SV) - np.log(cells.q)  # end of the contribution of nonzero gradients
     if sampling == "with_replacement":
         np.multiply(num_zeros / n * beta1, np.exp(lag / 2), out=ratio, where=without & (beta1 > 0))
         last = np.broadcast_to(damped, lag.shape)
@@ -232,7 +235,7 @@ def _end(
 def _sums(
     lanes: _Lanes, counts: Int[np.ndarray, " r"], sampling: Sampling
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
-    """The sum over the nodes of each lane, and the last of them."""
+    """The sum over the nodes of each lane, and the last node."""
     shape = () if sampling == "with_replacement" else tuple(_padded(int(k) + 1) for k in counts)
     shared = {
         "counts": counts.astype(np.int32),
@@ -248,28 +251,29 @@ def _probabilities_of_states(
 ) -> Float[np.ndarray, " *states"]:
     """P(σ) after |σ| draws of an epoch, Π C(k_r, σ_r)/C(n, |σ|); 0 where the shape is padded.
 
-    The last value occurs most often. Of the others in turn, each is hypergeometric given those
-    before it: a product of as many ratios as it has components, so no binomial is formed.
+    Each value is hypergeometric given those before it: a product of as many ratios as the value
+    has components, so no binomial coefficient is formed. The last value, which occurs most often,
+    needs no factor.
     """
-    found = np.ones(shape, np.longdouble)
+    probability = np.ones(shape, np.longdouble)
     if not shape:
-        return found.astype(np.float64)
+        return probability.astype(np.float64)
     taken = np.indices(shape, sparse=True)
-    left, total = sum(taken), int(counts.sum())  # of all values from here on: drawn, and in all
+    left, total = sum(taken), int(counts.sum())  # draws and components of the remaining values
     for of_value, count in zip(taken, counts.tolist(), strict=True):
-        found = np.where(of_value <= count, found, 0)
+        probability = np.where(of_value <= count, probability, 0)
         if of_value is taken[-1]:
             break
         for i in range(count):
             drawn = np.where(i < of_value, left - i, total - left - (i - of_value))
             ways = np.where(i < of_value, (count - i) / np.longdouble(i + 1), 1)
-            found = found * (drawn * ways / (total - i))
+            probability = probability * (drawn * ways / (total - i))
         left, total = left - of_value, total - count
-    return found.astype(np.float64)
+    return probability.astype(np.float64)
 
 
 def _padded(length: int) -> int:
-    """Lengths of a few sizes, so that tables of other n share a program."""
+    """The length rounded up to one of few sizes, so that tables of different n share a program."""
     return length if length <= 2 else max(8, 1 << (length - 1).bit_length())
 
 
@@ -279,38 +283,38 @@ def _program(shape: tuple[int, ...], with_epsilon: bool) -> sweep.Program:
     return sweep.Program(integrate, of_tables=True)
 
 
-_Moments = tuple[jax.Array, jax.Array]  # F and H, or what they differ by from s = 0, (*states, W)
+_Moments = tuple[jax.Array, jax.Array]  # F and H, or their differences from s = 0; [*states, W]
 
 
 def _integrate(
     tiles: dict[str, Array], lanes: _Lanes, *, shape: tuple[int, ...], with_epsilon: bool
 ) -> dict[str, Float[Array, "1 W ..."]]:
-    """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the lanes of a tile, by states.
+    """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the W lanes of a tile, by states.
 
-    And the last node of each lane. `shape` is that of the states, () with replacement; states past
-    the counts are never reached.
+    Also returns the last node of each lane. `shape` is the shape of the states, () with
+    replacement; states beyond the counts are never reached.
     """
     counts, num_steps = tiles["counts"][0], tiles["num_steps"][0]
-    lane: Any = _Lanes(*(one[0] for one in lanes))
+    lane: Any = _Lanes(*(values[0] for values in lanes))
     g, p, n = lane.values.T, lane.p, counts.sum()  # g: [r, W]
     probabilities = _probabilities(shape, counts)
-    f_at_0 = tiles["probabilities"][0][..., None]  # [*states, 1]: F(0), of each state
+    f_at_0 = tiles["probabilities"][0][..., None]  # [*states, 1]: F(0) by state
     h_at_0 = _mean_in_states(shape, counts, f_at_0, g, p)  # [*states, W]: E[m; σ]
 
     def with_replacement(lost: Array, base: Array, moments: _Moments) -> _Moments:
-        """What a step adds to F and H."""
+        """The increments of F and H in one step."""
         f, h = moments
-        phi = jnp.sum(probabilities * lost, axis=0)  # less φ(0)
-        psi = jnp.sum(probabilities * (g * lost), axis=0)  # less ψ(0)
+        phi = jnp.sum(probabilities * lost, axis=0)  # φ(t) − φ(0)
+        psi = jnp.sum(probabilities * (g * lost), axis=0)  # ψ(t) − ψ(0)
         from_f = jnp.where(base > 0, psi * (1 + f) + h_at_0 * f, (h_at_0 + psi) * f)
         return phi * (base + f), p * (from_f - h) + (1 - p) * (phi * (base * h_at_0 + h))
 
     def shuffled(lost: Array, base: Array, moments: _Moments) -> _Moments:
-        """F and H after a step."""
+        """F and H after one step."""
         f, h = moments
         after, first_after = jnp.zeros_like(f), jnp.zeros_like(h)
         for axis, probability in enumerate(probabilities):
-            # each sum has one product: rounding must not depend on which of two is fused
+            # each sum has one product, so that rounding does not depend on which one is fused
             damped = f + lost[axis] * (f + base * f_at_0)
             carried = h + lost[axis] * (h + base * h_at_0)
             moved = carried + p * (g[axis] * damped - carried)
@@ -326,7 +330,7 @@ def _integrate(
 
     def add_node(k: Array, carry: tuple) -> tuple:
         totals, rest, last, base, moments, rests = carry
-        # where others of the tile have more nodes, those past the last do not count
+        # nodes past the last one, which longer lanes of the tile require, do not count
         u = lane.first + jnp.minimum(k, lane.num_nodes) * lane.lag
         small = jnp.where(u < lane.large, 1.0, 0.0)
         moments = moments[0] + (base - small) * f_at_0, moments[1] + (base - small) * h_at_0
@@ -347,13 +351,13 @@ def _integrate(
     rests = (zero, zero) if not shape else ()
     carry = zeros, zeros, zero, jnp.ones_like(p), (zeros, zeros), rests
     totals, _, last, *_ = jax.lax.fori_loop(0, num_steps, add_node, carry)
-    # the state in which none is drawn is counted as the one in which all are
+    # the state "none drawn" is the state "all drawn": counted once
     sums = totals.reshape(-1, *p.shape)[1:] if shape else n * totals[None]
     return {"sums": sums.T[None], "last": n * last[None]}
 
 
 def _add(total: Array, rest: Array, term: Array) -> tuple[Array, Array]:
-    """Compensated addition: `rest` is what rounding has taken from the total so far."""
+    """Compensated addition: `rest` is the accumulated rounding error of the total."""
     term = term + rest
     new = total + term
     return new, term - (new - total)
@@ -362,9 +366,10 @@ def _add(total: Array, rest: Array, term: Array) -> tuple[Array, Array]:
 def _mean_in_states(
     shape: tuple[int, ...], counts: Array, probability: Array, g: Array, p: Array
 ) -> Float[Array, "*states W"]:
-    """E[m; σ]. The draws of an epoch so far are alike, and those of other epochs independent.
+    """E[m; σ] for all states σ.
 
-    So with |σ| = t draws E[m | σ] = (1 − β1^t)·(mean of what is drawn) + β1^t E[g].
+    The draws of the current epoch are exchangeable and independent of other epochs. So with |σ| = t
+    draws, E[m | σ] = (1 − β1^t)·(mean of the drawn gradients) + β1^t E[g].
     """
     n = counts.sum()
     mean = jnp.sum(counts[:, None] * g, axis=0) / n
@@ -372,21 +377,21 @@ def _mean_in_states(
         return mean
     drawn = jnp.indices(shape)
     steps = jnp.maximum(drawn.sum(axis=0), 1)[..., None]
-    total = sum(one[..., None] * value for one, value in zip(drawn, g, strict=True))
+    total = sum(count[..., None] * value for count, value in zip(drawn, g, strict=True))
     new = -jnp.expm1(steps * jnp.log1p(-p))
-    # before the first draw of an epoch the mean is that after the last
+    # before the first draw of an epoch the mean is that after the last draw
     is_first = (drawn.sum(axis=0) == 0)[..., None]
     return probability * jnp.where(is_first, mean, new * (total / steps) + (1 - new) * mean)
 
 
-_SCALE = 4.0  # of z, where x = 0
+_SCALE = 4.0  # z at x = 0
 
 
 @lru_cache
 def _coefficients() -> tuple[float, ...]:
-    """Chebyshev coefficients of (1 + 2z²) c(z) in x = (z − 4)/(z + 4), right to 1e-14.
+    """Chebyshev coefficients of (1 + 2z²) c(z) in x = (z − 4)/(z + 4), accurate to 1e-14.
 
-    c(z) = 2 ∫_0^∞ t e^{−t² − 2zt} dt, where nothing cancels.
+    They are computed from c(z) = 2 ∫_0^∞ t e^{−t² − 2zt} dt, which involves no cancellation.
     """
     count = 28
     angle = (np.arange(count) + 0.5) * np.pi / count
@@ -396,13 +401,13 @@ def _coefficients() -> tuple[float, ...]:
     values = (
         (1 + 2 * z[:, 0] ** 2) * 2 * spacing * np.sum(t**2 * np.exp(-(t**2) - 2 * z * t), axis=1)
     )
-    found = 2 / count * np.cos(np.outer(np.arange(count), angle)) @ values
-    found[0] /= 2
-    return tuple(found.tolist())
+    coefficients = 2 / count * np.cos(np.outer(np.arange(count), angle)) @ values
+    coefficients[0] /= 2
+    return tuple(coefficients.tolist())
 
 
 def _share_beside(z: Array) -> Array:
-    """c(z) = 1 − √π z e^{z²} erfc(z), by Clenshaw's sum; from 1 at 0 down to 1/(2z²)."""
+    """c(z) = 1 − √π z e^{z²} erfc(z) by Clenshaw's sum; 1 at z = 0, about 1/(2z²) for large z."""
     x = (z - _SCALE) / (z + _SCALE)
     before, now = jnp.zeros_like(z), jnp.zeros_like(z)
     coefficients = _coefficients()
@@ -412,19 +417,19 @@ def _share_beside(z: Array) -> Array:
 
 
 def _probabilities(shape: tuple[int, ...], counts: Int[Array, " r"]) -> Float[Array, "r *states 1"]:
-    """For each value, the probability that it is drawn next."""
+    """The probability of each of the r values to be drawn next, by state."""
     drawn = jnp.indices(shape) if shape else 0
     left = jnp.maximum(counts.reshape(-1, *[1] * len(shape)) - drawn, 0)
     return (left / jnp.maximum(left.sum(axis=0), 1))[..., None]
 
 
 def _drawn(moments: Array, axis: int) -> Array:
-    """Moves each state to that with one more of a value drawn."""
+    """Shifts each state to the state with one more draw of the value of that axis."""
     width = [(0, 0)] * moments.ndim
     width[axis] = (1, 0)
     return jnp.pad(jax.lax.slice_in_dim(moments, 0, -1, axis=axis), width)
 
 
 def _next_epoch(moments: Array, counts: Array) -> Array:
-    """Where all are drawn, none is."""
+    """Starts the next epoch: the state "all drawn" becomes "none drawn"."""
     return moments.at[(0,) * len(counts)].set(moments[tuple(counts)])

@@ -1,18 +1,21 @@
 """The stationary drift of Adam on a table of frozen component gradients.
 
-With the gradients g_1 … g_n frozen, (m, v) is a contraction driven by the index stream and has one
+For frozen gradients g_1 … g_n, (m, v) is a contraction driven by the index stream and has a unique
 stationary law. The drift per epoch,
 
     D(β1, β2) = −n·E[m/(√v + ε)],
 
-is the direction in which the iterate goes when steps are small. At ε = 0 it is invariant to the
-scale of the table. On the counterexample an iterate that starts many steps away from the minimiser
-goes to infinity where D > 0 and comes back where D < 0; within a few steps of the minimiser the
-table is not frozen, and D does not decide (docs/mathematics/drift.md).
+is the direction in which the iterate moves if steps are small. With replacement it is, up to sign
+and the factor n, the Adam vector field of Dereich & Jentzen (arXiv:2407.21078). At ε = 0, D is
+invariant to the scale of the table. On the counterexample, an iterate that starts many steps away
+from the minimiser goes to infinity if D > 0 and returns if D < 0. Within a few steps of the
+minimiser the gradients are not frozen, and the sign of D does not determine the limit
+(docs/mathematics/drift.md).
 
-Cyclic order has a closed form (`cyclic`), and the random orders have an integral (`random_orders`):
-exact, with gradients that are 0 as well. Where the integral does not serve, D is estimated from
-chains (`chains`). Some drifts have no value, or none that can be computed: see `drift_domain`.
+Cyclic order has a closed form (`cyclic`) and the random orders have an integral (`random_orders`);
+both are exact, also for tables with zero gradients. If the integral has too many states, D is
+estimated from chains (`chains`). For some hyperparameters the drift does not exist or cannot be
+computed (`drift_domain`).
 """
 
 from typing import NamedTuple, assert_never
@@ -30,8 +33,8 @@ from adam_transition.theory.chains import Histories
 class Drift(NamedTuple):
     """Drift per epoch; `…` is the common shape of the hyperparameters."""
 
-    drift: Float[np.ndarray, "... d"]  # −n E[m/√v]
-    stderr: Float[np.ndarray, "... d"]  # standard error, 0 where the drift is exact
+    drift: Float[np.ndarray, "... d"]  # −n E[m/(√v + ε)]
+    stderr: Float[np.ndarray, "... d"]  # standard error; 0 if the drift is exact
 
 
 def stationary_drift(
@@ -43,30 +46,33 @@ def stationary_drift(
     num_samples: int = 1_000_000,
     histories: Histories | None = None,
 ) -> Drift:
-    """D for a table of component gradients, −n·E[m/(√(v + ε_root) + ε)]; computed in float64.
+    """D = −n·E[m/(√(v + ε_root) + ε)] for a table of component gradients; computed in float64.
 
-    It is exact, but under random shuffling where `random_drift.has_exact_drift` denies it (many
-    different gradients), and where histories are given: then it is estimated. In cyclic order the
-    error is a few units of rounding of Σ|m|/√v, in the random orders it is below 1e-12 of
-    n·E[|m|/√v], down to the least 1 − β2.
+    Exact, with two exceptions: random shuffling of a table with many different gradients, for which
+    `random_orders.has_exact_drift` is false, and calls that pass `histories`. Those return a Monte
+    Carlo estimate with its standard error. The error of an exact drift is a few units of rounding
+    of Σ|m|/√v in cyclic order, and below 1e-12 of n·E[|m|/√v] in the random orders, down to the
+    smallest supported 1 − β2 (`drift_domain.least_one_minus_beta`).
 
-    Where a cell has no drift, or none that can be had (`reason_against` says why), its drift and
-    error are NaN, and those of the other cells are not; if no cell has one, that is an error.
+    The drift and its error are NaN in cells in which the drift does not exist or cannot be
+    computed; `drift_domain.reason_against` gives the reason. If this holds for all cells, an error
+    is raised.
 
     Args:
-      gradients: the table; row i is ∇f_i at the point in question.
-      hyper: 1 − β1 and 1 − β2 in (0, 1], ε and ε_root finite and at least 0, in the units of the
+      gradients: the table, of shape (n, d); row i is ∇f_i at the point in question.
+      hyper: 1 − β1 and 1 − β2 in (0, 1]; ε and ε_root finite and at least 0, in units of the
         gradients and of their squares; arrays that broadcast together to the shape `…`.
       sampling: the sampling scheme. `shuffle_once` draws its one permutation from the key.
-      key: for `shuffle_once` and for estimates; read, not consumed: a key stands for one set of
+      key: needed for `shuffle_once` and for estimates; read, not consumed: equal keys give equal
         histories.
-      num_samples: for estimates, steps of Adam that are averaged for each cell.
-      histories: estimate from these, drawn already for a random scheme.
+      num_samples: number of steps averaged for each cell, for estimates.
+      histories: estimate the drift from these histories of a random scheme (`draw_histories`).
 
     Raises:
-      ValueError: an unknown scheme; a table that is not (n, d) or not finite; 1 − β outside (0, 1]
-        or not a number, a negative or infinite ε; a key that is needed and not given; histories of
-        another scheme or n, or too short for the memory of a cell; no cell that has a drift.
+      ValueError: the scheme is unknown; the table is not of shape (n, d) or not finite; a 1 − β is
+        NaN or outside (0, 1]; an ε is negative or not finite; a needed key is missing; the
+        histories are for another scheme or n, or too short for the memory of a cell; or no cell has
+        a drift.
 
     >>> table = np.array([[3.0], [-1.0], [-1.0]])
     >>> hyper = adam.hyperparameters(0.0, 0.9)
@@ -105,9 +111,9 @@ def stationary_drift(
         else:
             mean = _exact(scaled, kept.scaled(exponents), sampling, key)
             stderr = np.zeros_like(mean)
-    found = np.full((2, len(refused), table.shape[1]), np.nan)
-    found[:, ~refused] = mean, stderr
-    mean, stderr = found.reshape(2, *shape, table.shape[1])
+    all_cells = np.full((2, len(refused), table.shape[1]), np.nan)
+    all_cells[:, ~refused] = mean, stderr
+    mean, stderr = all_cells.reshape(2, *shape, table.shape[1])
     return Drift(mean, stderr)
 
 
@@ -117,7 +123,7 @@ def _exact(
     sampling: Sampling,
     key: Key[Array, ""] | None,
 ) -> Float[np.ndarray, "C d"]:
-    """D of a table whose largest gradients are near 1, with ε of shape (C, d)."""
+    """D of a table whose largest gradients are close to 1 in size, with ε of shape (C, d)."""
     match sampling:
         case "with_replacement" | "random_shuffling":
             return random_orders.random_drift(table, hyper, sampling)
@@ -135,18 +141,18 @@ def _exact(
 def drift_of_groups(
     gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, histories: Histories
 ) -> Float[np.ndarray, "C G d"]:
-    """The estimate of D from each group of chains.
+    """The estimate of D from each of the G groups of chains.
 
-    Groups are independent and alike, so their spread gives the standard error of anything that is
-    made of their mean.
+    Groups are independent and identically distributed, so their spread gives the standard error of
+    any function of their mean.
 
     Args:
       gradients: the table.
-      hyper: as for `stationary_drift`; the cells are counted in one row.
-      histories: drawn for a random scheme.
+      hyper: as for `stationary_drift`; the C cells are flattened.
+      histories: histories of a random scheme.
 
     Raises:
-      ValueError: what `stationary_drift` raises, or a cell without a mean that can be estimated.
+      ValueError: as for `stationary_drift`, or some cell's drift cannot be estimated.
     """
     table, cells, _ = drift_domain.checked(gradients, hyper)
     _, reason = drift_domain.refusals(table, cells, histories.sampling, True, 1, True)
