@@ -18,12 +18,12 @@ items without a meaning of its own. A comment [] marks a scalar.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, assert_never, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 if TYPE_CHECKING:
     import optax
@@ -154,9 +154,36 @@ def update(
     return direction, AdamState(first, second, step)
 
 
+def has_underflowed(state: AdamState) -> Bool[Array, ""]:
+    """Whether v is 0 in some coordinate although m is not, or has overflowed: Adam then stands still."""
+    first, second, _ = state
+    stands = [
+        jnp.any((v == 0) & (m != 0) | ~jnp.isfinite(v))
+        for m, v in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    ]
+    return jnp.any(jnp.stack(stands)) if stands[1:] else stands[0]
+
+
+class UpdateRule(NamedTuple):
+    """An update rule as pure functions: a static choice of a simulation.
+
+    States are NamedTuples with a field `step`, the number of updates so far, and arrays of the
+    parameters' shapes; so a kernel can carry them cell by cell. Hyperparameters are arrays.
+    """
+
+    init: Callable[..., Any]  # params → state
+    init_from_gradients: Callable[..., Any]  # (∇f(x0), max_i ∇f_i(x0)²) → state
+    update: Callable[..., tuple[Any, Any]]  # (gradients, state, hyper) → (direction, state)
+    has_underflowed: Callable[..., Array]  # state → whether it stands still for lack of range
+
+
 def one_minus_power(one_minus_beta: ArrayLike, power: ArrayLike) -> Array:
     """1 − β^k from 1 − β, accurate as β → 1; equals 1 at β = 0 for k ≥ 1."""
     return -jnp.expm1(power * jnp.log1p(-jnp.asarray(one_minus_beta)))
+
+
+ADAM = UpdateRule(init, init_from_gradients, update, has_underflowed)
+"""Algorithm 1."""
 
 
 def step_size(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Method(NamedTuple):
     sampling: Sampling = "cyclic"
     schedule: adam.Schedule = "inverse_sqrt"
     initialization: adam.Initialization = "zero"
+    rule: adam.UpdateRule = adam.ADAM
 
 
 class Trace(NamedTuple):
@@ -57,7 +58,7 @@ class Carry(NamedTuple):
     """The state of a cell between two steps."""
 
     x: Float[Array, "..."]
-    moments: adam.AdamState
+    moments: Any  # the state of the rule; for Adam an `adam.AdamState`
     reaction: Float[Array, "..."] | None  # Σ (y − project(y)) since the last record
     underflowed: Float[Array, ""] | None  # 1 if v was ever 0 although m ≠ 0; None: not watched
 
@@ -84,7 +85,7 @@ def simulate(
       x0: the start, of shape `problem.shape`; its dtype is the dtype of the simulation.
       initial_step_size: η0, a scalar.
       key: key of the index stream (`sampling.stream_key`); read, not consumed.
-      method: sampling scheme, step-size schedule and initial moments; static.
+      method: sampling scheme, step-size schedule, initial moments and update rule; static.
       num_steps: T; static.
       record_every: number of steps between records; static. R = ⌈T/record_every⌉ records are kept,
         the last at T, and they determine the memory. The iterates do not depend on it.
@@ -106,7 +107,6 @@ def simulate(
     n = jnp.asarray(problem.num_components, jnp.int32)
     hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
     eta0 = jnp.asarray(initial_step_size, x0.dtype)
-    correct = method.initialization == "bias_correction"
 
     def run_block(carry: Carry, start: Array) -> tuple[Carry, Trace]:
         steps = start + jnp.arange(record_every, dtype=jnp.int32)
@@ -116,9 +116,7 @@ def simulate(
         step_sizes = adam.step_size(method.schedule, eta0, steps, n)
 
         def step(i: Array, carry: Carry) -> Carry:
-            return take_step(
-                problem, hyper, stream[i], step_sizes[i], carry, bias_correction=correct
-            )
+            return take_step(problem, hyper, stream[i], step_sizes[i], carry, method=method)
 
         stop = jnp.minimum(start + record_every, num_steps)
         carry = jax.lax.fori_loop(0, stop - start, step, begin_block(carry))
@@ -127,13 +125,13 @@ def simulate(
             carry.x,
             carry.reaction,
             mean_control(controls, stream, step_sizes, steps < stop),
-            has_underflowed(carry),
+            has_underflowed(carry, method),
         )
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
     start = Carry(
         x0,
-        initial_state(problem, x0, method.initialization, max_components),
+        initial_state(problem, x0, method, max_components),
         jnp.zeros_like(x0) if is_constrained(problem, x0) else None,
         jnp.zeros((), x0.dtype) if watch_underflow else None,
     )
@@ -221,9 +219,11 @@ def take_step(
     step_size: ArrayLike,
     carry: Carry,
     *,
-    bias_correction: bool,
+    method: Method,
 ) -> Carry:
-    """One update of Algorithm 1 on component `index`: x ← project(x − η m/(√v + ε)).
+    """One update of the method's rule on component `index`: x ← project(x − η·direction).
+
+    For Adam the direction is m/(√v + ε): this is a step of Algorithm 1.
 
     Args:
       problem: a finite sum with array leaves.
@@ -231,14 +231,17 @@ def take_step(
       index: the component.
       step_size: η.
       carry: the state before the update.
-      bias_correction: whether to divide m and v by 1 − β^k; static.
+      method: its rule and initialization count; static.
 
     Returns:
       The state after the update.
     """
     gradient = problem.gradient(index, carry.x)
-    direction, moments = adam.update(
-        gradient, carry.moments, hyper, bias_correction=bias_correction
+    direction, moments = method.rule.update(
+        gradient,
+        carry.moments,
+        hyper,
+        bias_correction=method.initialization == "bias_correction",
     )
     unprojected = carry.x - step_size * direction
     x = problem.project(unprojected)
@@ -246,17 +249,17 @@ def take_step(
     updated = Carry(x, moments, reaction, carry.underflowed)
     if carry.underflowed is None:
         return updated
-    return updated._replace(underflowed=jnp.where(has_underflowed(updated), 1, carry.underflowed))
+    now = has_underflowed(updated, method)
+    return updated._replace(underflowed=jnp.where(now, 1, carry.underflowed))
 
 
-def has_underflowed(carry: Carry) -> Bool[Array, ""]:
+def has_underflowed(carry: Carry, method: Method) -> Bool[Array, ""]:
     """Whether v is 0 in some coordinate although m ≠ 0, at this step or at a watched step.
 
     Also true if v is not finite because the square of a gradient overflows. In both cases Adam does
     not move in that coordinate.
     """
-    first, second, _ = carry.moments
-    now = jnp.any((second == 0) & (first != 0) | ~jnp.isfinite(second))
+    now = method.rule.has_underflowed(carry.moments)
     return now if carry.underflowed is None else now | (carry.underflowed > 0)
 
 
@@ -495,25 +498,25 @@ def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
 
 
 def initial_state(
-    problem: FiniteSum, x0: Array, initialization: adam.Initialization, max_components: int
-) -> adam.AdamState:
-    """The moments before the first update.
+    problem: FiniteSum, x0: Array, method: Method, max_components: int
+) -> Any:
+    """The state of the method's rule before the first update: for Adam its moments.
 
     Args:
       problem: a finite sum with array leaves; its n may be traced.
       x0: the start.
-      initialization: how m and v are set.
+      method: its rule and initialization count.
       max_components: an upper bound on n; static.
     """
-    match initialization:
+    match method.initialization:
         case "zero" | "bias_correction":
-            return adam.init(x0)
+            return method.rule.init(x0)
         case "first_gradient":
             table = component_gradients(problem, x0, max_components)
             n = problem.num_components
             exists = (jnp.arange(max_components) < n).reshape(-1, *[1] * x0.ndim)
             full_gradient = jnp.sum(table, axis=0, where=exists) / n
             largest_square = jnp.max(table**2, axis=0, where=exists, initial=0)
-            return adam.init_from_gradients(full_gradient, largest_square)
+            return method.rule.init_from_gradients(full_gradient, largest_square)
         case _:
-            assert_never(initialization)
+            assert_never(method.initialization)

@@ -9,14 +9,13 @@ SCRIPT = """
 import sys, traceback
 from adam_transition import adam
 
-def update(*arguments, **settings):
+def ratio(*arguments):
     stack = [frame.filename for frame in traceback.extract_stack()]
-    print("STACK", *stack, sys.modules["adam_transition.adam"].__file__, sep="\\n")
-    sys.stdout.flush()
-    adam.update = plain
-    return plain(*arguments, **settings)
+    print("STACK", *stack, sep="\\n", flush=True)
+    adam._ratio = plain
+    return plain(*arguments)
 
-plain, adam.update = adam.update, update
+plain, adam._ratio = adam._ratio, ratio
 sys.argv = ["phase", *sys.argv[1:]]
 import runpy
 runpy.run_module("experiments.phase", run_name="__main__", alter_sys=True)

@@ -108,7 +108,7 @@ def simulate_table(
     number = jnp.zeros((), dtype)
     kind = simulate.Carry(  # which numbers a state has
         number,
-        adam.AdamState(number, number, number),
+        jax.tree.map(lambda _: number, jax.eval_shape(method.rule.init, number)),
         number if simulate.is_constrained(first, x0[0]) else None,
         number if watch_underflow else None,
     )
@@ -189,7 +189,8 @@ def simulate_table(
             mean = sums[0] / sums[1]
             control = mean[:, :num_columns] if own_streams else mean[:, None]
         last = _carry(tuple(values[:, :num_columns] for values in state), kind)
-        underflowed = jax.vmap(jax.vmap(simulate.has_underflowed))(last)
+        has_underflowed = partial(simulate.has_underflowed, method=method)
+        underflowed = jax.vmap(jax.vmap(has_underflowed))(last)
         return state, simulate.Trace(stop, last.x, last.reaction, control, underflowed)
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
@@ -205,17 +206,21 @@ def _padded(values: Array, width: int) -> Array:
 
 def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> simulate.Carry:
     """The state as a carry of that kind; kernels keep no step of their own."""
-    x, m, v, *others = state
+    x, *others = state
+    moments = kind.moments._replace(step=None)
+    count = len(jax.tree.leaves(moments))
+    moments = jax.tree.unflatten(jax.tree.structure(moments), others[:count])
+    others = others[count:]
     reaction = None if kind.reaction is None else others.pop(0)
     underflowed = None if kind.underflowed is None else others.pop(0)
     return simulate.Carry(
-        x, adam.AdamState(m, v, x if step is None else step), reaction, underflowed
+        x, moments._replace(step=x if step is None else step), reaction, underflowed
     )
 
 
 def _leaves(carry: simulate.Carry) -> _State:
-    x, (m, v, _), *others = carry
-    return x, m, v, *(values for values in others if values is not None)
+    """All numbers of a carry but the step."""
+    return tuple(jax.tree.leaves(carry._replace(moments=carry.moments._replace(step=None))))
 
 
 def _initial_state(
@@ -226,12 +231,10 @@ def _initial_state(
     width: int,
     kind: simulate.Carry,
 ) -> _State:
-    start = partial(
-        simulate.initial_state, initialization=method.initialization, max_components=max_components
-    )
-    moments = jax.vmap(start)(problem, x0)
-    zeros = [jnp.zeros_like(x0)] * (len(_leaves(kind)) - 3)
-    values = (x0, moments.first, moments.second, *zeros)
+    start = partial(simulate.initial_state, method=method, max_components=max_components)
+    moments = jax.tree.leaves(jax.vmap(start)(problem, x0)._replace(step=None))
+    zeros = [jnp.zeros_like(x0)] * (len(_leaves(kind)) - 1 - len(moments))
+    values = (x0, *moments, *zeros)
     return tuple(jnp.broadcast_to(value[:, None], (len(x0), width)) for value in values)
 
 
@@ -248,7 +251,7 @@ def _split_step(
             draw if own_streams else index[0],
             step_size,
             _carry(state, kind, k),
-            bias_correction=method.initialization == "bias_correction",
+            method=method,
         )
         return _leaves(found)
 
