@@ -17,7 +17,7 @@ _TUNED = ("per cell", "for all batch sizes")
 
 
 def batch_size_planes(dataset: xr.Dataset) -> Figure:
-    """Late training loss over (batch size, β2), one panel per budget, with the window of good β2."""
+    """Late training loss over (batch size, β2), a panel per budget, with the window of good β2."""
     with style():
         figure, axes = subplots(2, 2, figsize=(7, 5.2), sharex=True, sharey=True)
         q = 1 - dataset["beta2"].values
