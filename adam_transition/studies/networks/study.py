@@ -1,4 +1,4 @@
-"""The study of networks over the (β1, β2) plane."""
+"""The network study: networks over the (β1, β2) plane."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
