@@ -38,7 +38,7 @@ doubles from one window to the next."""
 _RESULTS = ("stationarity", "mean_stationarity", "settled", "arrived", "iterates")
 _KEPT = 40
 _UNIT = {"float32": (40, -55, -8), "float64": (400, -450, -20)}
-"""By dtype: exponents of two by which the unit moves, below which it falls, above which it rises."""
+"""By dtype: powers of 2 by which the unit moves, below which it falls, above which it rises."""
 _STEPS_IN_A_UNIT = 4  # between two checks of the unit
 
 
