@@ -213,10 +213,10 @@ def test_every_a_is_drawn_and_what_is_not_claimed_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--problem=realizable_quadratics"], "no drift beside them: its gradients depend on x"),
+        (["--problem=realizable_quadratics"], "no drift to compare verdicts with: its gradients"),
         (["--n=5", "--random_cells=3"], "no claims: they are about a grid"),
         (["--n=5", "--x0=-1.9"], "--x0=-1.9 is within 10 steps of the minimiser"),
-        (["--n=5", "--beta2=0.5"], "one beta2 has no boundary beside it"),
+        (["--n=5", "--beta2=0.5"], "a single beta2 has no boundary"),
     ],
 )
 def test_without_a_claim_a_line_says_why(tmp_path, args, line):

@@ -202,7 +202,7 @@ def test_a_run_that_is_not_finite_has_diverged():
         ({"x0": -2.0}, "x0=-2.0: must not be the minimiser"),
         ({"drift_at": [1.0]}, r"drift_at=\[1.0\]: must be a finite point of shape \(\)"),
         ({"drift_at": -2.0}, "drift_at=-2.0: must not be the minimiser"),
-        ({"problem": problems.reddi(5), "x0": 2.0}, "x0=2.0: must be feasible; the nearest is 1.0"),
+        ({"problem": problems.reddi(5), "x0": 2.0}, "x0=2.0: must be feasible; the closest is 1.0"),
         ({"problem": _own(minimiser=None)}, "its minimiser is None.*from_loss"),
         ({"samplings": "cyclic"}, "samplings='cyclic': must be a sequence of"),
         ({"samplings": ()}, r"samplings=\(\): needs one or more different schemes"),

@@ -1,1 +1,1 @@
-"""One folder a study: the data it computes, what it claims of them, how they are drawn."""
+"""One folder per study: the data it computes, its claims about them, and its figures."""

@@ -1,4 +1,4 @@
-"""What all figures share: sizes, palette, names."""
+"""Sizes, palette and names shared by all figures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sizes fit for a text width of 7 inches; fonts are embedded in PDFs."""
+    """Sets sizes for a text width of 7 inches and embeds fonts in PDFs."""
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -36,15 +36,21 @@ def style() -> Iterator[None]:
 def subplots(
     rows: int, columns: int, *, figsize: tuple[float, float], **shared: Any
 ) -> tuple[Figure, Any]:
-    """A figure of figsize inches with rows × columns axes; shared as in `Figure.subplots`.
+    """A figure of figsize inches with rows × columns axes.
 
-    Unlike pyplot's, it belongs to its caller alone: nothing keeps it alive when it has been saved.
+    Unlike pyplot's it belongs to its caller alone: no global state keeps it alive.
+
+    Args:
+      rows: number of rows of axes.
+      columns: number of columns of axes.
+      figsize: width and height in inches.
+      **shared: passed to `Figure.subplots`.
     """
     figure = Figure(figsize=figsize, layout="constrained")
     return figure, figure.subplots(rows, columns, **shared)
 
 
 def small_multiples(rows: int, columns: int, *, sharey: Any = True) -> tuple[Figure, Any]:
-    """A figure with rows × columns small axes, an array, that share their x axis."""
+    """A figure, and an array of rows × columns small axes that share their x axis."""
     size = (max(3.2, 1.0 + 1.5 * columns), max(2.4, 0.6 + 1.45 * rows))
     return subplots(rows, columns, figsize=size, sharex=True, sharey=sharey, squeeze=False)

@@ -1,15 +1,16 @@
 """The left-hand side of Theorems 3.1 and 3.3 along many runs: a sweep over problems, seeds, β.
 
-Rows are (problem, seed) and share an index stream; columns are pairs (β1, β2). Iterates are
-recorded at multiples of every n, so that under random shuffling they are x_{k,0}, the iterates at
-which epochs start, as Theorem 3.3 has it.
+Rows are (problem, seed), and the cells of a row share an index stream; columns are pairs (β1, β2).
+Iterates are recorded at multiples of all n, so that under random shuffling they are x_{k,0}, the
+iterates at the start of an epoch, as in Theorem 3.3.
 
-Where D0 = 0 a run can come nearer to x* than any float tells: while v remembers large gradients,
-x − x* falls geometrically, to e^(−1000) where β2 is near 1, before it grows again. In plain floats
-such a run lands on x* and stays there for ever, which is no property of Adam. Problems with x* = 0
-and gradients proportional to x near it are run in a *moving unit*: x and m are linear in the unit
-while v does not change, so both are kept as multiples of a power of two that follows them. Scaling
-by powers of two rounds nothing, so a run that needs no other unit has the same bits as without.
+If D0 = 0 a run can get closer to x* than floats can represent: while v remembers large gradients,
+x − x* falls geometrically, to e^(−1000) for β2 close to 1, before it grows again. In plain floats
+such a run lands on x* and stays there forever, which is not a property of Adam. Problems with
+x* = 0 and gradients proportional to x close to it are therefore run in a *moving unit*: x and m are
+linear in the unit and v does not depend on it, so x and m are stored as multiples of a power of two
+that follows them. Scaling by powers of two is exact, so a run that needs no other unit has the same
+bits as without one.
 """
 
 import itertools
@@ -32,30 +33,28 @@ RECORDS = 2048
 OCTAVES = 5
 """Windows of T over which stationarity is averaged: the last is (T/2, T], the first (T/32, T/16]."""
 SETTLED = (1, 4, 16)
-"""Windows (T/2k, T/k] over which the iterate is averaged; with η_k ∝ 1/√k steps double from one to
-the next."""
+"""The k of the windows (T/2k, T/k] over which the iterate is averaged; as η_k ∝ 1/√k, the step size
+doubles from one window to the next."""
 _RESULTS = ("stationarity", "mean_stationarity", "settled", "arrived", "iterates")
 _KEPT = 40
 _UNIT = {"float32": (40, -55, -8), "float64": (400, -450, -20)}
-"""By dtype: powers of two by which the unit moves, below which it falls, above which it rises."""
-_STEPS_IN_A_UNIT = 4  # between two looks at its size
+"""By dtype: powers of 2 by which the unit moves, below which it falls, above which it rises."""
+_STEPS_IN_A_UNIT = 4  # between two checks of the unit
 
 
 class Runs(NamedTuple):
-    """Results of P problems, S seeds, W pairs of β at K steps, even in log k."""
+    """Results of P problems, S seeds, W pairs of β at K steps, evenly spaced in log k."""
 
     steps: Int[np.ndarray, " K"]
     stationarity: Float[np.ndarray, "P S W K"]  # min{‖∇f‖²/√D0, ‖∇f‖/(2√(d D1))}
-    mean_stationarity: Float[
-        np.ndarray, "P S W O"
-    ]  # mean of it over the records of each octave of T
-    settled: Float[np.ndarray, "P S W 3 d"]  # mean of the iterate over each of `SETTLED`
-    arrived: Bool[np.ndarray, "P S W"]  # whether a run lies on x* exactly at T
+    mean_stationarity: Float[np.ndarray, "P S W O"]  # its mean over the records of each octave of T
+    settled: Float[np.ndarray, "P S W 3 d"]  # mean of the iterate over each window of `SETTLED`
+    arrived: Bool[np.ndarray, "P S W"]  # whether a run ends exactly on x*
     iterates: Float[np.ndarray, "P S W K"]  # first coordinate of x_k
 
 
 def record_every(num_steps: int, num_components: Sequence[int]) -> int:
-    """Steps between records: a multiple of every n, such that there are about 2048 records.
+    """Steps between records: a multiple of all n, such that there are about `RECORDS` records.
 
     Raises:
       ValueError: the least common multiple of the n leaves fewer than 32 records.
@@ -84,7 +83,7 @@ def run_members(
     moving_unit: bool = False,
     pieces: Pieces = NOTHING_KEPT,
 ) -> Runs:
-    """Runs every member with every pair of β, from num_seeds index streams.
+    """Runs every member with every pair of β on num_seeds index streams.
 
     Args:
       members: problems of one family and dimension, with their constants.
@@ -93,17 +92,18 @@ def run_members(
       num_steps: T; rounded down to a multiple of the record spacing.
       step_size: η0.
       num_seeds: S.
-      seed: the first of them; all problems have the same.
+      seed: the first seed; all problems use the same seeds.
       starts: x0 of each member.
       dtype: of the simulation.
       schedule: of the step sizes.
-      moving_unit: for problems with x* = 0 and gradients proportional to x near it; see above.
-      pieces: where the results of every row are kept, and found by a run that goes on.
+      moving_unit: for problems with x* = 0 and gradients proportional to x close to it; see the
+        module's docstring.
+      pieces: store for the results of each row, read when an interrupted run resumes.
 
     Raises:
       ValueError: too few steps, or a moving unit for a problem whose minimiser is not 0.
     """
-    if moving_unit and any(np.any(np.asarray(one.problem.minimiser)) for one in members):
+    if moving_unit and any(np.any(np.asarray(member.problem.minimiser)) for member in members):
         raise ValueError("moving_unit=True: needs problems with their minimiser at 0")
     ns = [int(np.asarray(member.problem.num_components)) for member in members]
     every = record_every(num_steps, ns)
@@ -111,8 +111,8 @@ def run_members(
     kept = np.unique(np.geomspace(1, num_steps // every, _KEPT).astype(int)) - 1
     shape = (len(members), num_seeds)
     betas = [
-        np.broadcast_to(np.asarray(one, np.float64), (len(members), np.shape(one)[-1]))
-        for one in hyper[:2]
+        np.broadcast_to(np.asarray(rest, np.float64), (len(members), np.shape(rest)[-1]))
+        for rest in hyper[:2]
     ]
     width = betas[0].shape[1]
     with jax.enable_x64(dtype == "float64"):
@@ -138,8 +138,8 @@ def run_members(
             },
         }
         cells = {
-            name: np.repeat(one, num_seeds, axis=0).astype(dtype)
-            for name, one in zip(("p", "q"), betas, strict=True)
+            name: np.repeat(values, num_seeds, axis=0).astype(dtype)
+            for name, values in zip(("p", "q"), betas, strict=True)
         }
         function = partial(
             _run_cell,
@@ -160,15 +160,15 @@ def run_members(
                 whole[block] = value
 
         def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
-            found = [values[name] for name in _RESULTS]
-            pieces.save(f"row {block.rows.start}", found)
-            place(block, found)
+            row = [values[name] for name in _RESULTS]
+            pieces.save(f"row {block.rows.start}", row)
+            place(block, row)
 
         def is_done(block: sweep.Block) -> bool:
-            found = pieces.load(f"row {block.rows.start}")
-            if found is not None:
-                place(block, found)
-            return found is not None
+            row = pieces.load(f"row {block.rows.start}")
+            if row is not None:
+                place(block, row)
+            return row is not None
 
         sweep.run(
             sweep.Program(function), rows, cells, tile=(1, min(width, 2048)), chunk=(1, width),
@@ -185,7 +185,7 @@ def run_members(
 
 
 def _minimisers(members: Sequence[problems.Member]) -> Float[np.ndarray, "P d"]:
-    """Minimisers, NaN where they are not known: no run is on them."""
+    """Minimisers; NaN if unknown, so that no run ever equals one."""
     rows = []
     for member in members:
         known = member.problem.minimiser
@@ -195,7 +195,7 @@ def _minimisers(members: Sequence[problems.Member]) -> Float[np.ndarray, "P d"]:
 
 
 def octaves(num_steps: int) -> Float[np.ndarray, " O"]:
-    """The ends of the windows of `Runs.mean_stationarity`: T/16, T/8, …, T."""
+    """Ends of the windows of `Runs.mean_stationarity`: T/16, T/8, …, T."""
     return num_steps / 2.0 ** np.arange(OCTAVES - 1, -1, -1)
 
 
@@ -248,7 +248,7 @@ def _run_cell(
 
 
 def _in_float(problem: problems.FiniteSum, *arguments: Any, **settings: Any) -> tuple[Array, Array]:
-    """Iterates and the last of them."""
+    """Recorded iterates, and the last of them."""
     x = simulate.simulate(problem, *arguments, **settings).x
     return x, x[-1]
 
@@ -275,15 +275,19 @@ def _in_moving_unit(
     max_components: int,
     unit: tuple[int, int, int],
 ) -> tuple[Array, Array]:
-    """`simulate.simulate` with zero initial moments and ε = 0: iterates, the last in its unit."""
+    """`simulate.simulate` with zero initial moments and ε = 0, in a moving unit.
+
+    Returns:
+      Recorded iterates, and the last of them in its own unit.
+    """
     n = jnp.asarray(problem.num_components, jnp.int32)
-    p, q = (jnp.asarray(one, x0.dtype) for one in hyper[:2])
+    p, q = (jnp.asarray(rest, x0.dtype) for rest in hyper[:2])
     move, low, high = unit
 
     def unit_at(level: Array) -> Array:
-        """What g² has to be multiplied with: a level down nothing of it is left beside v.
+        """The factor of g before it is squared: one level down g² is negligible compared with v.
 
-        Without products that are not normal numbers, which processors are slow with.
+        Zero instead of a tiny factor, as processors are slow on subnormal products.
         """
         return jnp.where(level == 0, 1.0, 0.0).astype(x0.dtype)
 
@@ -311,7 +315,7 @@ def _in_moving_unit(
 
         whole, rest = divmod(record_every, _STEPS_IN_A_UNIT)
         state = jax.lax.fori_loop(
-            0, whole, lambda k, one: group(k * _STEPS_IN_A_UNIT, one, _STEPS_IN_A_UNIT), state
+            0, whole, lambda k, carry: group(k * _STEPS_IN_A_UNIT, carry, _STEPS_IN_A_UNIT), state
         )
         state = group(record_every - rest, state, rest) if rest else state
         lower = jnp.where(state.level == -1, 2.0**-move, 0.0)

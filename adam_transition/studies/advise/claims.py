@@ -1,4 +1,4 @@
-"""What the advice's study claims: how well the probe predicts the threshold of training."""
+"""Claims of the advice study: how well the probe predicts the threshold of training."""
 
 import itertools
 import math
@@ -11,9 +11,12 @@ from adam_transition.networks import outcomes
 from adam_transition.studies.advise.data import INSTANTS, KEPT
 from adam_transition.sweeps.claims import Claim, assess
 
+_FINDS = 0.9  # a share that counts as "at every batch size": a convention
+_OCTAVES = 1  # a prediction within a factor of 2 counts as right: a convention
+
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
-    """How well the probe predicts; uncertainties are those of the seeds."""
+    """Judges the probe's predictions; uncertainties are over seeds."""
     low = outcomes.geometric_mean(dataset["measured"].transpose("batch_size", ...).values)
     found = []
     for kept, instant in itertools.product(KEPT, INSTANTS):
@@ -23,37 +26,39 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         error, share = outcomes.Mean(math.nan, math.nan), outcomes.mean(np.isfinite(ratios).mean(1))
         if finds.any():
             error = outcomes.mean(np.abs(np.log2(ratios[:, finds])).max(axis=1))
-        what = f"the probe at {instant} of training, where {kept:.0%} of the progress is left,"
+        probe = f"The probe at {instant} of training, asking for {kept:.0%} of the progress,"
         name = f"{kept:g}_{instant}".replace(" ", "_")
         found += [
             assess(
                 f"probe_finds_{name}",
-                f"{what} finds a threshold wherever training has one (share of the batch sizes)",
+                f"{probe} finds a threshold at every batch size at which training has one (share "
+                "of these batch sizes)",
                 "not in the paper",
                 measured=share.value,
                 uncertainty=share.half_width,
-                at_least=0.9,
+                at_least=_FINDS,
                 ours=True,
             ),
             assess(
                 f"probe_error_{name}",
-                f"… and finds the 1 − β2* of training within a factor of 2 (largest error over the "
-                f"{int(finds.sum())} of {len(finds)} batch sizes at which it finds one, in log 2)",
+                f"{probe} predicts the 1 − β2* of training within a factor of {2**_OCTAVES} "
+                f"(largest error, in log2, over the {int(finds.sum())} of {len(finds)} batch sizes "
+                "at which it finds a threshold)",
                 "not in the paper",
                 measured=error.value,
                 uncertainty=error.half_width,
-                at_most=1,
+                at_most=_OCTAVES,
                 ours=True,
             ),
         ]
-    least = dataset["progress_at_threshold"].min(("instant", "batch_size")).values
-    progress = outcomes.mean(least)
+    smallest = dataset["progress_at_threshold"].min(("instant", "batch_size")).values
+    progress = outcomes.mean(smallest)
     found.append(
         assess(
             "direction_kept",
-            "where training turns bad the mean update still points downhill: it keeps half of its "
-            "progress or more (least over batch sizes and instants). The threshold of networks is "
-            "not a turn of the direction at frozen gradients",
+            "At the β2* of training the mean update still points downhill and keeps at least "
+            f"{KEPT[0]:.0%} of its progress: the threshold of networks is not a reversal of the "
+            "direction at frozen gradients (smallest progress over batch sizes and instants)",
             "not in the paper",
             measured=progress.value,
             uncertainty=progress.half_width,
@@ -65,7 +70,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """For each batch size: β2* from training, from the probe and from the rules; None if none."""
+    """β2* at each batch size from training, from the probe and from the rules; None if none."""
     low = outcomes.geometric_mean(dataset["measured"].transpose("batch_size", ...).values)
     found = []
     for j, size in enumerate(dataset["batch_size"].values):

@@ -1,7 +1,7 @@
-"""The data of the advice's study: the probe beside training, on networks.
+"""The data of the advice study: the probe compared with training, on networks.
 
-The networks of a finished `experiments.batch_size` are trained again at the learning rate at which
-most batch sizes have a threshold, with the best β2, and probed on the way and at the end.
+The networks of a finished `experiments.batch_size` are trained again with the best β2, at the
+learning rate at which most batch sizes have a threshold, and probed during the run and at its end.
 """
 
 import math
@@ -23,12 +23,12 @@ from adam_transition.sweeps import keys
 from adam_transition.sweeps.study import variable
 
 INSTANTS = {"a quarter": 4, "the end": 1}
-"""When networks are probed: name, and by what the length of the run is divided."""
+"""When networks are probed: name, and the divisor of the run's length."""
 _SMALLEST_Q, _NUM_Q = 5e-4, 12
 _SAMPLES = 960
 _COORDINATES = 64
 KEPT = (0.5, 0.95)
-"""The fraction of its progress that Adam must keep for β2 to count as large enough: the default of
+"""Fractions of its progress that Adam must keep for β2 to count as large enough: the default of
 `advise.needed_beta2`, and a strict one."""
 
 
@@ -47,13 +47,13 @@ class AdviseSpec:
 
     @property
     def learning_rate(self) -> float:
-        """The same as a number."""
+        """The learning rate of `tuning` as a number."""
         place = int(np.flatnonzero(self.trained["widest"].values)[0])
         return self.study.grid.learning_rate[place - len(TUNINGS)]
 
     @property
     def measured(self) -> xr.Dataset:
-        """The trained thresholds at that rate, of the batch sizes that have one."""
+        """The thresholds of training at that rate, for the batch sizes that have one."""
         one = self.trained.sel(budget=BUDGETS[0], tuning=self.tuning)
         return one.isel(batch_size=one["interior"].values)
 
@@ -76,10 +76,10 @@ def coordinates(spec: AdviseSpec) -> xr.Dataset:
 
 
 def measured(spec: AdviseSpec) -> Mapping[str, xr.Variable]:
-    """What training says, and the rules.
+    """The thresholds of training, and those predicted by the rules.
 
     `measured` over (batch_size, trained_seed): 1 − β2* from training; `rule` over (rules,
-    batch_size): what the rules make of the one at the largest batch.
+    batch_size): 1 − β2 that the rules predict from β2* at the largest batch.
     """
     low = spec.measured["low"].transpose("batch_size", "seed").values
     rule = spec.measured["rule"].transpose("rules", "batch_size").values
@@ -120,7 +120,7 @@ def probe(spec: AdviseSpec) -> Mapping[str, xr.Variable]:
 
 
 def _table(spec: AdviseSpec, batch: int, seed: int, divisor: int) -> advise.GradientTable:
-    """Gradients of single samples, where a good run at this batch size is after a fraction 1/divisor of it."""
+    """Gradients of single samples at the point that a good run reaches after 1/divisor of it."""
     inner = spec.study
     model, data = inner.task.load(inner.conditions.dtype)
     rate = spec.learning_rate
@@ -150,8 +150,8 @@ def _table(spec: AdviseSpec, batch: int, seed: int, divisor: int) -> advise.Grad
 def probed(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     """`probed` over (kept, instant, probed_seed, batch_size), `progress_at_threshold`.
 
-    1 − β2 at which less than that fraction of the progress is left, +inf if it is left at every
-    β2 > β1²; and the progress at the 1 − β2* of training.
+    The first is the 1 − β2 at which the progress falls below the fraction `kept`, +inf if it does
+    so at no β2 > β1²; the second is the progress at the 1 − β2* of training.
     """
     dims, q = ("instant", "probed_seed", "batch_size"), dataset["q"].values
     progress = dataset["progress"].transpose(*dims, "q").values
@@ -161,7 +161,7 @@ def probed(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     for place in np.ndindex(at.shape):
         found[:, *place] = [_crossing(q, progress[place], kept) for kept in KEPT]
         at[place] = np.interp(np.log(low[place[-1]]), np.log(q), progress[place])
-    left = "1 − β2 at which that progress is left"
+    left = "1 − β2 at which that progress is kept"
     return {
         "probed": variable(("kept", *dims), found, left),
         "progress_at_threshold": variable(dims, at, "progress at the threshold of training"),
@@ -169,7 +169,7 @@ def probed(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
 
 
 def _crossing(q: np.ndarray, progress: np.ndarray, kept: float) -> float:
-    """From β2 → 1 down, the first 1 − β2 at which less progress than `kept` is left."""
+    """The first 1 − β2, going down from β2 = 1, at which the progress falls below `kept`."""
     below = np.flatnonzero(progress < kept)
     if not below.size:
         return math.inf

@@ -9,16 +9,16 @@ from adam_transition.studies.plotting import COLOURS, style, subplots
 
 
 def probe_and_training(dataset: xr.Dataset) -> Figure:
-    """β2*(B) from training, probe and rules; and the progress that the probe sees.
+    """β2*(B) from training, probe and rules; and the progress that the probe measures.
 
-    Marks on the curves of the right panels: the threshold of training.
+    Marks on the curves of the right panels show the threshold of training.
     """
     with style():
         figure, (left, *rest) = subplots(1, 3, figsize=(7, 2.9))
         sizes = dataset["batch_size"].values
         low = dataset["measured"].transpose("batch_size", "trained_seed").values
         mean = outcomes.geometric_mean(low)
-        # the mean of equal values rounds
+        # the mean of equal values may differ from them by rounding
         spread = np.stack([mean - low.min(axis=1), low.max(axis=1) - mean]).clip(0)
         left.errorbar(sizes, mean, spread, fmt="o-", ms=4, color=COLOURS[0], label="training")
         strict = float(dataset["kept"].max())

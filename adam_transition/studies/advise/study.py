@@ -1,4 +1,4 @@
-"""The study of the advice: the probe beside training."""
+"""The advice study: the probe compared with training."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any

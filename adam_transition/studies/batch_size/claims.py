@@ -1,4 +1,4 @@
-"""What `experiments.batch_size` claims of its data set: the paper's figure 3a, and beyond."""
+"""Claims of `experiments.batch_size`: the paper's figure 3a, and beyond."""
 
 import math
 from typing import Any
@@ -11,7 +11,12 @@ from adam_transition.studies.batch_size.data import BUDGETS, EQUAL_STEPS, LAW, Q
 from adam_transition.sweeps.claims import Claim, assess, assess_equal
 
 _OF_THE_GRID = 0.01
-"""Error of an exponent from thresholds between two β2 of the grid: 0.005 on planted laws."""
+"""Bound on the error of an exponent due to thresholds between grid points of β2: it is 0.005 on
+planted laws."""
+
+_OCTAVES = 1  # a prediction within a factor of 2 counts as right: a convention
+_EXCESS = 1e-3  # of the log loss, 0.1 % of the loss: a convention
+_WINDOW = 0.9  # a share that counts as "there is a window": a convention
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
@@ -28,7 +33,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """β2*(B) and the upper edge, with intervals, for each budget and way of tuning."""
+    """β2*(B) and the upper edge, with intervals, for each budget and method of tuning."""
     found = []
     for budget in dataset["budget"].values:
         for tuning in dataset["tuning"].values:
@@ -65,8 +70,8 @@ def _trend(dataset: xr.Dataset) -> list[Claim]:
             found.append(
                 assess(
                     f"trend_{budget}_{tuning}".replace(" ", "_"),
-                    f"the smaller the batch, the larger the β2 needed: {budget}, learning rate the "
-                    f"best {tuning} (Kendall's τ of 1 − β2* with B)",
+                    f"The smaller the batch, the larger the β2 needed: {budget}, learning rate "
+                    f"tuned {tuning} (Kendall's τ of 1 − β2* with B)",
                     "figure 3a",
                     measured=tau.value,
                     uncertainty=tau.half_width,
@@ -77,20 +82,22 @@ def _trend(dataset: xr.Dataset) -> list[Claim]:
 
 
 def _fixed_rate(dataset: xr.Dataset) -> Claim:
-    """The least τ among the fixed learning rates at which three or more batch sizes learn."""
+    """The smallest τ among the fixed learning rates at which three or more batch sizes learn."""
     taus = [
         outcomes.mean(dataset["trend"].sel(budget=BUDGETS[0], tuning=tuning).values)
         for tuning in dataset["tuning"].values[len(TUNINGS) :]
     ]
-    taus = [one for one in taus if math.isfinite(one.value)]
-    least = min(taus, default=outcomes.Mean(math.nan, math.nan), key=lambda one: one.value)
+    taus = [tau for tau in taus if math.isfinite(tau.value)]
+    smallest = min(taus, default=outcomes.Mean(math.nan, math.nan), key=lambda tau: tau.value)
     return assess(
         "trend_fixed_rate",
-        f"… and at every fixed learning rate ({len(taus)} of {dataset.sizes['learning_rate']} have "
-        "three or more batch sizes that learn; least τ)",
+        f"The smaller the batch, the larger the β2 needed, at every fixed learning rate: "
+        f"{BUDGETS[0]} (smallest Kendall's τ of 1 − β2* with B over the {len(taus)} of "
+        f"{dataset.sizes['learning_rate']} learning rates at which three or more batch sizes "
+        "learn)",
         "figure 3a",
-        measured=least.value,
-        uncertainty=least.half_width,
+        measured=smallest.value,
+        uncertainty=smallest.half_width,
         at_least=0,
     )
 
@@ -104,19 +111,19 @@ def _law(dataset: xr.Dataset) -> list[Claim]:
     return [
         assess_equal(
             "linear_in_batch",
-            f"1 − β2* is proportional to B, as skewed noise has it (exponent of B; {where}; told "
-            "from 1/2, that of a standard error)",
+            f"1 − β2* is proportional to B, as for skewed noise (exponent of B; {where}; to be "
+            "distinguished from 1/2, the exponent of a standard error)",
             "batch law",
             measured=of_batch.value,
             value=1.0,
             uncertainty=of_batch.half_width,
-            resolution=0.25,
+            resolution=0.25,  # half of the distance to 1/2
             tolerance=_OF_THE_GRID,
             ours=True,
         ),
         assess(
             "learning_rate",
-            f"the larger the learning rate, the larger the β2 needed (exponent of η0; {where})",
+            f"The larger the learning rate, the larger the β2 needed (exponent of η0; {where})",
             "not in the paper",
             measured=of_rate.value,
             uncertainty=of_rate.half_width,
@@ -125,14 +132,14 @@ def _law(dataset: xr.Dataset) -> list[Claim]:
         ),
         assess_equal(
             "noise_scale",
-            "1 − β2* follows B/η0, the inverse noise scale: a batch half as large asks for what a "
-            f"learning rate twice as large does (sum of the two exponents; {where}; told from 1, a "
-            "threshold that knows B alone)",
+            "1 − β2* follows B/η0, the inverse noise scale: halving the batch has the effect of "
+            f"doubling the learning rate (sum of the exponents of B and η0; {where}; to be "
+            "distinguished from 1, a threshold that depends on B alone)",
             "not in the paper",
             measured=total.value,
             value=0.0,
             uncertainty=total.half_width,
-            resolution=0.5,
+            resolution=0.5,  # half of the distance to 1
             tolerance=_OF_THE_GRID,
             ours=True,
         ),
@@ -151,17 +158,18 @@ def _half_life(dataset: xr.Dataset) -> Claim:
         error = outcomes.mean(np.abs(np.log2(ratios.values)).max(axis=1))
     return assess(
         "half_life_rule",
-        f"the half-life rule β2^(B'/B), from the largest batch with a threshold, finds 1 − β2* "
-        f"within a factor of 2 ({BUDGETS[0]}, {tuning}; largest error, in log 2)",
-        "Marek et al. (2025)",
+        "The half-life rule β2^(B'/B), applied from the largest batch with a threshold, predicts "
+        f"1 − β2* within a factor of {2**_OCTAVES} (largest error, in log2; {BUDGETS[0]}, "
+        f"{tuning})",
+        "Marek et al. (2025, arXiv:2507.07101)",
         measured=error.value,
         uncertainty=error.half_width,
-        at_most=1,
+        at_most=_OCTAVES,
     )
 
 
 def _samples(dataset: xr.Dataset) -> Claim:
-    """Shift of log(1 − β2*) at a quarter of the samples and the same B, in units of the trend's."""
+    """Shift of log(1 − β2*) at a quarter of the samples and the same B, over log 4."""
     tuning = _widest(dataset)
     whole, quarter = (dataset.sel(budget=budget, tuning=tuning) for budget in (BUDGETS[0], QUARTER))
     used = whole["interior"].values & quarter["interior"].values
@@ -172,14 +180,14 @@ def _samples(dataset: xr.Dataset) -> Claim:
         shift = outcomes.mean(np.log(change.values).mean(axis=1) / math.log(4))
     return assess_equal(
         "batch_size_not_n",
-        "the threshold follows the batch size B and not the number of mini-batches n: with a "
-        f"quarter of the samples it stays ({tuning}; exponent of 1 − β2* against 1/n at fixed B; "
-        "told from 1, a threshold that knows n alone)",
+        "The threshold follows the batch size B and not the number of mini-batches n: it does not "
+        f"move with {QUARTER} (exponent of 1 − β2* in 1/n at fixed B; {tuning}; to be "
+        "distinguished from 1, a threshold that depends on n alone)",
         "theorems 3.1, 3.3 speak of n",
         measured=shift.value,
         value=0.0,
         uncertainty=shift.half_width,
-        resolution=0.5,
+        resolution=0.5,  # half of the distance to 1
         ours=True,
     )
 
@@ -196,12 +204,13 @@ def _optimum(dataset: xr.Dataset) -> list[Claim]:
             found.append(
                 assess(
                     f"interior_optimum_{name}_{budget}".replace(" ", "_").replace(",", ""),
-                    f"batch size {size}: the best β2 is inside, the largest does worse at a finite "
-                    f"budget (log loss above the best, learning rate the best per cell; {budget})",
+                    f"At batch size {size} the best β2 is interior: the largest does worse at a "
+                    f"finite budget (log loss above the best, learning rate tuned {TUNINGS[0]}; "
+                    f"{budget})",
                     "theorem 3.1: the 1/(1 − β2) transient",
                     measured=excess.value,
                     uncertainty=excess.half_width,
-                    at_least=1e-3,
+                    at_least=_EXCESS,
                 )
             )
     return found
@@ -213,11 +222,11 @@ def _upper_edge(dataset: xr.Dataset) -> Claim:
     share = outcomes.mean((high > 0).transpose("seed", "batch_size").values.mean(axis=1))
     return assess(
         "window",
-        f"there is a window: at a fixed learning rate too large a β2 is bad as well ({tuning}, "
-        f"{EQUAL_STEPS[1]}; share of the batch sizes with an upper edge below "
-        f"1 − {1 - float(dataset['beta2'].max()):.0e})",
+        "The good β2 form a window: at a fixed learning rate too large a β2 is bad as well (share "
+        "of the batch sizes with an upper edge below "
+        f"1 − {1 - float(dataset['beta2'].max()):.0e}; {tuning}, {EQUAL_STEPS[1]})",
         "theorem 3.1: the 1/(1 − β2) transient",
         measured=share.value,
         uncertainty=share.half_width,
-        at_least=0.9,
+        at_least=_WINDOW,
     )

@@ -1,9 +1,9 @@
-"""The data of the batch size's study: which β2 a batch size needs, and which is too much.
+"""The data of the batch-size study: which β2 a batch size needs, and which β2 is too large.
 
 Four budgets: equal epochs; equal steps, also without bias correction (the paper's Algorithm 1 with
-m = v = 0, where the transient of a large β2 is felt); and a quarter of the samples for as many
-steps as with equal epochs, which separates the effect of the batch size B from that of the number
-of mini-batches n = N/B.
+m = v = 0, where a large β2 has a transient); and a quarter of the samples for as many steps as
+with equal epochs, which separates the effect of the batch size B from that of the number of
+mini-batches n = N/B.
 """
 
 import math
@@ -30,14 +30,15 @@ BUDGETS = (
 )
 EQUAL_STEPS, QUARTER = BUDGETS[1:3], BUDGETS[3]
 TUNINGS = ("per cell", "per batch size", "for all batch sizes")
-"""The learning rate is the best for each (B, β2), for each B, or one for all B; or fixed."""
+"""How the learning rate is chosen: the best for each (B, β2), the best for each B, or the best
+single one for all B. The axis `tuning` also holds each fixed learning rate."""
 RULES = ("half-life", "SDE", "clipped")
 LAW = ("B", "η0")
 
 
 @dataclass(frozen=True)
 class BatchSizeSpec:
-    """What to compute. Its grid has one β1."""
+    """What to compute. The grid has a single β1."""
 
     task: Task
     num_samples: int
@@ -48,7 +49,7 @@ class BatchSizeSpec:
     conditions: Conditions
 
     def recipe(self, budget: str, batch_size: int) -> Recipe | None:
-        """How networks of a panel are trained; None where the samples do not fill a batch.
+        """How the networks of a panel are trained; None where the samples do not fill a batch.
 
         Raises:
           ValueError: see `training.Recipe`.
@@ -67,7 +68,7 @@ class BatchSizeSpec:
         """Tries every recipe.
 
         Raises:
-          ValueError: a batch size that does not divide the samples, or a run that cannot be.
+          ValueError: a batch size that does not divide the samples, or an impossible run.
         """
         for size in self.batch_sizes:
             if not 1 <= size <= self.num_samples or self.num_samples % size:
@@ -127,10 +128,10 @@ def _train(spec: BatchSizeSpec, results: store.Store) -> None:
 
 
 def outcomes_of_training(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
-    """Late losses, and the best of them for each (B, β2).
+    """Late losses, and the best over learning rates for each (B, β2).
 
-    `late_loss` over (budget, batch_size, learning_rate, seed, beta2); the best for the cell:
-    `tuned_loss` over (budget, batch_size, seed, beta2), `tuned_learning_rate` over (budget,
+    `late_loss` over (budget, batch_size, learning_rate, seed, beta2); at the best learning rate,
+    `tuned_loss` over (budget, batch_size, seed, beta2) and `tuned_learning_rate` over (budget,
     batch_size, beta2).
     """
     loss = dataset["loss"].values[:, :, :, :, 0]
@@ -150,7 +151,7 @@ def outcomes_of_training(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[st
 def _tuned(dataset: xr.Dataset, guess: float) -> np.ndarray:
     """Late losses (budget, tuning, batch, seed, β2)."""
     late = dataset["late_loss"].values
-    # (budget, batch, rate), where guessing is the worst: one cell that overflows settles nothing
+    # (budget, batch, rate), capped at the loss of guessing, lest one overflow decide a sum over B
     height = outcomes.log_mean(late.swapaxes(3, 4)).min(axis=3).clip(max=math.log(guess))
     per_batch, for_all = height.argmin(axis=2), height.sum(axis=1).argmin(axis=1)
     chosen = (
@@ -162,13 +163,15 @@ def _tuned(dataset: xr.Dataset, guess: float) -> np.ndarray:
 
 
 def windows(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
-    """The good β2 at each batch size, and how their edge moves with it.
+    """The good β2 at each batch size, and how their lower edge moves with the batch size.
 
-    `low`, `high` over (budget, tuning, batch_size, seed), 1 − β2 at the edges of the good β2.
-    `interior` over (budget, tuning, batch_size): at the best β2 the network learns, and every seed
-    has a low edge at β1 < √β2; `widest` over (tuning): the fixed learning rate with most of them.
-    `trend` over (budget, tuning, seed): Kendall's τ of 1 − β2* with B, over all batch sizes.
-    `exponent` over (budget, law, seed): 1 − β2* ∝ B^b η0^e over the interior of fixed rates.
+    - `low`, `high` over (budget, tuning, batch_size, seed): 1 − β2 at the edges of the good β2.
+    - `interior` over (budget, tuning, batch_size): whether the network learns at the best β2 and
+      every seed has a low edge at β1 < √β2.
+    - `widest` over (tuning): the fixed learning rate with the most interior batch sizes.
+    - `trend` over (budget, tuning, seed): Kendall's τ of 1 − β2* with B, over all batch sizes.
+    - `exponent` over (budget, law, seed): of 1 − β2* ∝ B^b η0^e, fitted to the interior batch sizes
+      at all fixed learning rates.
     """
     q = 1 - np.array(spec.grid.beta2)
     guess = math.log(spec.task.load()[1].num_classes)
@@ -179,7 +182,7 @@ def windows(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variabl
         if spec.recipe(BUDGETS[i], spec.batch_sizes[j]) is not None:
             edges[:, i, t, j] = outcomes.window(q, losses[i, t, j], guess)
     low = edges[0]
-    wall = 1 - spec.grid.beta1[0] ** 2  # beyond β1 = √β2 it is not noise that decides
+    wall = 1 - spec.grid.beta1[0] ** 2  # beyond β1 = √β2 the threshold is not due to noise
     height = outcomes.log_mean(losses.swapaxes(3, 4)).min(axis=-1)  # (budget, tuning, batch)
     learns = height < (height.min(axis=1, keepdims=True) + math.log(guess)) / 2
     interior = learns & (outcomes.geometric_mean(low) < wall)
@@ -199,13 +202,13 @@ def windows(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variabl
         ]
     )
     dims = ("budget", "tuning", "batch_size")
-    seeds, inside = (*dims, "seed"), "the low edge is within the grid and below the wall"
+    seeds, inside = (*dims, "seed"), "the low edge is within the grid, at β1 < √β2"
     tau = "Kendall's τ of 1 − β2* with B"
     return {
         "low": variable(seeds, edges[0], "1 − β2 at the smallest good β2"),
         "high": variable(seeds, edges[1], "1 − β2 at the largest good β2"),
         "interior": variable(dims, interior, inside),
-        "widest": variable("tuning", widest, "most batch sizes in the interior"),
+        "widest": variable("tuning", widest, "the rate with the most interior batch sizes"),
         "trend": variable(("budget", "tuning", "seed"), trends, tau),
         "exponent": variable(("budget", "law", "seed"), exponents, "exponent of 1 − β2*"),
     }
@@ -214,7 +217,7 @@ def windows(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variabl
 def rules(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     """`rule` over (budget, tuning, rules, batch_size): 1 − β2 that a rule predicts.
 
-    From β2* at the largest batch size in the interior.
+    Rules start from β2* at the largest interior batch size.
     """
     q = outcomes.geometric_mean(dataset["low"].values)
     interior = dataset["interior"].values

@@ -17,7 +17,7 @@ _TUNED = ("per cell", "for all batch sizes")
 
 
 def batch_size_planes(dataset: xr.Dataset) -> Figure:
-    """Late training loss over (batch size, β2), a panel for each budget, with the good window."""
+    """Late training loss over (batch size, β2), a panel per budget, with the window of good β2."""
     with style():
         figure, axes = subplots(2, 2, figsize=(7, 5.2), sharex=True, sharey=True)
         q = 1 - dataset["beta2"].values
@@ -56,10 +56,10 @@ def batch_size_planes(dataset: xr.Dataset) -> Figure:
 
 
 def batch_size_threshold(dataset: xr.Dataset) -> Figure:
-    """1 − β2* against B with the rules; by learning rate; against B/η0; at each budget.
+    """1 − β2* against B with the rules, by learning rate, and at each budget; against B/η0.
 
-    Marks are geometric means over seeds, bars their range; hollow beyond β1 = √β2, or where little
-    is learnt.
+    Marks are geometric means over seeds and bars the range over seeds. Marks are hollow beyond
+    β1 = √β2 and where little is learnt.
     """
     with style():
         figure, axes = subplots(2, 2, figsize=(7, 5.6), sharey=True)

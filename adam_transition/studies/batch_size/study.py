@@ -1,4 +1,4 @@
-"""The study of batch size and β2."""
+"""The batch-size study: batch size against β2."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BatchSizeStudy(data.BatchSizeSpec):
-    """Which β2 a batch size needs, which is too much, and what the rules make of it."""
+    """Which β2 a batch size needs, which β2 is too large, and what the rules predict."""
 
     name = "batch_size"
 

@@ -1,4 +1,4 @@
-"""What the boundary's study claims, beside what the first-order theory says."""
+"""Claims of the boundary study: the measured boundary against first-order theory."""
 
 from typing import Any
 
@@ -12,35 +12,35 @@ from adam_transition.theory import laws
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
-    """Exponents and laws beside what our first-order theory says.
+    """Compares exponents and laws with our first-order theory.
 
-    Tolerances are the laws' own next-order terms. That 1 − β2* falls no faster than the n⁻⁵ that
-    suffices for Theorem 3.1 is no claim: here it follows from the laws, and cannot fail.
+    Tolerances are the next-order terms of the laws. That 1 − β2* falls no faster than the n⁻⁵ that
+    suffices for Theorem 3.1 is not a claim: here it follows from the laws and cannot fail.
     """
     n = dataset["scaling_n"].values
-    one = dataset["scaling"].values[1]  # a = 1
+    at_slope_1 = dataset["scaling"].values[1]
     found = [
         assess(
             "cyclic_law",
-            f"(1 − β2*)·a·n²/4 → 1 at a = 1, cyclic, β1 = 0 (at n = {n[-1]}, where the law's next "
-            "term is 1/n)",
+            "In cyclic order (1 − β2*)·a·n²/4 tends to 1 as n → ∞ (value at a = 1, β1 = 0, "
+            f"n = {n[-1]}, where the next term of the law is 1/n)",
             "first-order theory",
-            measured=float(one[-1] / laws.cyclic_law(n[-1], 1.0)),
+            measured=float(at_slope_1[-1] / laws.cyclic_law(n[-1], 1.0)),
             at_least=1.0,
-            at_most=1 + 2 / n[-1],
+            at_most=1 + 2 / n[-1],  # twice the next term
             ours=True,
         )
     ]
     against_a = dataset["against_a"].values
-    least_a = 100.0
-    steep = dataset["against_a_a"].values >= least_a * (1 - 1e-9)
+    smallest_a = 100.0  # makes the tolerance on the exponent small
+    steep = dataset["against_a_a"].values >= smallest_a * (1 - 1e-9)
     law = laws.fit_power_law(dataset["against_a_d1"].values[steep], against_a[steep])
-    tolerance = 1 / (D1_N * least_a)
+    tolerance = 1 / (D1_N * smallest_a)
     found.append(
         assess(
             "d1_law",
-            f"1 − β2* falls like 1/√D1 at n = {D1_N} for a ≥ {least_a:g} (exponent; corrections "
-            f"are of order 1/(n a) ≤ {tolerance:g})",
+            f"1 − β2* falls like 1/√D1 at n = {D1_N} for a ≥ {smallest_a:g} (fitted exponent; "
+            f"corrections are of order 1/(n a) ≤ {tolerance:g})",
             "first-order theory",
             measured=law.exponent,
             uncertainty=2 * law.stderr,
@@ -56,12 +56,12 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
     found.append(
         assess(
             "with_replacement_law",
-            "With replacement 1 − β2* is 2E[g]E[g²]/Cov(g, g²) to first order (ratio at a = 1, "
-            f"n = {LAW_N[-1]}, β1 = 0, within that value itself)",
+            "With replacement 1 − β2* is 2E[g]E[g²]/Cov(g, g²) to first order (ratio of the two at "
+            f"a = 1, β1 = 0, n = {LAW_N[-1]}; the allowed deviation is the law's own value)",
             "first-order theory",
             measured=float(last / law_value),
             uncertainty=float(2 * stderr / law_value),
-            at_least=1 - law_value,
+            at_least=1 - law_value,  # the next term is of relative size 1 − β2*
             at_most=1 + law_value,
             ours=True,
         )
@@ -70,7 +70,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
 
 
 def _order_of_schemes(dataset: xr.Dataset) -> list[Claim]:
-    """How far the threshold moves up from cyclic order to shuffling to draws with replacement."""
+    """How the threshold rises from cyclic order to shuffling to sampling with replacement."""
     order = ("cyclic", "random_shuffling", "with_replacement")
     if not set(order) <= set(dataset["sampling"].values):
         return []
@@ -79,9 +79,9 @@ def _order_of_schemes(dataset: xr.Dataset) -> list[Claim]:
     return [
         assess(
             "order_of_schemes",
-            "On the counterexample, the more random the order, the larger β2 must be: cyclic, then "
-            "random shuffling, then with replacement (least step of β2* from one to the next, over "
-            "n, a and β1)",
+            "On the counterexample, the more random the order, the larger the β2 needed: cyclic, "
+            "random shuffling, with replacement (smallest increase of β2* from one scheme to the "
+            "next, over n, a and β1)",
             "none: Theorems 3.1 and 3.3 have thresholds of one kind",
             measured=float(highest.diff("sampling").min()),
             uncertainty=4 * float(dataset["stderr"].max().fillna(0)),
@@ -92,7 +92,7 @@ def _order_of_schemes(dataset: xr.Dataset) -> list[Claim]:
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """The intervals as plain rows, one for each (n, a, sampling, β1)."""
+    """The intervals of divergence as plain rows, one for each (n, a, sampling, β1)."""
     found = []
     low, high, stderr = (dataset[name] for name in ("beta2_low", "beta2_high", "stderr"))
     for i, j, k, m in np.ndindex(low.shape[:4]):

@@ -1,4 +1,4 @@
-"""The data of the boundary's study: intervals, curves, and how the threshold scales."""
+"""The data of the boundary study: intervals, curves, and how the threshold scales."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from adam_transition.theory import laws
 from adam_transition.theory.boundary import boundary_curve, divergence_intervals
 
 D1_N = 20
-"""n where the threshold is shown against D1."""
+"""The n at which the threshold is shown against D1."""
 
 LAW_N = (20, 40, 80)
-"""n at which the law for draws with replacement is tested."""
+"""The values of n at which the law for sampling with replacement is tested."""
 
 _MOST_INTERVALS = 4
 
@@ -81,7 +81,7 @@ def intervals(spec: BoundarySpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
 def _ends(
     spec: BoundarySpec, table: Float[np.ndarray, "n 1"], sampling: Sampling
 ) -> list[np.ndarray]:
-    """Low, high, 1 − high and error of every interval: (4, β1, interval)."""
+    """Low end, high end, 1 − high end and error of every interval: shape (4, β1, interval)."""
     values = np.full((4, len(spec.beta1), _MOST_INTERVALS), np.nan)
     found = divergence_intervals(table, spec.beta1, sampling, key=stream_key(spec.seed))
     for m, of_beta1 in enumerate(found):
@@ -92,7 +92,7 @@ def _ends(
 
 
 def curves(spec: BoundarySpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """`curve` over (sampling, n, vertex, axis): the boundary for the first a, NaN between lines."""
+    """`curve` over (sampling, n, vertex, axis): the boundary at the first a, NaN between lines."""
     key = stream_key(spec.seed)
     lines = {}
     gap = np.full((1, 2), np.nan)
@@ -129,7 +129,7 @@ def scaling(spec: BoundarySpec) -> Mapping[str, xr.Variable]:
 
 
 def against_a() -> Mapping[str, xr.Variable]:
-    """`against_a` over (against_a_a): 1 − β2* at β1 = 0 in cyclic order, n = 20, with D1."""
+    """`against_a` over (against_a_a): 1 − β2* at β1 = 0 in cyclic order and n = `D1_N`, with D1."""
     a = np.geomspace(1e-4, 1e3, 29)
     edges = laws.upper_edges([D1_N] * len(a), a.tolist(), 0.0)
     values = [edge.one_minus_beta2 if edge else np.nan for edge in edges]

@@ -4,11 +4,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from adam_transition.studies.boundary.data import D1_N
 from adam_transition.studies.plotting import COLOURS, TITLES, style, subplots
+from adam_transition.theory import laws
 
 
 def boundary_curves(dataset: xr.Dataset) -> Figure:
-    """The boundary D = 0 in the (β1, β2) plane, a panel for each sampling scheme."""
+    """The boundary D = 0 in the (β1, β2) plane, one panel per sampling scheme."""
     with style():
         schemes = dataset["sampling"].values
         figure, axes = subplots(1, len(schemes), figsize=(7, 2.9), sharey=True, squeeze=False)
@@ -41,13 +43,16 @@ def boundary_scaling(dataset: xr.Dataset) -> Figure:
             dataset["replacement_n"], dataset["replacement"], 2 * dataset["replacement_stderr"],
             fmt="s", ms=4, color=COLOURS[2], label=r"$a = 1$, with replacement",
         )  # fmt: skip
-        left.loglog(n, 4.0 / n**2, ":", color="0.3", label=r"$4/(a n^2)$")
+        law = [laws.cyclic_law(k, 1.0) for k in n.tolist()]
+        left.loglog(n, law, ":", color="0.3", label=r"$4/(a n^2)$")
         left.loglog(n, 1.0 / n, "-.", color="0.3", label=r"slope $-1$")
-        left.loglog(n, 3.0**5 / n**5.0, "--", color="0.3", label=r"sufficient, slope $-5$")
+        left.loglog(
+            n, float(n[0]) ** 5 / n**5.0, "--", color="0.3", label=r"sufficient, slope $-5$"
+        )
         left.set(xlabel="$n$", ylabel=r"$1 - \beta_2^*$", ylim=(1e-9, 3))
         right.loglog(
             dataset["against_a_d1"], dataset["against_a"], "o-", ms=3, color=COLOURS[0],
-            label="$n = 20$, cyclic",
+            label=f"$n = {D1_N}$, cyclic",
         )  # fmt: skip
         right.loglog(
             dataset["against_a_d1"], 4 / np.sqrt(dataset["against_a_d1"]), ":", color="0.3",

@@ -1,4 +1,4 @@
-"""The study of the exact phase boundary of the counterexample."""
+"""The boundary study: the exact phase boundary of the counterexample."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any

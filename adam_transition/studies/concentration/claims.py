@@ -1,4 +1,4 @@
-"""What the concentration lemma's study claims: the lemma, and the direction of the update."""
+"""Claims of the concentration study: the lemma, and the direction of the update."""
 
 from typing import Any
 
@@ -7,19 +7,28 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from adam_transition.studies.concentration.data import LEMMA_DIMS, READINGS
+from adam_transition.studies.concentration.data import DIMENSION, LEMMA_DIMS, READINGS
 from adam_transition.sweeps.claims import Claim, assess
+
+_LATE = 20  # times the smallest 1 − β2: the last decade or so
+_LEVEL = 0.025  # of the binomial bounds together: the upper end of a 95 % interval
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
-    """The lemma, and the direction of the update."""
+    """Judges the lemma and the direction of the update."""
     return [_lemma_claim(dataset), *_direction_claims(dataset)]
 
 
 def most_failures(
     share: Float[np.ndarray, "..."], num_draws: int, level: float
 ) -> Float[np.ndarray, "..."]:
-    """The greatest probability of failing that a share of draws leaves open (Clopper–Pearson)."""
+    """Upper confidence bound on a probability of failure (Clopper–Pearson).
+
+    Args:
+      share: share of the draws that fail.
+      num_draws: number of independent draws.
+      level: probability that the bound is below the true value.
+    """
     count = np.rint(np.asarray(share) * num_draws)
     return np.where(
         count >= num_draws,
@@ -29,31 +38,31 @@ def most_failures(
 
 
 def _lemma_claim(dataset: xr.Dataset) -> Claim:
-    """Failures beside those allowed, where as many draws can tell."""
+    """Compares failures with those allowed, where there are enough draws to decide."""
     # draws of a chain lie three memories apart: a correlation of e⁻³ costs a tenth of them
     num_draws = int(dataset.attrs["num_samples"] / 1.1)
     failures = dataset["failures"].sel(reading=READINGS[0]).transpose("table", *LEMMA_DIMS)
     allowed = (1 - dataset["probability"]).transpose(*LEMMA_DIMS).values
-    level = 0.025 / failures.size
-    told = allowed > float(most_failures(np.zeros(()), num_draws, level))
-    excess = np.where(told, failures.values - allowed, -np.inf)
+    level = _LEVEL / failures.size
+    decidable = allowed > float(most_failures(np.zeros(()), num_draws, level))
+    excess = np.where(decidable, failures.values - allowed, -np.inf)
     error = most_failures(failures.values, num_draws, level) - failures.values
     worst = np.unravel_index(np.argmax(excess + error), excess.shape)
-    told_q = dataset["one_minus_beta2"].transpose(*LEMMA_DIMS).values[told]
+    q = dataset["one_minus_beta2"].transpose(*LEMMA_DIMS).values[decidable]
     where = (
-        f"at 1 − β2 from {told_q.min():.1g} to {told_q.max():.1g}, n = "
-        f"{', '.join(str(n) for n in dataset['n'].values[told.any(axis=(1, 2))])}"
-        if told.any()
-        else "nowhere"
+        f": 1 − β2 from {q.min():.1g} to {q.max():.1g}, n = "
+        f"{', '.join(str(n) for n in dataset['n'].values[decidable.any(axis=(1, 2))])}"
+        if decidable.any()
+        else ""
     )
     return assess(
         "lemma",
-        "C_lower ≤ √(E_k v/v) ≤ C_upper, with E_k the mean given everything before the draw, fails "
-        "no more often than the lemma allows, where it says anything (largest excess of the share "
-        f"of draws, binomial error; of {int(told.sum())} (n, δ, β2) {where}, {num_draws} draws "
-        "each can tell)",
+        "C_lower ≤ √(E_k v/v) ≤ C_upper, with E_k the expectation given everything before the "
+        "draw, fails no more often than the lemma allows (largest excess of the share of draws, "
+        f"binomial error, over the {int(decidable.sum())} (n, δ, β2) at which {num_draws} draws "
+        f"are enough to decide{where})",
         "Concentration lemma",
-        measured=float(excess[worst]) if told.any() else np.nan,
+        measured=float(excess[worst]) if decidable.any() else np.nan,
         uncertainty=float(error[worst]),
         at_most=0.0,
     )
@@ -61,16 +70,16 @@ def _lemma_claim(dataset: xr.Dataset) -> Claim:
 
 def _direction_claims(dataset: xr.Dataset) -> list[Claim]:
     wrong, q = dataset["wrong_share"], 1 - dataset["direction_beta2"].values
-    # 1 − cosine of the angle to the limit, from one β2 to the next, over the last decade or so
-    angle = 1 - dataset["cosine_to_limit"].transpose("sampling", "direction_beta2").values
-    late = q <= 20 * q.min()
-    exponents = np.diff(np.log(angle[:, late]), axis=1) / np.diff(np.log(q[late]))
+    # 1 − cosine of the angle to the limit, from one β2 to the next
+    distance = 1 - dataset["cosine_to_limit"].transpose("sampling", "direction_beta2").values
+    late = q <= _LATE * q.min()
+    exponents = np.diff(np.log(distance[:, late]), axis=1) / np.diff(np.log(q[late]))
     rises = wrong.diff("direction_beta2")
     return [
         assess(
             "direction_large_beta2",
-            "In many dimensions ever fewer coordinates of E[m/√v] have the wrong sign as β2 grows "
-            "(largest rise of their share; it falls from "
+            f"In {DIMENSION} dimensions ever fewer coordinates of E[m/√v] have the wrong sign as "
+            "β2 grows (largest increase of their share from one β2 to the next; it falls from "
             f"{float(wrong.isel(direction_beta2=0).max()):.3f} to "
             f"{float(wrong.isel(direction_beta2=-1).max()):.3f} at β2 = {1 - q.min():g})",
             "Direction of the update",
@@ -79,22 +88,22 @@ def _direction_claims(dataset: xr.Dataset) -> list[Claim]:
         ),
         assess(
             "direction_limit",
-            "E[m/√v] tends to ∇f/√(E g²), each coordinate scaled by its own size (exponent with "
-            "which 1 − cosine falls with 1 − β2, the least from one β2 to the next at "
-            f"1 − β2 ≤ {20 * q.min():.2g})",
+            "As β2 → 1, E[m/√v] tends to the direction of ∇f/√(E g²), each coordinate scaled by "
+            "its own size (exponent of 1 − cosine in 1 − β2, the smallest from one β2 to the next "
+            f"at 1 − β2 ≤ {_LATE * q.min():.2g})",
             "ergodic mean",
             measured=float(exponents.min()),
-            at_least=1.0,
+            at_least=1.0,  # an angle of order √(1 − β2) or smaller
             ours=True,
         ),
     ]
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """For each (table, n, δ, β2): what the lemma allows, what was found, and the remark beside it.
+    """For each (table, n, δ, β2): the share of failures that the lemma allows, and those measured.
 
     `over_all_histories` is the share of draws outside the band if E v were the mean over all
-    histories; `spread_over_law` the spread of √(E v/v) over its first order in 1 − β2.
+    histories; `spread_over_law` is the spread of √(E v/v) over its first-order value in 1 − β2.
     """
     found = []
     for t, i, j, k in np.ndindex(dataset["spread"].shape):

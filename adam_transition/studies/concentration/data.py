@@ -1,9 +1,9 @@
-"""The data of the concentration lemma's study: the band of 1/√v, and the update's direction.
+"""The data of the concentration study: the lemma's band of 1/√v, and the update's direction.
 
-The lemma says how close v_k is to E_k v_k, its expectation given everything before the draw of step
-k. Beside it stands the mean over all histories, of which the lemma does not speak, and of which it
-would be false: Var v = (1−β2)/(1+β2)·Var g², so √(E v/v) spreads like √(1−β2), while C_lower and
-C_upper are 1 ± O(1−β2).
+The lemma bounds the distance of v_k from E_k v_k, its expectation given everything before the draw
+of step k. For comparison there is the mean over all histories: the lemma does not cover it and
+would be false for it, as Var v = (1−β2)/(1+β2)·Var g² makes √(E v/v) spread like √(1−β2), while
+C_lower and C_upper are 1 ± O(1−β2).
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ from adam_transition.theory.stationary_drift import stationary_drift
 QUANTILES = (0.001, 0.05, 0.5, 0.95, 0.999)
 TABLES = ("counterexample", "normal")
 READINGS = ("given the past", "over all histories")
-"""Of the mean in the lemma's band: the lemma's own, and one that is not."""
+"""Readings of the mean in the lemma's band: the lemma's own, and a wrong one."""
 LEMMA_DIMS = ("n", "relative_delta", "relative_one_minus_beta2")
-"""Dimensions of what the lemma says."""
+"""Dimensions of the lemma's bounds."""
 DIMENSION = 40
 """Coordinates of the table in many dimensions."""
 
@@ -47,7 +47,7 @@ class ConcentrationSpec:
 
     num_components: tuple[int, ...]
     relative_delta: tuple[float, ...]  # δ in units of 1/(4n)
-    relative_q: tuple[float, ...]  # 1 − β2 in units of the largest at which the lemma speaks
+    relative_q: tuple[float, ...]  # 1 − β2 over the largest at which the bound is non-trivial
     samplings: tuple[Sampling, ...]  # of the direction
     num_samples: int  # draws of v for each point
     beta1: float  # of the direction
@@ -55,13 +55,13 @@ class ConcentrationSpec:
     seed: int
 
     def directions(self) -> adam.Hyperparameters:
-        """β1 and the values of β2 at which the direction is shown."""
+        """β1 and the values of β2 at which the direction is computed."""
         q = 1 - _beta2_of_directions(self)
         return adam.Hyperparameters(np.full_like(q, 1 - self.beta1), q)
 
 
 def _beta2_of_directions(spec: ConcentrationSpec) -> Float[np.ndarray, " B2"]:
-    """Even in log(1 − β2) towards 1."""
+    """Evenly spaced in log(1 − β2), towards 1."""
     return 1 - np.geomspace(1, _SMALLEST_Q, spec.num_beta2)
 
 
@@ -73,7 +73,7 @@ def table_of(kind: str, n: int, key: Key[Array, ""]) -> Float[np.ndarray, "n d"]
 
 
 def many_dimensions(n: int, key: Key[Array, ""]) -> Float[np.ndarray, "n d"]:
-    """Counterexamples in 40 coordinates, a from 1e-3 to 1, hits at random components.
+    """Counterexamples in `DIMENSION` coordinates, a from 1e-3 to 1, hits at random components.
 
     The sum over components is ±1 in every coordinate, so each has a boundary β2* of its own.
     """
@@ -93,7 +93,7 @@ def coordinates(spec: ConcentrationSpec) -> xr.Dataset:
         "relative_delta": (spec.relative_delta, "δ·4n"),
         "relative_one_minus_beta2": (
             spec.relative_q,
-            "1 − β2 over the largest at which the lemma speaks",
+            "1 − β2 over the largest at which the lemma's bound is non-trivial",
         ),
         "direction_beta2": (_beta2_of_directions(spec), "β2"),
     }
@@ -113,13 +113,14 @@ def coordinates(spec: ConcentrationSpec) -> xr.Dataset:
 
 
 def band(spec: ConcentrationSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """The lemma's band beside draws of v.
+    """The lemma's band, and how draws of v compare with it.
 
-    `failures` over (reading, table, n, relative_delta, relative_one_minus_beta2), the share of
-    draws with a coordinate outside the band, with `failures_stderr`; `quantile` of √(E v/v) for the
-    coordinate that spreads most, with a quantile axis; `spread`, its standard deviation, and
-    `spread_law`, the first-order value of that; `one_minus_beta2`, `probability`, `lower`, `upper`
-    over (n, relative_delta, relative_one_minus_beta2) are the lemma's.
+    - `failures`, `failures_stderr` over (reading, table, n, relative_delta,
+      relative_one_minus_beta2): the share of draws with a coordinate outside the band.
+    - `quantile`, with a quantile axis, and `spread`: quantiles and standard deviation of √(E v/v)
+      for the coordinate that spreads most; `spread_law`: the spread to first order.
+    - `one_minus_beta2`, `probability`, `lower`, `upper` over (n, relative_delta,
+      relative_one_minus_beta2): the lemma's probability and bounds.
     """
     shape = (len(spec.num_components), len(spec.relative_delta), len(spec.relative_q))
     lemma = np.empty((4, *shape))
@@ -192,7 +193,10 @@ def direction_of_one(spec: ConcentrationSpec) -> Mapping[str, xr.Variable]:
 
 
 def direction_of_many(spec: ConcentrationSpec) -> Mapping[str, xr.Variable]:
-    """`cosine`, `cosine_to_limit`, `wrong_share` over (sampling, direction_beta2), 40 dimensions."""
+    """`cosine`, `cosine_to_limit`, `wrong_share` over (sampling, direction_beta2).
+
+    Computed on the table of `many_dimensions`.
+    """
     n = max(spec.num_components)
     key = stream_key(spec.seed)
     table = many_dimensions(n, key)

@@ -11,11 +11,11 @@ _LEAST = 1e-4
 
 
 def concentration(dataset: xr.Dataset) -> Figure:
-    """How far √(E v/v) strays beside the lemma's band; its failures beside those allowed."""
+    """The spread of √(E v/v) against the lemma's band; its failures against those allowed."""
     with style():
         figure, (left, right) = subplots(1, 2, figsize=(7, 3.4))
         for i, n in enumerate(dataset["n"].values):
-            # one δ, the largest: each has a band of its own
+            # only the largest δ: each δ has its own band
             one = dataset.isel(n=i, relative_delta=0).sortby("relative_one_minus_beta2")
             q, colour = one["one_minus_beta2"], COLOURS[i % 7]
             strays = one["quantile"].sel(table="counterexample").isel(quantile_level=-1) - 1
@@ -42,13 +42,13 @@ def concentration(dataset: xr.Dataset) -> Figure:
             handles[::2], labels[::2], frameon=False, title="mean of $v$", loc="center left"
         )
         right.set(
-            xlabel="share of failures that the lemma allows", ylabel="measured share of failures"
+            xlabel="share of failures allowed by the lemma", ylabel="measured share of failures"
         )
         return figure
 
 
 def direction(dataset: xr.Dataset) -> Figure:
-    """E[m/√v] against β2: in one dimension, its cosine, and how many signs are wrong in many."""
+    """E[m/√v] against β2: its value in one dimension; its cosine and wrong signs in many."""
     with style():
         figure, axes = subplots(1, 3, figsize=(7, 2.7), sharex=True)
         q = 1 - dataset["direction_beta2"].values

@@ -1,4 +1,4 @@
-"""The study of the concentration lemma, and of the direction of the update as β2 changes."""
+"""The concentration study: the lemma, and the direction of the update as β2 changes."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any

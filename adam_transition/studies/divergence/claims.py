@@ -1,10 +1,10 @@
-"""The claims of `experiments.divergence`, from its data set.
+"""Claims of `experiments.divergence`, from its data set.
 
-That the region of the paper's member stops at area 4/5, and that of the member with D1 = 2n² fills
-the square, comes out of one function for both. Identities of our own code, like D = n − 2 of
-Sign-SGD, and what is proved, like the infimum of D1 for Sign-SGD, are tests and not claims. That
-gradients stay constant from x0 > −1, where f is linear, is no claim either: the theorem speaks of a
-start, and from x0 < −2 they grow.
+One function gives both limits of the area: 4/5 for the region of the paper's member, and the whole
+square for the member with D1 = 2n². Identities of our own code, like D = n − 2 for Sign-SGD, and
+proved results, like the infimum of D1 for Sign-SGD, are tests and not claims. That gradients stay
+constant from x0 > −1, where f is linear, is not a claim either: the theorem asserts that some start
+diverges, and from x0 < −2 the gradients grow.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,16 @@ from jaxtyping import Float, Int
 from scipy import optimize, stats
 
 from adam_transition import sampling
+from adam_transition.studies.divergence.data import MEMBERS, PATTERN_EPOCHS, PATTERN_N
 from adam_transition.sweeps.claims import Claim, assess, assess_equal
 
 _THEOREM = "Divergence theorem"
+_LARGE_N = 20  # from which on the proven region is compared with the exact one: a convention
+_SELECTED = "the one farthest from 1 relative to its error, which allows for the selection"
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
-    """Everything that the divergence theorem says, and what we add to it, with verdicts."""
+    """Judges the statements of the divergence theorem, and those that we add to it."""
     return [
         *_regions(dataset),
         *_areas(dataset),
@@ -39,15 +42,16 @@ def _regions(dataset: xr.Dataset) -> list[Claim]:
     ]
     if schemes:
         drift = dataset["drift"].sel(sampling=schemes)
-        # the random ones may fall short by what their noise explains
-        least = drift + 4 * dataset["drift_stderr"].sel(sampling=schemes)
+        # estimates may fall short by their noise; four standard errors are a convention
+        upper = drift + 4 * dataset["drift_stderr"].sel(sampling=schemes)
         found.append(
             assess(
                 "proven_region_inside",
                 "The region in which Adam is proven to diverge for every sequence of epoch "
-                f"permutations lies inside the exact ones (cells outside; {', '.join(schemes)})",
+                "permutations lies inside the exact region of each scheme (cells outside; "
+                f"{', '.join(schemes)})",
                 "worst-case bound",
-                measured=float((proven & (least <= 0)).sum())
+                measured=float((proven & (upper <= 0)).sum())
                 if bool(drift.notnull().all())
                 else np.nan,
                 at_most=0,
@@ -55,16 +59,16 @@ def _regions(dataset: xr.Dataset) -> list[Claim]:
             )
         )
     largest = dataset["area"].sel(member=dataset["member"].values[0])
-    shares = (largest[0] / largest[1]).where(dataset["area_n"] >= 20, drop=True)
+    shares = (largest[0] / largest[1]).where(dataset["area_n"] >= _LARGE_N, drop=True)
     if shares.size:
         found.append(
             assess(
                 "proven_share",
-                "The proven region is most of the exact cyclic one (share of its area, the least "
-                "over n ≥ 20, a = 1/(n−1)²)",
+                "The proven region covers most of the exact cyclic one (share of its area, "
+                f"smallest over n ≥ {_LARGE_N}; {MEMBERS[0]})",
                 "worst-case bound",
                 measured=float(shares.min()),
-                at_least=0.5,
+                at_least=0.5,  # "most" is more than half
                 ours=True,
             )
         )
@@ -72,20 +76,21 @@ def _regions(dataset: xr.Dataset) -> list[Claim]:
 
 
 class Limit(NamedTuple):
-    """What is left of the square as n → ∞, from areas at some n."""
+    """The area left outside a region as n → ∞, extrapolated from areas at finite n."""
 
     value: float
     uncertainty: float
 
 
 def limit_of_rest(n: Int[np.ndarray, " N"], area: Float[np.ndarray, " N"]) -> Limit:
-    """The limit of 1 − area, fitted together with the orders at which it is approached.
+    """The limit of 1 − area, fitted together with the leading orders of its approach.
 
-    A strip of width of order 1/n is left at β2 = 1, and one that closes like 1/log n at β1 = 1: a
-    hit is forgotten after log n + O(1) steps in units of 1/log(1/β1). So 1 − area ≈ r +
-    k/(log n + c) + m/n with c of order 1. Fits differ little in c, and r moves with it: the
-    uncertainty spans, over each |c| ≤ 5 that a likelihood-ratio test at 5 % leaves, twice the
-    standard error of r, and adds how far the result moves without the smallest n.
+    Outside the region there remain a strip of width O(1/n) at β2 = 1, and one that closes like
+    1/log n at β1 = 1: a hit is forgotten after log n + O(1) steps in units of 1/log(1/β1). So
+    1 − area ≈ r + k/(log n + c) + m/n with c of order 1. Fits of different c are of similar quality
+    but give different r. The uncertainty therefore spans r ± twice its standard error over all
+    |c| ≤ 5 that a likelihood-ratio test at 5 % accepts, plus the change of the result when the
+    smallest n is left out.
     """
     (low, high), (low_without, high_without) = (_limits(n[i:], 1 - area[i:]) for i in (0, 1))
     value = (low + high) / 2
@@ -93,10 +98,10 @@ def limit_of_rest(n: Int[np.ndarray, " N"], area: Float[np.ndarray, " N"]) -> Li
 
 
 def _limits(n: Int[np.ndarray, " N"], rest: Float[np.ndarray, " N"]) -> tuple[float, float]:
-    """The least and the largest r in rest ≈ r + k/(log n + c) + m/n."""
+    """The smallest and the largest r in rest ≈ r + k/(log n + c) + m/n."""
 
     def fit(c: float) -> tuple[float, float, float]:
-        """The sum of squares that is left, r, and r's standard error."""
+        """The residual sum of squares, r, and √degrees times the standard error of r."""
         design = np.stack([np.ones(len(n)), 1 / (np.log(n) + c), 1 / n], axis=1)
         inverse = np.linalg.pinv(design)
         left = float(np.sum((rest - design @ (inverse @ rest)) ** 2))
@@ -119,23 +124,24 @@ def _areas(dataset: xr.Dataset) -> list[Claim]:
     area, error = (dataset[name].isel(region=0, member=1).values for name in ("area", "area_error"))
     n, fill = dataset["fill_n"].values, dataset["fill_area"].values
     increases = np.diff(area)
-    least = int(increases.argmin())
-    paper, ours = (limit_of_rest(n, one) for one in fill)
-    resolution = 0.05  # a quarter of what the paper's member leaves
+    smallest = int(increases.argmin())
+    paper, ours = (limit_of_rest(n, areas) for areas in fill)
+    resolution = 0.05  # a quarter of the 1/5 that the paper's member leaves
     return [
         assess(
             "region_grows",
-            "The region of divergence grows with n (least increase of the proven area from one n "
-            "to the next, D1 = 2n²)",
+            "The region of divergence grows with n (smallest increase of the proven area from one "
+            f"n to the next, {MEMBERS[1]})",
             _THEOREM,
-            measured=float(increases[least]),
-            uncertainty=float(error[least] + error[least + 1]),
+            measured=float(increases[smallest]),
+            uncertainty=float(error[smallest] + error[smallest + 1]),
             at_least=0.0,
         ),
         assess_equal(
             "region_fills",
-            "… and fills [0, 1)² (limit of what the proven region leaves at D1 = 2n², from "
-            f"n = {n[0]} … {n[-1]}; it leaves {1 - fill[1, -1]:.3f} at the last)",
+            "The region of divergence fills [0, 1)² as n → ∞ (limit of the area outside the proven "
+            f"region, {MEMBERS[1]}, fitted to n = {n[0]} … {n[-1]}; {1 - fill[1, -1]:.3f} is left "
+            f"at n = {n[-1]})",
             _THEOREM,
             measured=ours.value,
             value=0.0,
@@ -144,9 +150,9 @@ def _areas(dataset: xr.Dataset) -> list[Claim]:
         ),
         assess_equal(
             "paper_member_fills",
-            "As transcribed, the theorem's member has a = 1/(n−1)², and its region fills [0, 1)² "
-            f"(limit of what the proven region leaves; {1 - fill[0, -1]:.3f} at n = {n[-1]}; our "
-            "asymptotics say 1/5)",
+            f"As transcribed, the theorem's member has {MEMBERS[0]}, and its region of divergence "
+            "fills [0, 1)² as n → ∞ (limit of the area outside the proven region; "
+            f"{1 - fill[0, -1]:.3f} is left at n = {n[-1]}; our asymptotics give 1/5)",
             "Section 3, as transcribed: the choice of a",
             measured=paper.value,
             value=0.0,
@@ -163,19 +169,20 @@ def _trajectories(dataset: xr.Dataset) -> list[Claim]:
         return []
     found = []
     for id_, statement, start, names in (
-        ("diverges_below", "From x0 < −2 iterates, gradients and values", below,
+        ("diverges_below", "From x0 < −2, iterates, gradients and values", below,
          ["x", "gradient", "value"]),
-        ("diverges_above", "From x0 > −1 iterates and values", above, ["x", "value"]),
+        ("diverges_above", "From x0 > −1, iterates and values", above, ["x", "value"]),
     ):  # fmt: skip
         growth = dataset["growth"].sel(start=start, quantity=names)
-        least, error = _least(growth.transpose("seed", ...).values, points * len(names))
+        smallest, error = _smallest(growth.transpose("seed", ...).values, points * len(names))
         found.append(
             assess(
                 id_,
-                f"{statement} go to infinity throughout the region (least exponent of k from T/4 "
-                f"to T; {points} (β1, β2, n, sampling), {growth.sizes['seed']} seeds each)",
+                f"{statement} go to infinity throughout the region of divergence (smallest "
+                f"exponent of k from T/4 to T; {points} (β1, β2, n, sampling), "
+                f"{growth.sizes['seed']} seeds each)",
                 _THEOREM,
-                measured=least,
+                measured=smallest,
                 uncertainty=error,
                 at_least=0.0,
             )
@@ -190,19 +197,18 @@ def _trajectories(dataset: xr.Dataset) -> list[Claim]:
     off = np.abs(ratios.mean(axis=0) - 1)
     noise = np.hypot(ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios)), relative)
     margin = _quantile(len(ratios), points) * noise
-    # the one that is farthest off beyond its error
     worst = int((off - margin).argmax())
     found.append(
         assess_equal(
             "rate_is_the_drift",
-            "The iterate moves by η_k D/n a step (speed over D/n at those points: the one that is "
-            "farthest from 1 for its error, which allows for the choice)",
+            f"The iterate moves by η_k D/n per step (speed over D/n; of {len(off)} (β1, β2, n, "
+            f"sampling) {_SELECTED})",
             "stationary drift",
             measured=float(ratios.mean(axis=0)[worst]),
             value=1.0,
             uncertainty=float(margin[worst]),
-            resolution=0.1,
-            tolerance=float(dataset["step"][-1]) ** -0.5,  # a step against the way
+            resolution=0.1,  # a convention
+            tolerance=float(dataset["step"][-1]) ** -0.5,  # one step relative to the distance moved
             ours=True,
         )
     )
@@ -210,12 +216,12 @@ def _trajectories(dataset: xr.Dataset) -> list[Claim]:
 
 
 def _quantile(num_seeds: int, choices: int) -> float:
-    """Student's quantile for a 95 % interval of the one chosen from many."""
+    """Student's quantile for a 95 % interval of a value selected from `choices` (Bonferroni)."""
     return float(stats.t.ppf(1 - 0.025 / choices, num_seeds - 1))
 
 
-def _least(values: Float[np.ndarray, "seed ..."], choices: int) -> tuple[float, float]:
-    """The mean over seeds that is least, its error counted, and that error."""
+def _smallest(values: Float[np.ndarray, "seed ..."], choices: int) -> tuple[float, float]:
+    """The mean over seeds with the smallest lower confidence limit, and its error."""
     flat = values.reshape(len(values), -1)
     flat = flat[:, ~np.isnan(flat).any(axis=0)]
     mean = flat.mean(axis=0)
@@ -230,7 +236,7 @@ def _d1(dataset: xr.Dataset) -> list[Claim]:
     found = [
         assess(
             "paper_d1_n3",
-            "As transcribed, a = 1/(n−1)² gives the counterexample D1 = 2n²: or less, at n = 3 "
+            f"As transcribed, {MEMBERS[0]} gives the counterexample D1 = 2n² or less at n = 3 "
             "(D1/(2n²))",
             "Section 3, as transcribed: the choice of a, stated as D1 = 2n²",
             measured=float(ratio[n == 3][0]),
@@ -238,15 +244,16 @@ def _d1(dataset: xr.Dataset) -> list[Claim]:
         ),
         assess(
             "paper_d1",
-            f"… and for n = 4 … {n[-1]} (largest D1/(2n²); the value tends to 1/2)",
+            f"As transcribed, {MEMBERS[0]} gives the counterexample D1 = 2n² or less for "
+            f"n = 4 … {n[-1]} (largest D1/(2n²); it tends to 1/2)",
             "Section 3, as transcribed: the choice of a, stated as D1 = 2n²",
             measured=float(ratio[n > 3].max()),
             at_most=1.0,
         ),
         assess(
             "sign_sgd_small_d1",
-            "Slope tables with n < D1 < 2n² on which Sign-SGD goes to infinity with positive "
-            f"speed, n = 3 … {n[-1]} (largest D1/(2n²), certified in rational arithmetic; the "
+            "Sign-SGD goes to infinity with positive speed on slope tables with n < D1 < 2n² "
+            f"(largest D1/(2n²) over n = 3 … {n[-1]}, certified in rational arithmetic; the "
             "infimum over slope tables, n²/⌊(n−1)/2⌋, is proved)",
             "the paper's open question",
             measured=float(
@@ -256,17 +263,17 @@ def _d1(dataset: xr.Dataset) -> list[Claim]:
             ours=True,
         ),
     ]
-    least = (dataset["least_d1"] / (2 * dataset["d1_n"] ** 2)).min("d1_n").sortby("d1_beta2")
+    lowest = (dataset["least_d1"] / (2 * dataset["d1_n"] ** 2)).min("d1_n").sortby("d1_beta2")
     for beta1 in dataset["d1_beta1"].values:
-        ratios = least.sel(d1_beta1=beta1)
+        ratios = lowest.sel(d1_beta1=beta1)
         smallest = float(ratios["d1_beta2"][0])
         reached = ratios["d1_beta2"].values[(ratios < 1).values]
         where = f"; below 1 up to β2 = {reached[-1]:g}" if len(reached) else ""
         found.append(
             assess(
                 f"adam_small_d1_beta1_{beta1:g}",
-                f"Slope tables with n < D1 < 2n² on which Adam diverges at β1 = {beta1:g}, β2 = "
-                f"{smallest:g}, cyclic (least D1/(2n²) found over n and tables of slopes{where})",
+                f"At β1 = {beta1:g}, β2 = {smallest:g} Adam diverges in cyclic order on slope "
+                f"tables with n < D1 < 2n² (smallest D1/(2n²) found over n and tables{where})",
                 "the paper's open question; found numerically",
                 measured=float(ratios[0]),
                 at_most=1.0,
@@ -277,11 +284,13 @@ def _d1(dataset: xr.Dataset) -> list[Claim]:
 
 
 def _patterns(dataset: xr.Dataset) -> list[Claim]:
+    patterns = f"a pattern of {' or '.join(map(str, PATTERN_EPOCHS))} epochs"
+    n = f"n = {PATTERN_N[0]} … {PATTERN_N[-1]}"
     return [
         assess(
             "cyclic_is_least",
-            "Of all sequences of epoch permutations cyclic order has the least drift (share of the "
-            "square in which a pattern of two or three epochs has less; n = 3 … 6)",
+            "Of all sequences of epoch permutations cyclic order has the smallest drift (share of "
+            f"the square in which {patterns} has less; {n})",
             "our conjecture",
             measured=float(dataset["share_below_cyclic"].max()),
             at_most=0.0,
@@ -289,11 +298,12 @@ def _patterns(dataset: xr.Dataset) -> list[Claim]:
         ),
         assess(
             "cyclic_region_is_every_order",
-            "The cyclic region is where Adam diverges for every order (least drift of these "
-            "patterns at the cyclic boundary, where the cyclic drift is 0)",
+            "The region of divergence in cyclic order is the region in which Adam diverges for "
+            f"every order (smallest drift of {patterns} at the cyclic boundary, where the cyclic "
+            f"drift is 0; {n})",
             "our conjecture, searched and not proved",
             measured=float(dataset["lowest_at_edges"].min()),
-            at_least=-1e-9,
+            at_least=-1e-9,  # rounding
             ours=True,
         ),
     ]

@@ -1,7 +1,7 @@
-"""The data of the divergence theorem's study: regions, areas, trajectories, and the least D1.
+"""The data of the divergence study: regions, areas, trajectories, and the smallest D1.
 
-Two members of the class stand for the divergence theorem: the paper's, a = 1/(n−1)², and the one
-that `ProblemClass.divergence_construction` makes from D1 = 2n².
+Two members of the class represent the divergence theorem: the paper's, a = 1/(n−1)², and the member
+with D1 = 2n² that `ProblemClass.divergence_construction` makes.
 """
 
 import itertools
@@ -40,15 +40,16 @@ QUANTITIES = ("x", "gradient", "value")
 STARTS = (1.0, -3.0)
 """Above −1, where the gradients are constant, and below −2, where they grow with the distance."""
 SLOPE_A = Fraction(1, 10**6)
-"""Of the members on which Sign-SGD diverges: D1 is within a few millionths of its infimum."""
+"""The slope of the members on which Sign-SGD diverges; D1 is within a few millionths of its
+infimum."""
 
 _CELLS_OF_AREAS = 200  # along each axis
 _FILL_N = np.unique(np.geomspace(500, 30_000, 9).astype(int))
-_POINTS, _TRIED = 16, 512  # of (β1, β2) where divergence is looked at, and drawn to find them
+_POINTS, _TRIED = 16, 512  # (β1, β2) at which growth is measured, and those drawn to find them
 _SEEDS = 8
 _FARTHEST = max(abs(x0 + 2) for x0 in STARTS)
-_PATTERN_N = (3, 4, 5, 6)
-_PATTERN_EPOCHS = (2, 3)
+PATTERN_N = (3, 4, 5, 6)
+PATTERN_EPOCHS = (2, 3)
 _PATTERN_BETA1 = np.linspace(0, 0.95, 20)
 
 
@@ -70,7 +71,7 @@ class DivergenceSpec:
 
 
 def member(which: int, n: int) -> problems.Counterexample:
-    """The member of the class F^n with D1 = 2n² (or what the paper's a gives) and L = 1 or c."""
+    """The member of the class F^n: the paper's for which = 0, with L = c; else D1 = 2n², L = 1."""
     if which == 0:
         return problems.counterexample(n)
     return problems.ProblemClass(n, 1, 0, 2 * n**2).divergence_construction()
@@ -82,7 +83,7 @@ def slope_a(which: int, n: int) -> float:
 
 
 def middles(count: int) -> np.ndarray:
-    """The middles of `count` equal cells of [0, 1)."""
+    """The centres of `count` equal cells of [0, 1)."""
     return (np.arange(count) + 0.5) / count
 
 
@@ -112,7 +113,7 @@ def coordinates(spec: DivergenceSpec) -> xr.Dataset:
 
 
 def proven_regions(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
-    """`worst_case` over (member, n, beta1, beta2), at the middles of the cells of a grid."""
+    """`worst_case` over (member, n, beta1, beta2), at the centres of the cells of a grid."""
     values = [
         [worst_case_drift(n, slope_a(which, n), _grid(spec.cells)) for n in spec.num_components]
         for which in range(len(MEMBERS))
@@ -151,8 +152,8 @@ def _drift_of_grid(
 def areas(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
     """Areas of the regions in [0, 1)².
 
-    `area`, `area_error` over (member, region, area_n), of the proven and of the cyclic region, and
-    `fill_area` over (member, fill_n), the proven one at larger n.
+    `area`, `area_error` over (member, region, area_n): of the proven and of the cyclic region;
+    `fill_area` over (member, fill_n): of the proven region at larger n.
     """
     n = np.unique(np.geomspace(3, spec.largest_n, 14).astype(int))
     grid = _grid(_CELLS_OF_AREAS)
@@ -166,7 +167,7 @@ def areas(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
         values[:, i, 1, k] = cyclic.mean(), _edge_cells(cyclic).mean() / 2
     fill = [[proven_area(k, slope_a(i, k)) for k in _FILL_N.tolist()] for i in range(len(MEMBERS))]
     dims, regions = ("member", "region", "area_n"), "0: proven for every order, 1: cyclic order"
-    of_error = "its error: of the quadrature, or half the cells at edges"
+    of_error = "error of the area: that of the quadrature, or half of the cells at edges"
     return {
         "area_n": variable("area_n", n, "n", dtype=np.int64),
         "region": variable("region", np.arange(2), regions, dtype=np.int64),
@@ -178,16 +179,17 @@ def areas(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
 
 
 def _edge_cells(region: np.ndarray) -> np.ndarray:
-    """Cells with a neighbour along an axis on the other side."""
+    """Marks cells with a neighbour, along an axis, on the other side of the edge."""
     padded = np.pad(region, 1, mode="edge")
     neighbours = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
     return np.any([neighbour != region for neighbour in neighbours], axis=0)
 
 
 def trajectories(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
-    """`x`, `gradient`, `value` over (start, sampling, n, step): one run each at the point asked for.
+    """`x`, `gradient`, `value` over (start, sampling, n, step): one run each at `spec.point`.
 
-    On the member with D1 = 2n², from both sides; with D there.
+    Runs are on the member with D1 = 2n², from both of `STARTS`. `point_drift` and
+    `point_drift_stderr` over (sampling, n) are D at that point.
     """
     records = 128
     record_every = -(-spec.num_steps // records)
@@ -276,9 +278,10 @@ def _trajectory(
 def growth(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
     """`growth` over (quantity, start, sampling, n, seed, at): exponents of k, from T/4 to T.
 
-    At points drawn from the region of divergence of the member with D1 = 2n², for several seeds,
-    with `growth_drift` and `speed`. Points are those at which the exact drift carries a run, until
-    T/4, farther than it starts from x*.
+    Points (β1, β2) are drawn from the region of divergence of the member with D1 = 2n²: those at
+    which the exact drift carries a run, by step T/4, farther than its initial distance from x*.
+    `growth_drift`, `growth_drift_stderr` over (sampling, n, at) are D/n at the points; `speed` over
+    (sampling, n, seed, at) is the measured speed.
     """
     shape = (len(spec.samplings), len(spec.num_components), _SEEDS, _POINTS)
     exponents = np.full((3, len(STARTS), *shape), np.nan)
@@ -322,7 +325,7 @@ def growth(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
         speed[i, j, :, : chosen.size] = moved
         drifts[:, i, j, : chosen.size] = drift[chosen] / n, stderr[chosen] / n
     points, dims = ("sampling", "n", "at"), ("sampling", "n", "seed", "at")
-    gained = "what x gains per step and step size, from x0 > −1"
+    gained = "increase of x per step and step size, from x0 > −1"
     return {
         "growth_drift_stderr": variable(points, drifts[1], "standard error of D/n"),
         "growth_drift": variable(points, drifts[0], "D/n at the point"),
@@ -345,7 +348,7 @@ def d1_of_members(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
             "infimum of D1 for Sign-SGD", [float(sign_sgd_infimum(int(k))) for k in n],
         ),
         "sign_member_drift": (
-            "D of Sign-SGD on members near it", [one.drift for one in certificates],
+            "D of Sign-SGD on members close to it", [one.drift for one in certificates],
         ),
         "sign_member_d1": ("D1 of these members", [float(one.d1) for one in certificates]),
     }  # fmt: skip
@@ -356,7 +359,7 @@ def d1_of_members(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
 
 
 def least_d1_tables(spec: DivergenceSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """`least_d1`, `least_slopes` over (d1_n, d1_beta1, d1_beta2)."""
+    """`least_d1`, `least_slopes` over (d1_n, d1_beta1, d1_beta2): the smallest D1 found, cyclic."""
     shape = (len(spec.d1_num_components), len(spec.d1_beta1), len(spec.d1_beta2))
     dims = ("d1_n", "d1_beta1", "d1_beta2")
     d1 = np.full(shape, np.nan)
@@ -366,7 +369,7 @@ def least_d1_tables(spec: DivergenceSpec, pieces: Pieces) -> Mapping[str, xr.Var
             find = partial(_least_d1_against_beta2, spec, n, beta1)
             d1[i, j], slopes[i, j, :, :n] = pieces.keep(f"{i} {j}", find)
     return {
-        "least_d1": variable(dims, d1, "least D1 found, cyclic order"),
+        "least_d1": variable(dims, d1, "smallest D1 found, cyclic order"),
         "least_slopes": variable((*dims, "component"), slopes, "slopes that attain it, in order"),
     }
 
@@ -374,7 +377,7 @@ def least_d1_tables(spec: DivergenceSpec, pieces: Pieces) -> Mapping[str, xr.Var
 def _least_d1_against_beta2(
     spec: DivergenceSpec, n: int, beta1: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One search after the other: each starts where the last one ended."""
+    """Searches at one β2 after the other; each starts from the result of the last."""
     d1 = np.full(len(spec.d1_beta2), np.nan)
     slopes = np.full((len(spec.d1_beta2), n), np.nan)
     last: list[np.ndarray] = []
@@ -389,11 +392,12 @@ def _least_d1_against_beta2(
 def patterns_of_hits() -> Mapping[str, xr.Variable]:
     """`share_below_cyclic`, `lowest_at_edges` over (pattern_n, pattern_a).
 
-    Looks for orders with less drift than the cyclic one, over the square and at its boundary. For
-    n = 3 … 6 and three values of a: all places of the hit in two and in three epochs.
+    Searches for orders with less drift than cyclic order, over the square and at the cyclic
+    boundary: all places of the hit in `PATTERN_EPOCHS` epochs, for n in `PATTERN_N` and three
+    values of a.
     """
     below, lowest_at_edges = [], []
-    for n in _PATTERN_N:
+    for n in PATTERN_N:
         for a in (slope_a(0, n), slope_a(1, n), 1.0):
             table = counterexample_table(n, a)
             rows = divergence_intervals(table, _PATTERN_BETA1)
@@ -408,14 +412,14 @@ def patterns_of_hits() -> Mapping[str, xr.Variable]:
             square = _grid(20)
             cyclic = stationary_drift(table, square).drift[..., 0]
             lowest, at_edges = cyclic, np.full(len(ends), np.inf)
-            for epochs in _PATTERN_EPOCHS:
+            for epochs in PATTERN_EPOCHS:
                 for places in patterns(n, epochs):
                     lowest = np.minimum(lowest, drift_of_places(n, a, square, places))
                     at_edges = np.minimum(at_edges, drift_of_places(n, a, edges, places))
             below.append((lowest < cyclic - 1e-9).mean())
             lowest_at_edges.append(at_edges.min())
-    dims, shape = ("pattern_n", "pattern_a"), (len(_PATTERN_N), 3)
-    at_boundary = "least D of a pattern where the cyclic D is 0"
+    dims, shape = ("pattern_n", "pattern_a"), (len(PATTERN_N), 3)
+    at_boundary = "smallest D of a pattern where the cyclic D is 0"
     return {
         "share_below_cyclic": variable(
             dims, np.reshape(below, shape), "share of the square where a pattern is below cyclic"

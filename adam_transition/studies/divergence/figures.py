@@ -41,13 +41,13 @@ def divergence_regions(dataset: xr.Dataset) -> Figure:
         handles.append(
             Line2D([], [], color="k", ls="--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
         )
-        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as are not cut off
+        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as fit
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
         return figure
 
 
 def divergence_areas(dataset: xr.Dataset) -> Figure:
-    """Area of divergence in [0, 1)², and what is missing to 1, against n."""
+    """Area of divergence in [0, 1)², and its complement, against n."""
     with style():
         figure, (left, right) = subplots(1, 2, figsize=(7, 2.7))
         n = dataset["area_n"].values
@@ -93,13 +93,13 @@ def divergence_trajectories(dataset: xr.Dataset) -> Figure:
             Line2D([], [], color="k", ls=line, label=f"$x_0 = {float(x0):g}$")
             for line, x0 in zip(("-", "--"), dataset["start"].values, strict=True)
         ]
-        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as are not cut off
+        columns = 5 if dataset.sizes["n"] > 3 else 2  # as many as fit
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
         return figure
 
 
 def divergence_d1(dataset: xr.Dataset) -> Figure:
-    """The least D1 on which Adam diverges against β2, and on which Sign-SGD does against n."""
+    """The smallest D1 at which Adam diverges, against β2, and Sign-SGD, against n."""
     with style():
         figure, (left, right) = subplots(1, 2, figsize=(7, 3.2))
         dataset = dataset.sortby("d1_beta2")
@@ -109,7 +109,7 @@ def divergence_d1(dataset: xr.Dataset) -> Figure:
                 ratio = dataset["least_d1"][i, j].values / (2 * n**2)
                 left.semilogy(beta2, ratio, line, ms=3, color=COLOURS[i % 7])
         left.axhline(1, color="0.3", ls=":", lw=0.8)
-        left.set(xlabel=r"$\beta_2$", ylabel=r"least $D_1/(2n^2)$ found", xlim=(0, 1))
+        left.set(xlabel=r"$\beta_2$", ylabel=r"smallest $D_1/(2n^2)$ found", xlim=(0, 1))
         handles = [
             Line2D([], [], color=COLOURS[i % 7], label=f"$n = {n}$")
             for i, n in enumerate(dataset["d1_n"].values)
@@ -126,7 +126,7 @@ def divergence_d1(dataset: xr.Dataset) -> Figure:
             n, dataset["paper_d1_ratio"] * 2 * n**2, color=COLOURS[1], label="$a = 1/(n-1)^2$"
         )
         right.loglog(n, dataset["sign_infimum"], color=COLOURS[0], label="infimum, Sign-SGD")
-        right.loglog(n, n, "--", color="0.3", label="$n$: the class is empty below")
+        right.loglog(n, n, "--", color="0.3", label="$n$: class empty below")
         right.set(xlabel="$n$", ylabel="$D_1$")
         right.legend(frameon=False)
         return figure

@@ -1,4 +1,4 @@
-"""The study of the divergence theorem."""
+"""The divergence study: the divergence theorem."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DivergenceStudy(data.DivergenceSpec):
-    """Where Adam diverges for every order, how it goes to infinity, and at which D1."""
+    """Where Adam diverges for every order, how it goes to infinity, and from which D1 on."""
 
     name = "divergence"
 
@@ -36,7 +36,7 @@ class DivergenceStudy(data.DivergenceSpec):
     def claims(self, data: xr.Dataset) -> list[Claim]:
         return claims.claims(data)
 
-    def summary(self, data: xr.Dataset) -> dict[str, Any]:
+    def summary(self, data: xr.Dataset) -> dict[str, Any]:  # noqa: ARG002  of the protocol
         return {}
 
     def figures(self) -> Mapping[str, "Callable[[xr.Dataset], Figure]"]:

@@ -1,4 +1,4 @@
-"""The data of the networks' study: training loss over the (β1, β2) plane, and its outcomes."""
+"""The data of the network study: training loss over the (β1, β2) plane, and its outcomes."""
 
 import math
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class NetworkSpec:
 
         Raises:
           ValueError: a task that cannot be loaded, a batch size that does not divide its samples,
-            or a run that cannot be.
+            or an impossible run.
         """
         for task in self.tasks:
             _, samples = task.load()
@@ -58,7 +58,7 @@ class NetworkSpec:
 
     @cached_property
     def records_per_epoch(self) -> int:
-        """As many as divide every epoch, up to four."""
+        """The largest number, up to four, that divides the steps of every epoch."""
         steps = [len(task.load()[1]) // size for task in self.tasks for size in self.batch_sizes]
         return reduce(math.gcd, steps, 4)
 
@@ -79,7 +79,7 @@ def coordinates(spec: NetworkSpec) -> xr.Dataset:
 
 
 def training(spec: NetworkSpec) -> Filled:
-    """`loss`, `accuracy` on the training set; what overflows stays as it is.
+    """`loss`, `accuracy` on the training set; values that overflow are kept.
 
     Dims: (task, batch_size, learning_rate, seed, beta1, beta2, record).
     """
@@ -97,11 +97,14 @@ def _train(spec: NetworkSpec, results: store.Store) -> None:
 
 
 def outcomes_of_training(spec: NetworkSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
-    """What the loss curves come to.
+    """Outcomes of the loss curves.
 
-    `late_loss`, `spikes` over (…, seed, beta1, beta2); `tuned_learning_rate`, `tuned_loss` over
-    (task, batch_size, beta1, beta2): at the learning rate that is best for the cell; `good_by_seed`,
-    `good_fixed` (each learning rate) and `good`.
+    - `guess` over (task): the loss of guessing.
+    - `late_loss`, `spikes` over (task, batch_size, learning_rate, seed, beta1, beta2).
+    - `tuned_learning_rate`, `tuned_loss` over (task, batch_size, beta1, beta2): the best learning
+      rate of each cell, and the loss at it.
+    - `good`, `good_by_seed`: whether a cell is good at its best learning rate, for the mean over
+      seeds and for each seed; `good_fixed`: the same as `good` at each learning rate.
     """
     loss = dataset["loss"].values
     late = outcomes.late_loss(loss)
@@ -129,7 +132,7 @@ def outcomes_of_training(spec: NetworkSpec, dataset: xr.Dataset) -> Mapping[str,
         "spikes": variable(every, outcomes.spikes(loss), "loss spikes", dtype=np.int64),
         "tuned_learning_rate": variable(cell, rates, "best η0"),
         "tuned_loss": variable(cell, np.exp(tuned), at_best, "nats", dtype=np.float64),
-        "good_by_seed": variable(seeds, good(outcomes.log(chosen)), "good, each seed by itself"),
+        "good_by_seed": variable(seeds, good(outcomes.log(chosen)), "good, for each seed"),
         "good_fixed": variable(fixed, good(height), "good, at one learning rate"),
         "good": variable(cell, good(tuned), "good, at the best learning rate"),
     }

@@ -19,7 +19,7 @@ _CURVES = ((0.0, 0.05), (0.9, 0.5), (0.9, 0.9), (0.9, 0.99), (0.9, 0.999), (0.9,
 def network_planes(dataset: xr.Dataset) -> Figure:
     """Late training loss over (β1, β2), task × batch size, at the best learning rate of each cell.
 
-    White: the edge of the good cells; dashed: β1 = √β2.
+    The white line is the edge of the good cells, the dashed line β1 = √β2.
     """
     with style():
         figure, axes = _planes(dataset)
@@ -45,7 +45,7 @@ def network_planes(dataset: xr.Dataset) -> Figure:
 
 
 def network_spikes(dataset: xr.Dataset) -> Figure:
-    """Loss spikes a run over (β1, β2): the mean over seeds and learning rates."""
+    """Loss spikes per run over (β1, β2): the mean over seeds and learning rates."""
     with style():
         figure, axes = _planes(dataset)
         levels = np.array([0, 0.1, 0.3, 1, 2, 3, 5, 10])
@@ -55,13 +55,13 @@ def network_spikes(dataset: xr.Dataset) -> Figure:
             spikes = one["spikes"].mean(("learning_rate", "seed")).transpose("beta2", "beta1")
             _mesh(axes[i, j], one, spikes.values, norm)
         figure.colorbar(
-            ScalarMappable(norm, "viridis"), ax=axes, label="loss spikes a run", extend="max"
+            ScalarMappable(norm, "viridis"), ax=axes, label="loss spikes per run", extend="max"
         )
         return figure
 
 
 def network_curves(dataset: xr.Dataset) -> Figure:
-    """Training loss against the epoch at chosen cells; bands are the range over seeds."""
+    """Training loss against the epoch at selected cells; bands are the range over seeds."""
     with style():
         tasks, sizes = dataset.sizes["task"], dataset.sizes["batch_size"]
         axes: Any
@@ -136,13 +136,13 @@ def _mesh(ax: Axes, one: xr.Dataset, values: np.ndarray, norm: LogNorm | Boundar
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """Edges of cells around centres."""
+    """Edges of the cells around given centres."""
     middle = (centres[1:] + centres[:-1]) / 2
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
 def _short(beta2: float) -> str:
-    """0.5 and 0.9, then 1 − 1e-4."""
+    """Formats β2: as 0.5 below 0.99, else as 1 − 1e-4."""
     if beta2 < 0.99:
         return f"{beta2:.2g}"
     mantissa, exponent = f"{1 - beta2:.0e}".split("e")

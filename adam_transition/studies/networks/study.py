@@ -1,4 +1,4 @@
-"""The study of networks over the (β1, β2) plane."""
+"""The network study: networks over the (β1, β2) plane."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ class NetworkStudy(data.NetworkSpec):
     def claims(self, data: xr.Dataset) -> list[Claim]:
         return claims.claims(data)
 
-    def summary(self, data: xr.Dataset) -> dict[str, Any]:
+    def summary(self, data: xr.Dataset) -> dict[str, Any]:  # noqa: ARG002  of the protocol
         return {}
 
     def figures(self) -> Mapping[str, "Callable[[xr.Dataset], Figure]"]:

@@ -1,4 +1,4 @@
-"""What runs a phase diagram: the backend, the size of its tiles, and the compiled program."""
+"""How a phase diagram is run: its backend, the size of its tiles, and the compiled program."""
 
 import math
 from functools import partial
@@ -13,45 +13,39 @@ from adam_transition.studies.phase.simulation import run_cell, run_table
 from adam_transition.sweeps import sweep
 
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
-
-
-_LEAST_TILE = 256
-
-
+_SMALLEST_TILE = 256  # cells
 _BYTES_OF_SORTS = {"cpu": 1 << 28, "gpu": 1 << 34, "tpu": 1 << 33}
-
-
-_BLOCK_TILES = 16  # of a table: the same work for 2, 4, 8 and 16 cores
-
-
+_BLOCK_TILES = 16  # per table, a number that 2, 4, 8 and 16 cores share evenly
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
 
 def tile_shape(spec: PhaseDiagram) -> tuple[int, int]:
-    """Rows and columns of one evaluation: enough for a GPU, and on a CPU few for a core's cache.
+    """Rows and columns of one evaluation: enough for a GPU, few enough for the cache of a CPU core.
 
-    In blocks the cache is no concern: tiles are as large as leaves work for all cores.
+    The backend `blocks` takes care of the cache itself: tiles are as large as possible while all
+    cores have work.
     """
     cells = _CELLS_PER_TILE[jax.default_backend()]
     if spec.backend == "blocks":
         rounds = -(-math.prod(spec.table) // (_BLOCK_TILES * 8 * cells))
-        cells = max(_LEAST_TILE, -(-math.prod(spec.table) // (_BLOCK_TILES * rounds)))
+        cells = max(_SMALLEST_TILE, -(-math.prod(spec.table) // (_BLOCK_TILES * rounds)))
     if not spec.common_random_numbers and "random_shuffling" in spec.samplings:
-        # each cell sorts some six epochs of its own, four numbers of four bytes a step
+        # each cell sorts some six epochs of its own, four numbers of four bytes per step
         of_cell = 6 * 16 * max(spec.num_components)
         cells = min(cells, max(1, _BYTES_OF_SORTS[jax.default_backend()] // of_cell))
     return sweep.block_shape(spec.table, cells)
 
 
 def default_cells_per_chunk(spec: PhaseDiagram, tile: tuple[int, int]) -> int:
+    """The number of cells written at once: at least one tile, and several chunks per process."""
     cells = _CELLS_PER_CHUNK[jax.default_backend()]
-    if jax.process_count() > 1:  # some for every process
+    if jax.process_count() > 1:
         cells = min(cells, math.prod(spec.table) // (2 * jax.process_count()))
     return max(cells, math.prod(tile))
 
 
 def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
-    """Why a backend cannot run a diagram on JAX's devices here; None if it can."""
+    """Why a backend cannot run a diagram on the devices that JAX has; None if it can."""
     if backend == "xla":
         return None
     device = {"blocks": "cpu", "pallas": "gpu"}[backend]
@@ -65,14 +59,23 @@ def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
 
 
 def fastest_backend(spec: PhaseDiagram) -> Backend:
-    """The backend that was fastest where they were measured: a kernel where one can run, or XLA."""
+    """The backend that was fastest in measurements: a kernel where one can run, else XLA."""
     return next((b for b in ("blocks", "pallas") if not reason_against(b, spec)), "xla")
 
 
 def program(
     spec: PhaseDiagram, scheme: Sampling, *, watch_underflow: bool = False
 ) -> sweep.Program:
-    """The program of one sampling scheme, for the spec's backend."""
+    """The program of one sampling scheme, for the backend of the diagram.
+
+    On CPUs and GPUs the default backend of a one-dimensional problem is a kernel: it takes the same
+    `simulate.take_step` as `simulate.simulate`, but does not call the latter.
+
+    Args:
+      spec: the diagram.
+      scheme: sampling scheme.
+      watch_underflow: whether to check v at every step, see `simulation.may_underflow`.
+    """
     static: dict[str, Any] = {
         "watch_underflow": watch_underflow,
         "method": simulate.Method(scheme, spec.schedule, spec.initialization),

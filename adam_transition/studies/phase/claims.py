@@ -1,4 +1,4 @@
-"""What a phase diagram claims: the paper's statements, and that the verdicts keep their error."""
+"""Claims of a phase diagram: the paper's statements, and that verdicts keep their stated error."""
 
 from typing import Any
 
@@ -15,13 +15,14 @@ from adam_transition.studies.phase.diagram import (
 from adam_transition.studies.phase.drift import boundary_distance, compare, why_no_drift
 from adam_transition.sweeps.claims import Claim, assess
 
-_BEYOND = 0.01  # of the boundary, in β2: cells closer to it are not counted in a claim
+_BEYOND = 0.01  # distance in β2 from the boundary within which a claim ignores cells
 _COMPARED_BEYOND = (0.0, 0.01, 0.05)
-_STEPS_AWAY = 10  # a start that is closer to x* may be trapped there although D > 0
+_STEPS_AWAY = 10  # in units of η0: a start closer to x* may be trapped there although D > 0
+_RIGHT = 0.95  # share of right verdicts: `simulate.judge` decides at 95 % confidence
 
 
 def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
-    """What the paper says of such a diagram, beside what this one shows."""
+    """Compares the paper's statements about such a diagram with what this diagram shows."""
     if spec.paired:
         return []
     found = []
@@ -33,7 +34,8 @@ def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
         found.append(
             assess(
                 "sign_sgd_diverges",
-                "Sign-SGD, β1 = β2 = 0, diverges for every n and sampling scheme (share)",
+                "Sign-SGD, β1 = β2 = 0, diverges for every n and sampling scheme (share of the "
+                "runs)",
                 "Divergence theorem",
                 measured=float(diverged.isel(beta1=0, beta2=0).mean()),
                 at_least=1.0,
@@ -47,8 +49,8 @@ def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
         found.append(
             assess(
                 "region_grows_with_n",
-                "The region of divergence grows with n (least growth of its area between one n "
-                "and the next)",
+                "The region of divergence grows with n (smallest growth of its area from one n to "
+                "the next)",
                 "Divergence theorem",
                 measured=float(growth),
                 uncertainty=1 / beta1.size + 1 / beta2.size,
@@ -59,7 +61,7 @@ def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
 
 
 def shares(spec: PhaseDiagram, dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """Shares of the cells by sampling scheme, n and a: diverged, undecided, agreeing with D, …"""
+    """Shares of the cells by sampling scheme, n and a: diverged, undecided, in agreement with D."""
     found = {
         name: share_of_cells(dataset[name]) for name in ("diverged", "undecided", "underflowed")
     }
@@ -74,24 +76,24 @@ def shares(spec: PhaseDiagram, dataset: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def notes(spec: PhaseDiagram, dataset: xr.Dataset) -> list[str]:
-    """What a reader should know of the diagram beside its claims, a line each."""
+    """Remarks on the diagram that its claims do not make, one line each."""
     lines = []
     if spec.paired:
-        lines.append("no claims: they are about a grid, and these cells are a list")
+        lines.append("no claims: they are about a grid, but these cells are a list")
     elif spec.a:
         lines.append("the paper's claims are about a = 1/(n-1)^2; with --a only our own are judged")
     if not spec.paired:
         why = why_no_drift(spec.problem_at(spec.num_components[0], _first(spec.a)))
         if why:
-            lines.append(f"verdicts have no drift beside them: {why}")
+            lines.append(f"no drift to compare verdicts with: {why}")
         elif dataset["drift"].isnull().all():
-            lines.append("verdicts have no drift beside them: it is not computed so near to 1")
+            lines.append("no drift to compare verdicts with: it is not computed so close to 1")
         elif dataset.sizes["beta2"] < 2:
-            lines.append("no claim of the drift's sign: one beta2 has no boundary beside it")
+            lines.append("no claim about the drift's sign: a single beta2 has no boundary")
         elif _may_be_trapped(spec):
             lines.append(
-                f"no claim of the drift's sign: --x0={spec.x0:g} is within {_STEPS_AWAY} steps of "
-                "the minimiser, where runs may be trapped although the drift leads away"
+                f"no claim about the drift's sign: --x0={spec.x0:g} is within {_STEPS_AWAY} steps "
+                "of the minimiser, where runs may be trapped although the drift points away"
             )
     undecided = float(dataset["undecided"].mean())
     if undecided:
@@ -99,11 +101,11 @@ def notes(spec: PhaseDiagram, dataset: xr.Dataset) -> list[str]:
     underflowed = float(dataset["underflowed"].mean())
     if underflowed:
         lines.append(
-            f"{underflowed:.2%} of the runs leave {spec.dtype}: v was 0 although a gradient was "
-            "seen, or overflowed; try --dtype=float64"
+            f"{underflowed:.2%} of the runs leave the range of {spec.dtype}: v was 0 after a "
+            "nonzero gradient, or overflowed; try --dtype=float64"
         )
     if spec.a[1:] and "trajectory" in dataset:
-        lines.append(f"trajectories are those of a={float(spec.a[0]):g}, the first")
+        lines.append(f"trajectories are shown for a={float(spec.a[0]):g}, the first, only")
     return lines
 
 
@@ -112,9 +114,9 @@ def _first(slopes: tuple) -> Any:
 
 
 def _may_be_trapped(spec: PhaseDiagram) -> bool:
-    """Whether the start is so near to x* that its fate may be another than that of far ones.
+    """Whether the start is so close to x* that runs may stay there although the drift points away.
 
-    On a bounded problem gradients are the same up to the wall, and there is no such place.
+    On a bounded problem gradients are constant up to the wall, so no run is trapped.
     """
     member = spec.problem_at(spec.num_components[0], _first(spec.a))
     distance = start_distance(spec)
@@ -123,17 +125,17 @@ def _may_be_trapped(spec: PhaseDiagram) -> bool:
 
 
 def large_beta2_converges(dataset: xr.Dataset, *, margin: float = 0.01) -> Claim:
-    """Whether all cells converge, with β1 < √β2, once β2 is past the exact threshold.
+    """Judges whether all cells with β1 < √β2 converge once β2 is past the exact threshold.
 
-    That β2 is large enough is read off the drift: it is negative, by four standard errors, at every
-    β1 < √β2 of this row of the diagram and of all rows above it. Of the rows that lie at least
-    `margin` in β2 above the first such row no cell may diverge. A diagram without such rows does
-    not tell.
+    β2 counts as past the threshold if the drift is negative, by four standard errors (a
+    convention), at every β1 < √β2 of this row of the diagram and of all rows above it. In rows at
+    least `margin` in β2 above the first such row no cell may diverge. A diagram without such rows
+    leaves the claim undecided.
 
     Args:
-      dataset: `diverged`, `drift`, `drift_stderr` over (sampling, n, beta1, beta2); a variable
-        `undecided`, where there is one, marks cells without a verdict.
-      margin: distance in β2 within which a run of finite length may not know its side.
+      dataset: `diverged`, `drift`, `drift_stderr` over (sampling, n, beta1, beta2); the optional
+        variable `undecided` marks cells without a verdict.
+      margin: distance in β2 from the boundary within which a run may be too short to show its side.
     """
     dims = ("sampling", "n", "beta1", "beta2")
     beta1, beta2 = dataset["beta1"].values[:, None], dataset["beta2"].values
@@ -156,7 +158,7 @@ def large_beta2_converges(dataset: xr.Dataset, *, margin: float = 0.01) -> Claim
         "With β1 < √β2 no cell diverges once β2 is past the exact threshold (share of "
         f"{number} cells at least {margin:g} above it in β2, in {int(rows.sum())} rows)",
         "Theorems 3.1 and 3.3",
-        # half of the undecided ones, give or take as many
+        # half of the undecided cells, give or take as many
         measured=float((diverged | undecided)[cells].mean() - undecided[cells].mean() / 2)
         if number
         else np.nan,
@@ -166,12 +168,12 @@ def large_beta2_converges(dataset: xr.Dataset, *, margin: float = 0.01) -> Claim
 
 
 def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]:
-    """Whether the verdicts err as `simulate.judge` says that they do: 5 % at the most, at D = 0.
+    """Judges whether verdicts err as rarely as `simulate.judge` states: at most 5 %, at D = 0.
 
-    A cell is wrong where the speed of its run is above its 95 % error on the other side of 0. That
-    happens in 5 % of the runs where D = 0 and in fewer elsewhere. Where |D/n| is at least twice the
-    error, 95 % of the runs are decided, and rightly. Cells of one n share their draws and err
-    together, so that these are limits of the shares and not their mean.
+    A verdict is wrong if the speed of the run lies beyond its 95 % error on the wrong side of 0.
+    That happens in 5 % of the runs where D = 0 and in fewer elsewhere. Where |D/n| is at least
+    twice the error, 95 % of the runs get a verdict, the right one. Cells of one n share their draws
+    and err together, so these are bounds on the shares, not their mean.
 
     Args:
       dataset: with `diverged`, `undecided`, `speed_error`, `drift`, `drift_stderr`.
@@ -190,9 +192,11 @@ def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]
     }
     statements = {
         "sign_of_drift": "The simulated verdict has the sign of the stationary drift, up to its "
-        f"error of 5 % (least share over n and sampling, of the decided cells, {start})",
-        "verdicts_decided": "A run whose drift is at least twice the error of its speed decides, "
-        "and rightly, up to that error (least share over n and sampling)",
+        f"error of {1 - _RIGHT:.0%} (share of the decided cells, smallest over n and sampling; "
+        f"{start})",
+        "verdicts_decided": "A run whose drift is at least twice the error of its speed gets a "
+        f"verdict, the right one, up to an error of {1 - _RIGHT:.0%} (share of such runs, smallest "
+        "over n and sampling)",
     }
     return [
         assess(
@@ -200,7 +204,7 @@ def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]
             statements[name],
             "none: the paper bounds the boundary from both sides",
             measured=float(share.mean(over).min()),
-            at_least=0.95,
+            at_least=_RIGHT,
             ours=True,
         )
         for name, share in shares.items()

@@ -30,8 +30,8 @@ def simulated(spec: PhaseDiagram, cells_per_chunk: int = 0) -> Filled:
 
     Args:
       spec: what to simulate.
-      cells_per_chunk: what is written at once, and what a kill may lose; 0 chooses. The numbers do
-        not depend on it.
+      cells_per_chunk: number of cells written at once, which is what an interruption may lose; 0
+        for the default. The results do not depend on it.
     """
     cells = cells_per_chunk or backends.default_cells_per_chunk(spec, backends.tile_shape(spec))
     inner = _cells_per_step(spec)
@@ -44,12 +44,12 @@ def simulated(spec: PhaseDiagram, cells_per_chunk: int = 0) -> Filled:
 
 
 def _cells_per_step(spec: PhaseDiagram) -> int:
-    """Columns of a table that lie at one value of the first cell dimension."""
+    """Columns of a table at one value of the first cell dimension."""
     return 1 if spec.paired else len(spec.beta2)
 
 
 def _simulate(spec: PhaseDiagram, results: store.Store) -> None:
-    # a store that exists keeps the chunks it was begun with
+    # an existing store keeps its chunk sizes
     sizes = results.chunk_sizes("gap")
     chunk = sizes["n"], sizes[spec.cell_dims[0]] * _cells_per_step(spec)
     total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
@@ -105,9 +105,9 @@ def _run_plane(
 def trajectories(
     spec: PhaseDiagram, points: Sequence[tuple[float, float]]
 ) -> Mapping[str, xr.Variable]:
-    """The distance along the runs at a few (β1, β2), at about 400 steps, for all n; of the first a.
+    """Distances |x_k − x*| along the runs at a few (β1, β2), for all n and the first a.
 
-    The variable `trajectory` has dims (sampling, n, point, step).
+    The variable `trajectory` has dims (sampling, n, point, step), with about 400 steps.
     """
     record_every = -(-spec.num_steps // _RECORDS_OF_TRAJECTORIES)
     beta1, beta2 = np.array(points).T

@@ -1,4 +1,4 @@
-"""What a phase diagram is: its axes, its variables, and the tables that it is simulated by."""
+"""The definition of a phase diagram: its axes, variables, and the tables that are simulated."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -15,8 +15,8 @@ from adam_transition.sampling import Sampling
 from adam_transition.sweeps import store
 
 Backend = Literal["xla", "blocks", "pallas"]
-"""xla: one program of XLA's, on any device, for any problem. The others are for one-dimensional
-problems. blocks: for CPUs, a block of cells goes through all steps in the first cache. pallas: a
+"""xla: a single XLA program, on any device, for any problem. The others are for one-dimensional
+problems. blocks: for CPUs, runs a block of cells through all steps in the L1 cache. pallas: a
 kernel for GPUs that keeps the state of a cell in registers."""
 
 
@@ -44,7 +44,7 @@ class PhaseDiagram:
 
     @property
     def paired(self) -> bool:
-        """Whether the cells are a list for each n, not a grid."""
+        """Whether the cells of each n are a list and not a grid."""
         return self.beta1.ndim == 2
 
     @property
@@ -53,7 +53,7 @@ class PhaseDiagram:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Dimensions of the results; `a` only where it was given."""
+        """Dimensions of the results; `a` only if it is given."""
         return ("sampling", "n", *(("a",) if self.a else ()), *self.cell_dims)
 
     @property
@@ -67,7 +67,7 @@ class PhaseDiagram:
 
 
 class Plane(NamedTuple):
-    """One table: all n and (β1, β2) for a sampling scheme and an a."""
+    """One table: all n and (β1, β2) for one sampling scheme and one a."""
 
     sampling: Sampling
     a: Fraction | float | None
@@ -83,12 +83,12 @@ def planes(spec: PhaseDiagram) -> Iterator[Plane]:
 
 
 def precision(spec: PhaseDiagram) -> AbstractContextManager:
-    """A context in which JAX has the numbers of the diagram's dtype."""
+    """A context in which JAX can represent the diagram's dtype."""
     return jax.enable_x64(spec.dtype == "float64" or jax.config.read("jax_enable_x64"))
 
 
 def start_distance(spec: PhaseDiagram) -> float | None:
-    """|x0 − x*|; None where it is not the same for every n."""
+    """|x0 − x*|; None if it depends on n."""
     members = [spec.problem_at(n, spec.a[0] if spec.a else None) for n in spec.num_components]
     found = {float(np.linalg.norm(spec.x0 - np.asarray(m.minimiser))) for m in members}
     return found.pop() if len(found) == 1 else None
@@ -111,7 +111,7 @@ def coordinates(spec: PhaseDiagram) -> xr.Dataset:
 
 
 def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
-    """What is simulated, by name."""
+    """The simulated variables, by name."""
 
     def variable(dtype: Any, long_name: str) -> store.Variable:
         return store.Variable(spec.dims, dtype, long_name)
@@ -133,5 +133,5 @@ def diverged_fraction(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def share_of_cells(truths: xr.DataArray) -> xr.DataArray:
-    """The share of cells of which something is true, for each sampling scheme and n (and a)."""
+    """The share of cells that are true, for each sampling scheme and n (and a)."""
     return truths.mean([dim for dim in truths.dims if dim not in ("sampling", "n", "a")])

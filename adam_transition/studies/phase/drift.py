@@ -1,4 +1,4 @@
-"""The stationary drift beside a simulated phase diagram, and whether the two agree."""
+"""The stationary drift of a phase diagram's cells, and its agreement with simulated verdicts."""
 
 from collections.abc import Mapping
 
@@ -15,19 +15,20 @@ from adam_transition.theory import random_orders
 from adam_transition.theory.drift_domain import is_estimated, least_one_minus_beta
 from adam_transition.theory.stationary_drift import Drift, stationary_drift
 
-_POINTS_OF_RANDOM_DRIFT = 128  # of an axis
+_POINTS_OF_RANDOM_DRIFT = 128  # per axis
 _MOST_WORK = 5e9  # states × steps of the integrals of one n and scheme: some 20 s on two cores
-_MOST_HISTORY = 5e7  # draws of an estimate that are held at once
-_AS_TYPED = 1 - 1e-9  # 1 − 0.9999 is 1e-4 to whoever typed it, but a rounding below it
+_MOST_HISTORY = 5e7  # draws of an estimate held in memory at once
+_AS_TYPED = 1 - 1e-9  # 1 − 0.9999 falls short of 1e-4 by rounding only
 
 
 def drift_of_diagram(spec: PhaseDiagram) -> Mapping[str, xr.Variable]:
-    """`drift` and `drift_stderr`, per epoch, where the problem has one table of gradients.
+    """`drift` and `drift_stderr`, per epoch, for problems with a single table of gradients.
 
-    That is on the constructions with constant slopes; elsewhere the drift depends on x, and it is
-    NaN. It is exact, except that on a large grid the random orders have it at every few β, and
-    between them it is interpolated linearly. Where β2 is so close to 1 that it would take long, or
-    an estimate too much memory, it is NaN, there and nowhere else.
+    These are the constructions with constant slopes; for all others the drift depends on x, and NaN
+    is returned. The drift is exact, except that on a large grid the drift of random orders is
+    computed at some values of β only and interpolated linearly between them. It is NaN in cells,
+    and in those only, where β2 is so close to 1 that it would take too long, or that an estimate
+    would take too much memory.
     """
     sizes = dict(coordinates(spec).sizes)
     values = np.full((2, *(sizes[dim] for dim in spec.dims)), np.nan)
@@ -45,7 +46,7 @@ def drift_of_diagram(spec: PhaseDiagram) -> Mapping[str, xr.Variable]:
 
 
 def _too_near(q: np.ndarray, table: np.ndarray, sampling: Sampling) -> float:
-    """The greatest 1 − β2 at which a random scheme's integrals would take too long; 0 if none."""
+    """The largest 1 − β2 at which a random scheme's integrals would take too long; 0 if none."""
     if sampling not in RANDOM or is_estimated(table, sampling):
         return 0.0
     descending = np.sort(q, axis=None)[::-1]
@@ -55,17 +56,18 @@ def _too_near(q: np.ndarray, table: np.ndarray, sampling: Sampling) -> float:
 
 
 def why_no_drift(problem: problems.BuiltIn) -> str | None:
-    """Why a problem has no drift to set beside its verdicts; None if it has one."""
+    """Why a problem has no drift to compare its verdicts with; None if it has one."""
     if frozen_table(problem) is not None:
         return None
     return "its gradients depend on x everywhere, and so does the drift"
 
 
 def boundary_distance(dataset: xr.Dataset) -> xr.DataArray:
-    """How far in β2 each cell is from the sign change of the drift that is nearest at its β1.
+    """Distance in β2 of each cell from the closest sign change of the drift at its β1.
 
-    Between two β2 the drift is taken to be linear; if it is not known there, both ends are at the
-    boundary. inf where it does not change sign. Linear in the number of cells.
+    Between two neighbouring β2 the drift is taken to be linear. If it is unknown between two β2
+    where its sign differs, both count as lying on the boundary. The distance is inf where the drift
+    does not change sign. The cost is linear in the number of cells.
     """
     drift = dataset["drift"].transpose(..., "beta2")
     values, beta2 = drift.values, dataset["beta2"].values
@@ -91,18 +93,20 @@ def boundary_distance(dataset: xr.Dataset) -> xr.DataArray:
 def agreement(
     dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """The share of cells whose verdict is decided and has the sign of the drift; see `compare`."""
+    """The share of cells whose verdict is decided and has the sign of the drift, see `compare`."""
     return compare(dataset, beyond, distance)["agree"]
 
 
 def compare(
     dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
 ) -> xr.Dataset:
-    """How often the verdict has the sign of the drift, by (sampling, n, …).
+    """How often the verdict has the sign of the drift, for each (sampling, n) (and a).
 
-    Counted are cells whose drift is known and not 0 and which are farther than `beyond` in β2 from
-    every sign change of the drift at their β1. Pass their `boundary_distance` where this is asked
-    more than once.
+    Args:
+      dataset: with `drift`, `diverged`, `undecided`. Cells count if their drift is known and not 0.
+      beyond: distance in β2 from every sign change of the drift at their β1 beyond which cells
+        count.
+      distance: the `boundary_distance` of the data set, to save computing it again.
 
     Returns:
       `agree`, `disagree` and `undecided`: shares of the counted cells, which sum to 1; and
@@ -134,9 +138,13 @@ def frozen_table(problem: problems.FiniteSum) -> Float[np.ndarray, "n 1"] | None
 
 
 def drift_of_cells(spec: PhaseDiagram, sampling: Sampling, row: int, table: np.ndarray) -> Drift:
-    """Drift and standard error, of the shape of the row's cells; NaN where it is not computed.
+    """Drift and standard error, of the shape of the row's cells; NaN where not computed.
 
-    The gradients are those that Adam sees: where ε > 0 their scale counts.
+    Args:
+      spec: the diagram.
+      sampling: sampling scheme.
+      row: position of n in `spec.num_components`, which selects the cells if they are paired.
+      table: component gradients (n, 1), unscaled: if ε > 0 the drift depends on their scale.
     """
     key = stream_key(spec.seed)
     least = least_one_minus_beta(table, sampling)
@@ -194,7 +202,7 @@ def _interpolated(
 
 
 def _least_for_estimate(table: np.ndarray, sampling: Sampling) -> float:
-    """The least 1 − β whose histories fit in memory where the drift is estimated; 0 elsewhere."""
+    """The smallest 1 − β whose histories fit in memory if the drift is estimated, else 0."""
     if not is_estimated(table, sampling):
         return 0.0
     n = len(table)
@@ -206,6 +214,6 @@ def _least_for_estimate(table: np.ndarray, sampling: Sampling) -> float:
 
 
 def _every_few(beta: np.ndarray) -> np.ndarray:
-    """Positions of some of the values, the first and the last among them."""
+    """Positions of evenly spread values, including the first and the last."""
     count = min(len(beta), _POINTS_OF_RANDOM_DRIFT)
     return np.unique(np.linspace(0, len(beta) - 1, count).astype(int))

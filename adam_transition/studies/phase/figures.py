@@ -23,16 +23,16 @@ _FLOOR = 1e-7  # of a trajectory's logarithmic axis
 def draw_phase_diagram(dataset: xr.Dataset) -> Figure:
     """|x_T − x*| over (β1, β2), with β1 = √β2 and the boundary of divergence; undecided runs grey.
 
-    Columns are n, rows the sampling schemes, of each a. Where the data set has `drift`, its zero
-    set is drawn. An axis of a grid that is fine near 1 is logarithmic in 1 − β. A list of cells in
-    place of a grid is drawn as points.
+    Columns are n; rows are sampling schemes, for each a. If the data set has `drift`, its zero set
+    is drawn. An axis whose grid is fine close to 1 is logarithmic in 1 − β. A list of cells instead
+    of a grid is drawn as points.
     """
     with style():
         return _scatter(dataset) if "sample" in dataset.dims else _heat_map(dataset)
 
 
 def trajectories(dataset: xr.Dataset) -> Figure:
-    """|x_k − x*| against k at chosen (β1, β2), sampling × n; of the first a."""
+    """|x_k − x*| against k at selected (β1, β2), sampling × n; for the first a."""
     with style():
         figure, axes = small_multiples(dataset.sizes["sampling"], dataset.sizes["n"])
         for i, j in np.ndindex(axes.shape):
@@ -137,7 +137,7 @@ def _scatter(dataset: xr.Dataset) -> Figure:
 
 
 class _Axis:
-    """A β axis of a heat map: values, edges of the cells and label, of β or of 1 − β."""
+    """A β axis of a heat map: values, cell edges and label, in terms of β or of 1 − β."""
 
     def __init__(self, beta: np.ndarray, name: str) -> None:
         symbol = {"beta1": r"\beta_1", "beta2": r"\beta_2"}[name]
@@ -195,7 +195,7 @@ def _casing(colour: str, width: float) -> list[Any]:
 
 
 def _mark_start(bar: Colorbar, distance: float | None) -> None:
-    """Where the runs began: a colour beyond it is farther from x* than the start."""
+    """Marks the initial distance: colours beyond it are farther from x* than the start."""
     low, high = bar.norm.vmin, bar.norm.vmax
     if distance is None or low is None or high is None or not low <= distance <= high:
         return
@@ -208,7 +208,7 @@ def _mark_start(bar: Colorbar, distance: float | None) -> None:
 
 
 def _footer(figure: Figure, dataset: xr.Dataset, **more: Any) -> None:
-    """The settings that the axes do not tell, as far as the data set knows them."""
+    """Writes the settings that the axes do not show, as far as the data set records them."""
     attrs = {**json.loads(dataset.attrs.get("flags", "{}")), **dataset.attrs}
     schedules = {
         "constant": r"$\eta_k = \eta_0$",
@@ -235,7 +235,7 @@ def _footer(figure: Figure, dataset: xr.Dataset, **more: Any) -> None:
 
 
 def _log_norm(values: np.ndarray) -> LogNorm:
-    """From the least to the greatest finite positive gap, but never more than seven decades."""
+    """From the smallest to the largest finite positive gap, but at most seven decades."""
     positive = values[np.isfinite(values) & (values > 0)]
     high = float(np.quantile(positive, 0.999)) if positive.size else 1.0
     low = float(positive.min()) if positive.size else 0.1

@@ -1,6 +1,6 @@
 """The (β1, β2) diagram of any finite sum, in memory: `phase_diagram` for a problem of your own.
 
-The grid is cut, simulated and judged by the same programs as the built-in problems', so the same
+The grid is cut, simulated and judged by the same programs as for built-in problems, so the same
 problem gives the same bits.
 """
 
@@ -20,7 +20,7 @@ from adam_transition.studies.phase import backends, diagram, simulation
 from adam_transition.studies.phase import drift as phase_drift
 from adam_transition.sweeps import store, sweep
 
-_VANISHES = 1e-5  # of gradients at x*, relative to those at x0
+_VANISHES = 1e-5  # gradients at x* below this multiple of those at x0 count as zero
 
 
 def simulate_plane(
@@ -42,15 +42,15 @@ def simulate_plane(
 ) -> xr.Dataset:
     """Runs Adam from x0 at every (β1, β2) of a grid and judges every run.
 
-    Problems of one dimension run in a kernel (`kernels`): built-in ones on CPUs, and on GPUs all
-    whose gradient is made of functions that the kernel has. All others run in XLA. Cells of one
-    sampling scheme share their index stream.
+    One-dimensional problems run in a kernel (`kernels`): on CPUs the built-in ones, on GPUs all
+    whose gradient consists of functions that the kernel supports. All others run in XLA. Cells of
+    one sampling scheme share their index stream.
 
-    A run is judged by where it ends and by the push of its steps before they are projected
-    (`simulate.judge`): it has diverged, it has converged, or it is undecided. Where all ∇f_i vanish
-    at x* or are the same table up to scale as at x0, x* attracts or repels. Elsewhere Adam settles
-    beside x*, and a run that ends nearer to x* than it began has converged: start farther out than
-    the limit points that are to count as converged.
+    A run is judged by where it ends and by the push of its steps before projection
+    (`simulate.judge`): it has diverged, it has converged, or it is undecided. If all ∇f_i vanish at
+    x*, or are the same table up to scale as at x0, then x* attracts or repels. Otherwise Adam
+    settles at a distance from x*, and a run that ends closer to x* than it began has converged:
+    start farther out than the limit points that should count as converged.
 
     Args:
       problem: a finite sum that knows its minimiser; `problems.from_loss` makes one.
@@ -60,30 +60,31 @@ def simulate_plane(
       samplings: sampling schemes.
       step_size: η0.
       num_steps: T.
-      epsilon: ε, outside the root.
+      epsilon: ε, outside the square root.
       schedule: of the step sizes.
       initialization: of the moments.
       seed: of the index streams, and of the histories of the random drifts.
-      dtype: float32 or float64, of the simulation; JAX need not have been told.
+      dtype: float32 or float64, of the simulation; `jax_enable_x64` need not be set.
       drift_at: a point, of shape `problem.shape`. The component gradients there are frozen, and the
-        stationary drift of their table, with this ε, is added as `drift`. It is exact for the
-        verdict where a run that diverges sees this table from some point on: any point of the
-        region where gradients are constant, or a far one if they tend to a limit.
-      progress: whether to show a bar on stderr, if that is a terminal.
+        stationary drift of their table, with this ε, is added as `drift`. It predicts the verdict
+        exactly if a diverging run meets this table from some step on: choose any point of the
+        region where gradients are constant, or a distant one if they tend to a limit.
+      progress: whether to show a progress bar on stderr, if that is a terminal.
 
     Returns:
-      A data set with dims (sampling, n, beta1, beta2), n having the one value of the problem, for
-      `draw_phase_diagram`; those of several problems go through `xr.concat(…, "n")`.
+      A data set with dims (sampling, n, beta1, beta2), where n has the single value of the problem,
+      for `draw_phase_diagram`; join those of several problems with `xr.concat(…, "n")`.
 
       - `gap`: ‖x_T − x*‖; `late_gap`: its mean over the steps [9T/10, T].
-      - `speed`: push away from x* per step and step size; `speed_error`: how far from 0 it must be.
-      - `diverged`: bool; a run that is not finite has diverged too. `undecided`: bool; neither
-        diverging nor converging within the error. A run that is neither has converged.
-      - `underflowed`: bool; v was 0 though a gradient was seen, or overflowed, so Adam stood
-        still: scale the loss, or use float64.
-      - `drift`, if asked for: the stationary drift per epoch away from x*, of the coordinate in
-        which it is greatest; where it is positive Adam leaves. For the random orders it is that of
-        `drift.drift_of_diagram`.
+      - `speed`: push away from x* per step and step size; `speed_error`: half-width of its 95 %
+        interval.
+      - `diverged`: bool; includes runs that are not finite. `undecided`: bool; neither diverging
+        nor converging within the error. All other runs have converged.
+      - `underflowed`: bool; v was 0 after a nonzero gradient, or overflowed, so Adam stood still:
+        scale the loss, or use float64.
+      - `drift`, if requested: the stationary drift per epoch away from x*, of the coordinate in
+        which it is largest; where it is positive Adam leaves x*. For random orders it is computed
+        as in `drift.drift_of_diagram`.
 
     Raises:
       ValueError: naming the argument, its value and what is allowed.
@@ -136,7 +137,7 @@ def _backend(problem: problems.FiniteSum) -> diagram.Backend:
     if problem.shape != ():
         return "xla"
     if jax.default_backend() == "cpu":
-        # not blocks for a loss of any kind: XLA may abort when it compiles what `split` makes of it
+        # not blocks for arbitrary losses: XLA may abort when it compiles the output of `split`
         return "blocks" if isinstance(problem, problems.BuiltIn) else "xla"
     if kernels.reason_against_gpu(jax.local_devices()[0]) or not _lowers(problem):
         return "xla"
@@ -144,7 +145,7 @@ def _backend(problem: problems.FiniteSum) -> diagram.Backend:
 
 
 def _lowers(problem: problems.FiniteSum) -> bool:
-    """Whether the kernel for GPUs has all functions that the gradient is made of."""
+    """Whether the GPU kernel supports all functions in the gradient."""
     n = int(np.asarray(problem.num_components))
     program = partial(
         kernels.simulate_table,
@@ -205,10 +206,10 @@ def _simulate(
 
 
 def _has_neighbourhood(problem: problems.FiniteSum, x0: np.ndarray) -> bool:
-    """Whether Adam settles beside x* and not at it.
+    """Whether Adam settles at a distance from x* and not at it.
 
-    It does where D0 > 0, or where a component is not stationary at x*; but not where the gradients
-    at x* are those at x0 up to a common factor, as the drift is then the same at both.
+    It does if D0 > 0, or if a component is not stationary at x*; but not if the gradients at x* are
+    those at x0 up to a common factor, as the drift is then the same at both.
     """
     if hasattr(problem, "problem_class"):
         return bool(problem.problem_class().d0 > 0)
@@ -234,7 +235,7 @@ def _gradients_at(problem: problems.FiniteSum, x: np.ndarray) -> Float[np.ndarra
 def _drift_away(
     problem: problems.FiniteSum, spec: diagram.PhaseDiagram, x: Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, "S 1 B1 B2"]:
-    """The greatest of the coordinates' drifts at x, a positive one leading away from x*."""
+    """The largest of the coordinates' drifts at x; positive is away from x*."""
     away = np.sign(x - np.asarray(problem.minimiser)).reshape(-1)
     columns = [(c[:, None], s) for c, s in zip(_gradients_at(problem, x).T, away) if s != 0]
     each = [
@@ -287,8 +288,8 @@ def _check_settings(spec: diagram.PhaseDiagram) -> None:
 def _check_points(problem: problems.FiniteSum, x0: np.ndarray, drift_at: np.ndarray | None) -> None:
     if problem.minimiser is None:
         raise ValueError(
-            "problem: its minimiser is None, but runs are judged by their distance to it; give it "
-            "where the problem is made (from_loss(…, minimiser=…))"
+            "problem: its minimiser is None, but runs are judged by their distance from it; pass "
+            "it when you make the problem (from_loss(…, minimiser=…))"
         )
     minimiser = np.asarray(problem.minimiser)
     points = {"x0": x0, "drift_at": drift_at, "problem: its minimiser": minimiser}
@@ -303,9 +304,9 @@ def _check_points(problem: problems.FiniteSum, x0: np.ndarray, drift_at: np.ndar
             raise ValueError(f"{name}={point.tolist()}: must not be the minimiser")
     single = checks.rounded(x0, np.float32)
     if not np.isfinite(single).all():
-        raise ValueError(f"x0={x0.tolist()}: must be a point that float32 holds")
+        raise ValueError(f"x0={x0.tolist()}: must be a point that float32 can represent")
     if np.array_equal(single, checks.rounded(minimiser, np.float32)):
         raise ValueError(f"x0={x0.tolist()}: must not be the minimiser, but it rounds to it")
     feasible = np.asarray(problem.project(jnp.asarray(single)))
     if not np.array_equal(feasible, single):
-        raise ValueError(f"x0={x0.tolist()}: must be feasible; the nearest is {feasible.tolist()}")
+        raise ValueError(f"x0={x0.tolist()}: must be feasible; the closest is {feasible.tolist()}")

@@ -1,8 +1,8 @@
 """Simulates and judges the cells of a phase diagram: the functions that a sweep maps.
 
-The table of the sweep has a row for each n (rows share an index stream) and a column for each
-(β1, β2). On CPUs and GPUs one-dimensional problems go through a kernel (`run_table`), which takes
-the same `simulate.take_step` as `run_cell`.
+The table of the sweep has a row for each n (all rows share one index stream) and a column for each
+(β1, β2). On CPUs and GPUs one-dimensional problems run in a kernel (`run_table`), which takes the
+same `simulate.take_step` as `run_cell`.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,13 @@ from adam_transition import adam, kernels, problems, sampling, simulate
 from adam_transition.studies.phase.diagram import PhaseDiagram
 
 RECORDS = 64
-"""Records of a run; the verdict's windows hold six or seven of them each."""
+"""Records per run; each window of the verdict holds six or seven of them."""
 
-
-_HARDLY_HELD = 1e6  # times the least number of a dtype
+_HARDLY_NORMAL = 1e6  # times the smallest normal number of a dtype
 
 
 class Row(NamedTuple):
-    """What the cells of a row share."""
+    """The values that the cells of a row share."""
 
     problem: problems.FiniteSum
     key: Array  # of the index stream
@@ -37,16 +36,16 @@ class Row(NamedTuple):
 
 
 def may_underflow(rows: Row, cells: Mapping[str, np.ndarray], spec: PhaseDiagram) -> bool:
-    """Whether v may round to 0: a gradient at x0 has a square that the dtype hardly holds.
+    """Whether v may round to 0: the square of a gradient at x0 is close to the smallest number.
 
-    Then every step is watched; elsewhere the recorded ones tell (`simulate.simulate`).
+    If so, v is checked at every step, else at recorded steps only (`simulate.simulate`).
     """
     gradients = jax.vmap(
         partial(problems.component_gradients, num_components=max(spec.num_components))
     )(rows.problem, rows.x0)
     sizes = np.abs(np.asarray(gradients, np.float64))
-    least = sizes[sizes > 0].min(initial=np.inf) ** 2 * float(cells["one_minus_beta2"].min())
-    return bool(least < _HARDLY_HELD * np.finfo(spec.dtype).tiny)
+    smallest = sizes[sizes > 0].min(initial=np.inf) ** 2 * float(cells["one_minus_beta2"].min())
+    return bool(smallest < _HARDLY_NORMAL * np.finfo(spec.dtype).tiny)
 
 
 def run_cell(
@@ -58,7 +57,20 @@ def run_cell(
     max_components: int,
     watch_underflow: bool = False,
 ) -> dict[str, Array]:
-    """Simulates and judges one cell; `cell` holds 1 − β1, 1 − β2 and perhaps a stream number."""
+    """Simulates and judges one cell.
+
+    Args:
+      row: what the cell shares with its row.
+      cell: `one_minus_beta1`, `one_minus_beta2`, and optionally `stream`, the number of an index
+        stream of the cell's own.
+      method: sampling scheme, schedule and initialization.
+      num_steps: T.
+      max_components: the largest n of the table.
+      watch_underflow: whether to check v at every step.
+
+    Returns:
+      The fields of `simulate.Verdict`, and `underflowed`.
+    """
     key = jax.random.fold_in(row.key, cell["stream"]) if "stream" in cell else row.key
     hyper = adam.Hyperparameters(cell["one_minus_beta1"], cell["one_minus_beta2"], row.epsilon)
     trace = simulate.simulate(
@@ -87,7 +99,17 @@ def run_table(
     kernel: kernels.Kernel,
     watch_underflow: bool = False,
 ) -> dict[str, Array]:
-    """`run_cell` for a table, leading axes R and (R, W), in a kernel."""
+    """`run_cell` for a table, run in a kernel.
+
+    Args:
+      rows: stacked rows, leading axis R.
+      cells: as for `run_cell`, leading axes (R, W).
+      method: sampling scheme, schedule and initialization.
+      num_steps: T.
+      max_components: the largest n of the table.
+      kernel: what executes the loop.
+      watch_underflow: whether to check v at every step.
+    """
     controls, key = None, rows.key
     if "stream" in cells:
         over_columns = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
@@ -113,7 +135,7 @@ def run_table(
 
 
 def _controls(row: Row, method: simulate.Method, max_components: int) -> Array | None:
-    """∇f_i(x0) − ∇f(x0) along x0 − x*, for the noise of the draws; None where there is none."""
+    """∇f_i(x0) − ∇f(x0) along x0 − x*, a control for the noise of the draws; None if not needed."""
     if method.sampling != "with_replacement":
         return None
     away = row.x0 - jnp.asarray(row.problem.minimiser, row.x0.dtype)
@@ -155,7 +177,7 @@ def rows(spec: PhaseDiagram, a: Fraction | float | None) -> Row:
 
 
 def cells(spec: PhaseDiagram) -> dict[str, np.ndarray]:
-    """The cells of a table, leading axes (N, W). 1 − β is taken in float64, then rounded."""
+    """The cells of a table, leading axes (N, W). 1 − β is computed in float64, then rounded."""
     if spec.paired:
         beta1, beta2 = spec.beta1, spec.beta2
     else:

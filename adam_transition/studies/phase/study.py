@@ -1,4 +1,4 @@
-"""The study behind the phase diagram: simulated verdicts, the exact drift, trajectories."""
+"""The phase study: simulated verdicts over the (β1, β2) plane, the exact drift, trajectories."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PhaseStudy:
-    """A phase diagram, with trajectories at chosen points."""
+    """A phase diagram, with trajectories at selected points."""
 
     diagram: diagram.PhaseDiagram
     points: tuple[tuple[float, float], ...] = ()  # (β1, β2) of the trajectories
-    cells_per_chunk: int = 0  # written at once, and what a kill may lose; 0 chooses
+    cells_per_chunk: int = 0  # written at once, lost at most when interrupted; 0: the default
 
     name = "phase"
 

@@ -1,40 +1,47 @@
-"""The claims of `experiments.theorem_3_1` and `theorem_3_3`, from their data set.
+"""Claims of `experiments.theorem_3_1` and `theorem_3_3`, from their data set.
 
-A rate is judged triple by triple: a slope is too slow if it is above what the theorem allows by
-Student's quantile of its standard error, which happens by chance with probability `LEVEL`. So of
-many triples at which the theorem holds, at most that share is called too slow. The error of the
-share is a jackknife over index streams, as all triples run on the same ones.
+A rate is judged triple by triple: a slope is too slow if it exceeds what the theorem allows by more
+than Student's quantile times its standard error, which happens by chance with probability `LEVEL`.
+So among many triples at which the theorem holds, at most that share is called too slow. The error
+of the share is a jackknife over index streams, as all triples share the same streams.
 
-The theorems speak of T large enough. How large is read off before any run: the first window of T,
-which ends at T/16, must hold `MEMORIES` times 1/(1 − β2) steps, and the exact drift must have
-carried the iterate over twice the distance to x* when it begins.
+The theorems hold for T large enough. How large is decided before any run: the first window of T,
+which ends at T/16, must hold `MEMORIES` times 1/(1 − β2) steps, and by its beginning the exact
+drift must have carried the iterate twice the initial distance from x*.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy  # loads its modules when they are used
+import scipy  # imports its modules lazily
 import xarray as xr
 from jaxtyping import Float
 
 from adam_transition.studies.theorems.conditions import DIMENSIONS
-from adam_transition.studies.theorems.data import MEMORIES
+from adam_transition.studies.theorems.data import MEMORIES, REGION_C
 from adam_transition.studies.theorems.families import START
-from adam_transition.studies.theorems.neighbourhood import SKEWED_N, settled_limit
+from adam_transition.studies.theorems.neighbourhood import (
+    MANY_DIMENSIONS,
+    SKEWED_N,
+    settled_limit,
+)
+from adam_transition.studies.theorems.reddi import BEYOND
 from adam_transition.sweeps.claims import Claim, assess, assess_equal
 from adam_transition.theory import convergence
 
 LEVEL = 0.025
-"""The share of true slopes that chance calls too slow."""
-_ROUNDING = 1e-5  # of a slope: means are taken in float32
-_FIT = 1.5  # a β2 is in the window if the left-hand side is at most this many times the least
+"""The share of true slopes called too slow by chance: one side of a 95 % interval."""
+_ROUNDING = 1e-5  # of a slope: means are computed in float32
+_FIT = 1.5  # β2 is good if the left-hand side is within this factor of its minimum: a convention
+_MISS = 0.1  # resolution of a limit point, as a fraction of the bias: a convention
+_AT_WALL = 0.9  # |x| on Reddi et al.'s example that counts as having reached ±1: a convention
 
 _NAMES = {"with_replacement": "Theorem 3.1", "random_shuffling": "Theorem 3.3"}
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
-    """What the theorem says, what it leaves out, and what happens where it does not apply."""
+    """Judges the theorem's statements, what it leaves open, and cases outside its hypotheses."""
     theorem = _NAMES[dataset.attrs["theorem_sampling"]]
     return [
         *_rate(dataset, theorem),
@@ -47,12 +54,12 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """For each n: how many triples meet the hypotheses, and what their unknown constant allows.
+    """For each n: how many triples meet the hypotheses, and a lower bound on the unknown constant.
 
     `largest_c` is the largest C with β2 = 1 − C(1−β1^n)/n^5 among the triples at which x* attracts
-    on the counterexample: on this problem the theorem's constant could be at least that.
-    `region_one_minus_beta2` is where the theorem's own region with C = 1 was run; None where it is
-    empty, as T would have to be larger.
+    on the counterexample: on this problem the theorem's constant could be at least that large.
+    `region_one_minus_beta2` is the range run in the theorem's own region with C = `REGION_C`; None
+    if that is empty, as T would have to be larger.
     """
     found = []
     conditions = _hypotheses(dataset, "counterexample")
@@ -76,7 +83,7 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _hypotheses(dataset: xr.Dataset, family: str) -> convergence.Hypotheses:
-    """Of every (n, triple) on a family of problems."""
+    """The hypotheses at every (n, triple) on a family of problems."""
     drift, stderr = (
         dataset[name].sel(family=family).transpose("n", "triple").values
         for name in ("drift", "drift_stderr")
@@ -89,7 +96,7 @@ def _hypotheses(dataset: xr.Dataset, family: str) -> convergence.Hypotheses:
 
 
 def _large_enough(dataset: xr.Dataset) -> xr.DataArray:
-    """Whether T is, for each triple; where the drift is not known by its memory alone."""
+    """Whether T is large enough for each triple, by its memory alone if the drift is unknown."""
     begin = float(dataset["octave"][0]) / 2
     remembers = dataset["one_minus_beta2"] * begin >= MEMORIES
     carried = abs(dataset["drift"]) / dataset["n"] * 2 * dataset.attrs["step_size"] * begin**0.5
@@ -103,7 +110,7 @@ def _quantile(num_seeds: int, level: float = LEVEL) -> float:
 def _share(
     flags: Callable[[np.ndarray], np.ndarray], stationarity: np.ndarray
 ) -> tuple[float, float]:
-    """The share of cells (seed, cell, octave) that a test flags, and twice its standard error."""
+    """The share of (seed, cell, octave) that a test flags, and twice its standard error."""
     if stationarity.shape[1] == 0:
         return np.nan, np.nan
 
@@ -146,12 +153,12 @@ def _cells(values: xr.DataArray, chosen: np.ndarray) -> np.ndarray:
 
 def _rate(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     allowed = convergence.sufficient_slope(dataset["octave"].values)
-    far = (allowed + 0.5) / 2  # half of the way from T^(−1/2) to what is allowed
+    far = (allowed + 0.5) / 2  # half of the slope's distance from T^(−1/2) to what is allowed
     found, medians = [], {}
     for family, what in (
-        ("realizable", "random realizable quadratics, D0 = 0"),
-        ("counterexample", "the counterexample, D0 = 0"),
-        ("symmetric", "symmetric noise, D0 > 0, which leaves no bias"),
+        ("realizable", "on random realizable quadratics, D0 = 0"),
+        ("counterexample", "on the counterexample, D0 = 0"),
+        ("symmetric", "with symmetric noise, D0 > 0, which leaves no bias"),
     ):
         claim, cells = _rate_of_family(dataset, theorem, family, what, allowed)
         found.append(claim)
@@ -160,8 +167,8 @@ def _rate(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     found.append(
         assess_equal(
             "rate_sharp",
-            "… and no faster where D0 = 0: x − x* stays of the size of a step, T^(−1/2) (median "
-            "slope, random realizable quadratics)",
+            "The left-hand side falls no faster than T^(−1/2) where D0 = 0, as x − x* stays of the "
+            "size of a step (median slope; random realizable quadratics)",
             "scale invariance: (x − x*)/η is stationary",
             measured=value,
             value=-0.5,
@@ -179,7 +186,7 @@ def _rate(dataset: xr.Dataset, theorem: str) -> list[Claim]:
 def _rate_of_family(
     dataset: xr.Dataset, theorem: str, family: str, what: str, allowed: float
 ) -> tuple[Claim, Float[np.ndarray, "seed cell octave"]]:
-    """The claim that the rate is kept, and the mean stationarity of the triples that it is about."""
+    """The claim that the rate is kept, and the mean stationarity of the triples it covers."""
     conditions, of_family = _hypotheses(dataset, family), dataset.sel(family=family)
     arrived = (of_family["arrived"] > 0).transpose("n", "triple").values
     large = _large_enough(dataset).sel(family=family).transpose("n", "triple").values
@@ -189,10 +196,10 @@ def _rate_of_family(
     lost = int((conditions.bounded_steps & arrived).sum())
     claim = assess(
         f"rate_{family}",
-        f"The left-hand side falls at least as fast as log T/√T: {what} (share of triples with a "
-        f"slope of the mean over (T/2, T] above {allowed:.3f}, that of log T/√T, by the "
-        f"{1 - LEVEL:.1%} quantile of its error; {cells.shape[1]} triples with β1 < √β2, x* "
-        f"attracting and T large enough; {lost} with a run on x* itself are left out)",
+        f"The left-hand side falls at least as fast as log T/√T {what} (share of "
+        f"{cells.shape[1]} triples whose slope of the mean over (T/2, T] exceeds {allowed:.3f}, "
+        f"that of log T/√T, by the {1 - LEVEL:.1%} quantile of its error; triples have β1 < √β2, "
+        f"x* attracting and T large enough; {lost} with a run exactly on x* are left out)",
         theorem if family != "symmetric" else "zeros of the stationary drift field",
         measured=share,
         uncertainty=error,
@@ -210,8 +217,8 @@ def _violated_threshold(dataset: xr.Dataset) -> Claim:
     share, error = _share(_falls, cells)
     return assess(
         "violated_threshold",
-        "Where β2 is below the exact threshold the left-hand side does not fall (share of "
-        f"{cells.shape[1]} triples on the counterexample with a slope below 0 by the "
+        "The left-hand side does not fall where β2 is below the exact threshold (share of "
+        f"{cells.shape[1]} triples on the counterexample whose slope is below 0 by the "
         f"{1 - LEVEL:.1%} quantile of its error)",
         "Divergence theorem",
         measured=share,
@@ -221,7 +228,7 @@ def _violated_threshold(dataset: xr.Dataset) -> Claim:
 
 
 def _region(dataset: xr.Dataset, theorem: str) -> Claim:
-    """The rate in the region that the theorem names, with the constant 1."""
+    """The rate in the theorem's own region, with the constant `REGION_C`."""
     allowed = convergence.sufficient_slope(dataset["region_octave"].values)
     dims = ("seed", "region_family", "n", "region_triple", "region_octave")
     stationarity = dataset["region_stationarity"].transpose(*dims)
@@ -234,9 +241,9 @@ def _region(dataset: xr.Dataset, theorem: str) -> Claim:
     )
     return assess(
         "rate_region",
-        "… and in the theorem's own region, β2 ≥ 1 − C(1−β1ⁿ)/n⁵ with C = 1 (share of "
-        f"{there.sum()} triples slower than {allowed:.3f}; where T is large enough for it: "
-        f"{where or 'for none of the n'})",
+        "The left-hand side falls at least as fast as log T/√T in the theorem's own region, "
+        f"β2 ≥ 1 − C(1−β1ⁿ)/n⁵ with C = {REGION_C:g} (share of {there.sum()} triples slower than "
+        f"{allowed:.3f}; T is large enough for {where or 'none of the n'})",
         theorem,
         measured=share,
         uncertainty=error,
@@ -248,8 +255,8 @@ def _symmetric_exponent(dataset: xr.Dataset, value: float, error: float, far: fl
     if dataset.attrs["theorem_sampling"] == "with_replacement":
         return assess_equal(
             "rate_exponent",
-            "… and no faster with symmetric noise: |x − x*|² is of the size of a step, T^(−1/2) "
-            "(median slope)",
+            "The left-hand side falls no faster than T^(−1/2) with symmetric noise, as |x − x*|² "
+            "is of the size of a step (median slope)",
             "variance of the iterate",
             measured=value,
             value=-0.5,
@@ -259,13 +266,13 @@ def _symmetric_exponent(dataset: xr.Dataset, value: float, error: float, far: fl
         )
     return assess(
         "rate_exponent",
-        "… and faster with symmetric noise: an epoch sees each component, so that what is left of "
-        "the variance at its start, T⁻¹, is of second order in the step size, but for a small part "
-        "that fluctuates with v, T^(−1/2) (median slope)",
+        "The left-hand side falls faster than T^(−1/2) with symmetric noise: an epoch visits each "
+        "component, so the variance at its start is of second order in the step size, T⁻¹, except "
+        "for a small fraction that fluctuates with v, T^(−1/2) (median slope)",
         "variance of the iterate",
         measured=value,
         uncertainty=error,
-        at_least=-1.0,
+        at_least=-1.0,  # the slopes of the two orders
         at_most=-0.5,
         ours=True,
     )
@@ -273,7 +280,7 @@ def _symmetric_exponent(dataset: xr.Dataset, value: float, error: float, far: fl
 
 def _neighbourhood(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     sampling = dataset.attrs["theorem_sampling"]
-    q, least_q = dataset["plateau_q"].values, float(dataset["small_q"].min())
+    q, smallest_q = dataset["plateau_q"].values, float(dataset["small_q"].min())
     bias, bias_stderr = (
         dataset[name].sel(sampling=sampling).values for name in ("bias", "bias_stderr")
     )
@@ -281,42 +288,45 @@ def _neighbourhood(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     gaps = np.diff(np.log(q))
     exponents = 2 * np.diff(np.log(bias)) / gaps
     error = 2 * np.hypot((bias_stderr / bias)[1:], (bias_stderr / bias)[:-1]) / np.abs(gaps)
-    least = int(exponents.argmin())
+    lowest = int(exponents.argmin())
     small = dataset["small_bias"]
     local = 2 * np.diff(np.log(small)) / np.diff(np.log(dataset["small_q"]))
     exponent = float(local[list(dataset["small_sampling"].values).index(sampling), 0])
     shuffled, drawn = (
-        small.sel(small_sampling=one, small_q=least_q)
-        for one in ("random_shuffling", "with_replacement")
+        small.sel(small_sampling=scheme, small_q=smallest_q)
+        for scheme in ("random_shuffling", "with_replacement")
     )
     return [
         assess(
             "neighbourhood_beta2",
-            "‖∇f‖²/√D0 in the limit falls at least like 1 − β2 (exponent from one β2 to the next, "
-            "the least; skewed noise)",
+            "The limit of ‖∇f‖²/√D0 falls at least like 1 − β2 with skewed noise (exponent, the "
+            "smallest from one β2 to the next)",
             theorem,
-            measured=float(exponents[least]),
-            uncertainty=2 * float(error[least]),
+            measured=float(exponents[lowest]),
+            uncertainty=2 * float(error[lowest]),
             at_least=1.0,
         ),
         assess(
             "neighbourhood_exact",
-            "… namely like (1 − β2)²: the theorem's (1 − β2)√D0 is not tight here (exponent at "
-            f"1 − β2 = {least_q:g}, at which the next order is some times 1 − β2)",
+            "The limit of ‖∇f‖²/√D0 falls like (1 − β2)² with skewed noise, so the theorem's "
+            f"(1 − β2)√D0 is not tight here (exponent at 1 − β2 = {smallest_q:g}, where the next "
+            "order is a small multiple of 1 − β2)",
             "zeros of the stationary drift field",
             measured=exponent,
-            at_least=2 - 10 * least_q,
-            at_most=2 + 10 * least_q,
+            # the next order is a small multiple of 1 − β2; the factor is a convention
+            at_least=2 - 10 * smallest_q,
+            at_most=2 + 10 * smallest_q,
             ours=True,
         ),
         assess(
             "schemes",
-            "Random shuffling leaves half of the bias of sampling with replacement, to first order "
-            f"in 1 − β2 (ratio of ‖∇f‖ at 1 − β2 = {least_q:g})",
+            "Random shuffling halves the bias of sampling with replacement, to first order in "
+            f"1 − β2 (ratio of ‖∇f‖ at 1 − β2 = {smallest_q:g})",
             "zeros of the stationary drift field",
             measured=float(shuffled / drawn),
-            at_least=0.5 - 5 * least_q,
-            at_most=0.5 + 5 * least_q,
+            # the next order is a small multiple of 1 − β2; the factor is a convention
+            at_least=0.5 - 5 * smallest_q,
+            at_most=0.5 + 5 * smallest_q,
             ours=True,
         ),
         *_limit_points(dataset, bias),
@@ -324,24 +334,24 @@ def _neighbourhood(dataset: xr.Dataset, theorem: str) -> list[Claim]:
 
 
 def _limit_points(dataset: xr.Dataset, bias: np.ndarray) -> list[Claim]:
-    """Whether simulations settle at the limit points, as far as their seeds can tell."""
+    """Judges whether simulations settle at the limit points, to within the error over seeds."""
     n = SKEWED_N  # one centre of n at 1, the minimiser at 1/n; the bias is towards 0
-    # (seed, β2, window), parts of the bias
+    # (seed, β2, window), as fractions of the bias
     settled = (1 / n - dataset["settled"].values - bias[:, None]) / bias[:, None]
-    # one of several β2: Bonferroni
+    # the worst of several β2 is selected: Bonferroni
     mean, uncertainty = _miss(settled, LEVEL / settled.shape[1])
     worst = int(np.abs(mean / uncertainty).argmax())
     found = [
         assess_equal(
             "limit_point",
-            "Simulations settle where the stationary drift vanishes, as the steps become small "
-            f"(miss as a part of the bias; the one of {settled.shape[1]} β2 that is farthest off "
-            "for its error, which allows for the choice)",
+            "Simulations settle where the stationary drift vanishes as the step size tends to 0 "
+            f"(distance from the limit point relative to the bias; of {settled.shape[1]} β2 the "
+            "one farthest off relative to its error, which allows for the selection)",
             "zeros of the stationary drift field",
             measured=float(mean[worst]),
             value=0.0,
             uncertainty=float(uncertainty[worst]),
-            resolution=0.1,
+            resolution=_MISS,
             ours=True,
         )
     ]
@@ -350,12 +360,14 @@ def _limit_points(dataset: xr.Dataset, bias: np.ndarray) -> list[Claim]:
         found.append(
             assess_equal(
                 f"limit_point_{name}",
-                f"… also in many dimensions: {name} (miss along the bias, as a part of it)",
+                f"Simulations of {name.replace('_', ' ')} in {MANY_DIMENSIONS[name]} dimensions "
+                "settle where the stationary drift vanishes as the step size tends to 0 (distance "
+                "from the limit point along the bias, relative to it)",
                 "zeros of the stationary drift field",
                 measured=float(mean),
                 value=0.0,
                 uncertainty=float(uncertainty),
-                resolution=0.1,
+                resolution=_MISS,
                 ours=True,
             )
         )
@@ -363,9 +375,9 @@ def _limit_points(dataset: xr.Dataset, bias: np.ndarray) -> list[Claim]:
 
 
 def _miss(settled: Float[np.ndarray, "S ... 3"], level: float) -> tuple[np.ndarray, np.ndarray]:
-    """What the means over windows miss a limit point by as η → 0, and the error of that.
+    """The distance of the extrapolated means over windows from a limit point, and its error.
 
-    The error is that of the seeds and what the extrapolation may have left.
+    The error is the sum of that over seeds and the remainder of the extrapolation to η = 0.
     """
     limit = settled_limit(settled)
     chance = _quantile(len(settled), level) * _stderr(limit.value)
@@ -389,13 +401,13 @@ def _dimensions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     gradients = dataset["many_gradient"]
     exponents = 2 * np.log(gradients.isel(many_q=0) / gradients.isel(many_q=1))
     exponents = (exponents / np.log(float(dataset["many_q"][0] / dataset["many_q"][1]))).values
-    lowest = exponents[exponents.mean(axis=1).argmin()]  # of the members of a family
+    lowest = exponents[exponents.mean(axis=1).argmin()]  # those of the members of one family
     return [
         assess(
             "rate_dimensions",
-            f"The rate also in {DIMENSIONS['realizable_quadratics']} dimensions: random realizable "
-            "quadratics (share of "
-            f"{cells.shape[1]} (β1, β2, member) slower than {allowed:.3f})",
+            "The left-hand side falls at least as fast as log T/√T on random realizable quadratics "
+            f"in {DIMENSIONS['realizable_quadratics']} dimensions (share of {cells.shape[1]} (β1, "
+            f"β2, member) slower than {allowed:.3f})",
             theorem,
             measured=share,
             uncertainty=error,
@@ -403,9 +415,10 @@ def _dimensions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
         ),
         assess(
             "neighbourhood_dimensions",
-            "The neighbourhood shrinks at least like 1 − β2 on random quadratics in 10 and "
-            "logistic regressions in 5 dimensions (exponent of ‖∇f‖² at the limit point; mean over "
-            f"{exponents.shape[1]} members of the family where it is least)",
+            "The neighbourhood shrinks at least like 1 − β2 on random quadratics in "
+            f"{MANY_DIMENSIONS['nonrealizable_quadratics']} and logistic regressions in "
+            f"{MANY_DIMENSIONS['logistic']} dimensions (exponent of ‖∇f‖² at the limit point; mean "
+            f"over {exponents.shape[1]} members, of the family where it is smallest)",
             theorem,
             measured=float(lowest.mean()),
             uncertainty=_quantile(len(lowest)) * float(_stderr(lowest)),
@@ -417,14 +430,15 @@ def _dimensions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
 def window_ends(
     lhs: Float[np.ndarray, "n q step"], q: Float[np.ndarray, " q"]
 ) -> tuple[Float[np.ndarray, "n step"], Float[np.ndarray, "n step"]]:
-    """Least and greatest 1 − β2 whose left-hand side is within 1.5 of the least.
+    """Smallest and largest 1 − β2 whose left-hand side is within a factor of 1.5 of its minimum.
 
-    Ends lie between grid points, where the logarithm, linear between them, crosses the level. An
-    end that is not inside is that of the grid; NaN where no β2 has a finite left-hand side.
+    The logarithm of the left-hand side is interpolated linearly between grid points. An end that
+    lies outside the grid is replaced by that of the grid, and by NaN where no β2 has a finite
+    left-hand side.
     """
-    least = lhs.min(axis=1, keepdims=True)
-    lhs = np.where(np.isfinite(least), lhs, np.nan)
-    excess = np.log(lhs) - np.log(least) - np.log(_FIT)
+    minimum = lhs.min(axis=1, keepdims=True)
+    lhs = np.where(np.isfinite(minimum), lhs, np.nan)
+    excess = np.log(lhs) - np.log(minimum) - np.log(_FIT)
     log_q = np.log(q)
 
     def end(order: slice) -> np.ndarray:
@@ -445,7 +459,7 @@ def _window(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     x = np.log(steps[late]) - np.log(steps[late]).mean()
 
     def statistics(stationarity: np.ndarray) -> np.ndarray:
-        """Share inside, exponents of the slow and of the biased end; means over n."""
+        """Share of interior windows, exponents of the slow and the biased end; means over n."""
         low, high = window_ends(convergence.left_hand_side(stationarity)[0][..., late], q)
         inside = np.where(np.isnan(low), np.nan, (low > q[0]) & (high < q[-1]))
         fits = [((np.log(one) * x).sum(axis=-1) / (x @ x)).mean() for one in (low, high)]
@@ -457,8 +471,9 @@ def _window(dataset: xr.Dataset, theorem: str) -> list[Claim]:
     return [
         assess(
             "window",
-            "At finite T the best β2 lies inside: too small a β2 is biased, too large a one slow "
-            "(share of (n, T) where both ends of the range of β2 are half as bad again)",
+            "At finite T the best β2 is interior: too small a β2 is biased, too large a β2 slow "
+            "(share of (n, T) for which the left-hand side at both extreme β2 exceeds "
+            f"{_FIT:g} times its minimum)",
             f"{theorem}: log T/((1−β2)√T) + (1−β2)√D0",
             measured=inside[0],
             uncertainty=inside[1],
@@ -474,7 +489,7 @@ def _window(dataset: xr.Dataset, theorem: str) -> list[Claim]:
         ),
         assess(
             "window_biased_end",
-            "… and so does the smallest good one (exponent of 1 − β2 in T)",
+            "The smallest good β2 tends to 1 as T grows (exponent of 1 − β2 in T)",
             f"{theorem}: (1−β2)√D0",
             measured=biased[0],
             uncertainty=biased[1],
@@ -492,14 +507,14 @@ def _conditions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
         dataset["line_stationarity"].transpose("seed", "line_beta1", "octave").values[:, ratio > 1]
     )
     rate = convergence.rate(beyond)
-    highest = rate.slope + rate.stderr  # the worst, its error counted
+    highest = rate.slope + rate.stderr
     worst = int(highest.argmax())
     return [
         assess(
             "beta1_line",
-            "β1 < √β2 is sufficient, not necessary: just beyond it Adam converges on the "
-            "counterexample, and as fast as log T/√T (slope of the mean over (T/2, T], the largest "
-            f"over β1/√β2 up to {ratio.max():.2f})",
+            "β1 < √β2 is sufficient but not necessary: just beyond it Adam converges on the "
+            "counterexample as fast as log T/√T (slope of the mean over (T/2, T], the largest over "
+            f"β1/√β2 up to {ratio.max():.2f})",
             theorem,
             measured=float(rate.slope[worst]),
             uncertainty=_quantile(len(beyond), LEVEL / len(rate.slope)) * float(rate.stderr[worst]),
@@ -514,19 +529,20 @@ def _reddi(dataset: xr.Dataset) -> list[Claim]:
     return [
         assess(
             "reddi_stuck",
-            "On Reddi's example Adam goes to +1, the worst point, in cyclic and in random order "
-            "and with diminishing steps (least x at the end, 1 − β2 three times the boundary's)",
+            "On the example of Reddi et al. Adam goes to +1, the worst point, in cyclic order, in "
+            "random order and with diminishing steps (smallest x at the end; 1 − β2 is "
+            f"{BEYOND} times that of the exact boundary)",
             "Figure 2",
             measured=float(last[:, 0].min()),
-            at_least=0.9,
+            at_least=_AT_WALL,
         ),
         assess(
             "reddi_cured",
-            "… and to the minimiser −1 once β2 is past the exact boundary (largest x at the end, "
-            "1 − β2 a third of the boundary's)",
+            "On the example of Reddi et al. Adam goes to the minimiser −1 once β2 is past the "
+            f"exact boundary (largest x at the end; 1 − β2 is 1/{BEYOND} of that of the boundary)",
             "stationary drift",
             measured=float(last[:, 1].max()),
-            at_most=-0.9,
+            at_most=-_AT_WALL,
             ours=True,
         ),
     ]

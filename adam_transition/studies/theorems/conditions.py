@@ -32,7 +32,7 @@ _LINE_N, _LINE_Q = 10, 0.1
 _THRESHOLD_N = (5, 10, 20, 30)
 
 NAMES: Mapping[str, Sequence[str]] = {"dimensions": tuple(DIMENSIONS)}
-"""Axes that hold names."""
+"""Axes of names."""
 
 
 def axes(spec: TheoremSpec) -> dict[str, tuple[str, np.ndarray, str]]:
@@ -49,21 +49,22 @@ def _num_steps(spec: TheoremSpec) -> int:
 
 
 def dimensions(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """The left-hand side of random members in many dimensions, convex and not.
+    """The left-hand side of random members in many dimensions, convex and non-convex.
 
-    `dimensions_lhs` over (dimensions, dimensions_beta1, dimensions_q) and `dimensions_stationarity`
-    over (member, seed, dimensions_beta1, dimensions_q, dimensions_octave), members with D0 = 0.
+    `dimensions_lhs` over (dimensions, dimensions_beta1, dimensions_q) is that of one member per
+    family; `dimensions_stationarity` over (member, seed, dimensions_beta1, dimensions_q,
+    dimensions_octave) is for the members with D0 = 0.
     """
     beta1, q = (axis.ravel() for axis in np.meshgrid(_BETA1, _Q, indexing="ij"))
     lhs = []
     shape = (len(_BETA1), len(_Q))
     for family, dimension in DIMENSIONS.items():
         d0 = {"realizable_quadratics": 0.0, "geman_mcclure": 0.02}.get(family, 0.1)
-        wanted = ProblemClass(_N, 1.0, d0, 6.0 * _N)
+        problem_class = ProblemClass(_N, 1.0, d0, 6.0 * _N)
         keys = [stream_key(spec.seed + 2 + j) for j in range(_MEMBERS if d0 == 0 else 1)]
-        drawn = [problems.random_member(wanted, family, dimension, key) for key in keys]
+        drawn = [problems.random_member(problem_class, family, dimension, key) for key in keys]
         runs = spec.run(
-            [problems.centred(one) for one in drawn] if d0 == 0 else drawn,
+            [problems.centred(member) for member in drawn] if d0 == 0 else drawn,
             adam.Hyperparameters(1 - beta1, q),
             num_steps=_num_steps(spec),
             starts=[np.asarray(jax.random.normal(key, (dimension,)), np.float64) for key in keys],
@@ -120,7 +121,7 @@ def line(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
 def threshold(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
     """`threshold`, `threshold_stderr` over (threshold_a, threshold_n): 1 − β2* at β1 = 0.
 
-    The boundary of the study's sampling scheme, for two slopes a.
+    For the study's sampling scheme and two slopes, a = 1/(n−1)² and a = 1.
     """
     values = np.empty((2, 2, len(_THRESHOLD_N)))
     for i, a in enumerate(([1 / (n - 1) ** 2 for n in _THRESHOLD_N], [1.0] * len(_THRESHOLD_N))):

@@ -1,4 +1,4 @@
-"""The rate of the theorems: the left-hand side at many (n, β1, β2), and the drift beside x*."""
+"""The rate of the theorems: the left-hand side at many (n, β1, β2), and the drift close to x*."""
 
 from collections.abc import Mapping
 
@@ -24,34 +24,37 @@ _BINS = ((1e-1, 1.0), (1e-2, 1e-1), (1e-3, 1e-2))
 GROUPS = (*(f"1 − β2 from {low:g} to {high:g}" for low, high in _BINS), "D > 0: x* repels")
 BAND = (0.05, 0.5, 0.95)
 MEMORIES = 100
-"""Of 1/(1 − β2) steps that the first window of T must hold: several spikes at large β2."""
+"""The first window of T must hold this many times 1/(1 − β2) steps: several spikes at large β2."""
 
-_REGION_C = 1.0
+REGION_C = 1.0
+"""The constant C with which the theorem's own region is run."""
+
 _REGION_LONGER = 4  # times num_steps
-_REGION_SHARE = 6  # of the triples
+_REGION_SHARE = 6  # one in this many of the triples
 
 
 def region(
     spec: TheoremSpec,
 ) -> tuple[Float[np.ndarray, "n triple"], Float[np.ndarray, "n triple"]]:
-    """β1 and 1 − β2 of triples in the theorem's own region with C = 1, NaN where it is empty.
+    """β1 and 1 − β2 of triples in the theorem's own region with C = `REGION_C`, NaN if it is empty.
 
-    Its upper end is the theorem's, 1 − β2 ≤ C(1−β1^n)/n^5; below the lower one T is not large.
+    The upper end is the theorem's, 1 − β2 ≤ C(1−β1^n)/n^5; below the lower end T is not large
+    enough.
     """
     rng = keys.generator(jax.random.fold_in(stream_key(spec.seed), 1))
     shape = (len(spec.num_components), -(-spec.num_triples // _REGION_SHARE))
     n = np.array(spec.num_components)[:, None]
-    least = MEMORIES * 2**OCTAVES / (_REGION_LONGER * spec.num_steps)
-    # β1 up to where the interval of 1 − β2 closes: (1−β1^n) = least·n^5/C
-    room = np.clip(1 - least * n**5.0 / _REGION_C, 0, None)
-    beta1 = rng.uniform(0, 1, shape) * np.minimum(0.99, room ** (1 / n))
-    most = _REGION_C * (1 - beta1**n) / n**5.0
-    q = least * (np.maximum(most, least) / least) ** rng.uniform(0, 1, shape)
-    return np.where(room > 0, beta1, np.nan), np.where(room > 0, q, np.nan)
+    low = MEMORIES * 2**OCTAVES / (_REGION_LONGER * spec.num_steps)
+    # β1 up to where the interval of 1 − β2 closes: (1−β1^n) = low·n^5/C
+    largest = np.clip(1 - low * n**5.0 / REGION_C, 0, None)  # of β1^n
+    beta1 = rng.uniform(0, 1, shape) * np.minimum(0.99, largest ** (1 / n))
+    high = REGION_C * (1 - beta1**n) / n**5.0
+    q = low * (np.maximum(high, low) / low) ** rng.uniform(0, 1, shape)
+    return np.where(largest > 0, beta1, np.nan), np.where(largest > 0, q, np.nan)
 
 
 def _pairs(spec: TheoremSpec) -> tuple[np.ndarray, np.ndarray]:
-    """β1 uniform, 1 − β2 even in its logarithm from 1e-3 to 1; each (n, triple)."""
+    """β1 uniform, 1 − β2 log-uniform from 1e-3 to 1, each of shape (n, triple)."""
     rng = keys.generator(stream_key(spec.seed))
     shape = (len(spec.num_components), spec.num_triples)
     return rng.uniform(0, 0.99, shape), 10 ** rng.uniform(-3, 0, shape)
@@ -96,9 +99,10 @@ def coordinates(spec: TheoremSpec) -> xr.Dataset:
 def triples(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     """The left-hand side at random (n, β1, β2).
 
-    `mean_stationarity` over (family, seed, n, triple, octave), the mean of what the theorems bound over
-    the records of (T/2, T], T the octave's end; `lhs`, `lhs_stderr` over (family, n, triple, step);
-    `arrived` over (family, n, triple), runs that lie on x* exactly.
+    - `lhs`, `lhs_stderr` over (family, n, triple, step): the left-hand side.
+    - `mean_stationarity` over (family, seed, n, triple, octave): the mean of the bounded quantity
+      over the records of (T/2, T], where T is the end of the octave.
+    - `arrived` over (family, n, triple): the number of runs that end exactly on x*.
     """
     beta1, q = _pairs(spec)
     hyper = adam.Hyperparameters(1 - beta1, q)
@@ -116,13 +120,16 @@ def triples(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
         "step": variable("step", runs.steps, "T", dtype=np.int64),
         "lhs": variable((*dims, "step"), lhs, "left-hand side"),
         "lhs_stderr": variable((*dims, "step"), stderr, of_lhs),
-        "arrived": variable(dims, arrived, "runs that lie on x* exactly", dtype=np.int64),
+        "arrived": variable(dims, arrived, "runs that end exactly on x*", dtype=np.int64),
         "mean_stationarity": variable(every, stationarity, "mean over (T/2, T]", dtype=np.float64),
     }
 
 
 def drift_at_minimisers(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
-    """`drift`, `drift_stderr` beside x*, NaN where the table there has no one direction (D0 > 0)."""
+    """`drift`, `drift_stderr` over (family, n, triple), close to x*; NaN if D0 > 0.
+
+    With D0 = 0 the table of gradients close to x* is the same up to scale.
+    """
     beta1, q = _pairs(spec)
     shape = (2, len(PROBLEMS), len(spec.num_components), spec.num_triples)
     values = np.full(shape, np.nan)
@@ -145,14 +152,14 @@ def drift_at_minimisers(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
     dims = ("family", "n", "triple")
     return {
         "drift_stderr": variable(dims, values[1], "standard error of D", "1 / epoch"),
-        "drift": variable(dims, values[0], "D beside x*", "1 / epoch"),
+        "drift": variable(dims, values[0], "D close to x*", "1 / epoch"),
     }
 
 
 def bands(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     """`lhs_band` over (family, group, band, step): quantiles of the left-hand side over triples.
 
-    Groups are triples of about the same β2, and those where x* repels.
+    Groups are triples of similar β2, and the triples at which x* repels.
     """
     repels = (dataset["drift"] > 0).values
     bounded = bounded_steps(dataset["beta1"].values, dataset["one_minus_beta2"].values)
@@ -168,10 +175,10 @@ def bands(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
 
 
 def region_runs(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
-    """Runs in the theorem's own region, 1 − β2 ≤ C(1−β1^n)/n^5 with C = 1.
+    """Runs in the theorem's own region, 1 − β2 ≤ C(1−β1^n)/n^5 with C = `REGION_C`.
 
-    `region_stationarity` over (region_family, seed, n, region_triple, region_octave) at `region_beta1`,
-    `region_q`; NaN for an n at which the region is empty: there no T of this length is large
+    `region_stationarity` over (region_family, seed, n, region_triple, region_octave), at
+    `region_beta1` and `region_q`; NaN for an n at which the region is empty, as this T is not large
     enough.
     """
     beta1, q = region(spec)

@@ -1,4 +1,4 @@
-"""The problems on which the theorems are tested: families of one dimension and their starts."""
+"""The problems on which the theorems are tested: one-dimensional families and their starts."""
 
 import jax
 import numpy as np
@@ -8,24 +8,27 @@ from adam_transition.problems import Member, ProblemClass
 from adam_transition.sampling import stream_key
 
 PROBLEMS = ("realizable", "symmetric", "skewed", "counterexample")
-"""Noise of the families: none, of mean 0 and symmetric, one centre of n aside, the paper's."""
+"""Families of problems: no noise at x*, symmetric noise, skewed noise (one centre of n apart from
+the others), and the paper's counterexample."""
 
 CENTRED = ("realizable", "counterexample")
-"""Those with D0 = 0, in z = x − x*."""
+"""The families with D0 = 0, in the coordinate z = x − x*."""
 
 START = 1.5
-"""Distance from x* at which runs start."""
+"""Initial distance from x*."""
 
 
 def member(family: str, n: int, seed: int) -> Member:
-    """The problem of a family, of smoothness about 1: random where the class has many.
+    """The problem of a family, of smoothness about 1; a random member for "realizable".
 
-    Where D0 = 0 it is centred: x* = 0.
+    Problems with D0 = 0 are centred: x* = 0.
     """
     if family == "realizable":
-        wanted = ProblemClass(n, 1, 0, 3 * n)
+        problem_class = ProblemClass(n, 1, 0, 3 * n)
         key = jax.random.fold_in(stream_key(seed), n)
-        return problems.centred(problems.random_member(wanted, "realizable_quadratics", 1, key))
+        return problems.centred(
+            problems.random_member(problem_class, "realizable_quadratics", 1, key)
+        )
     if family == "counterexample":
         made = ProblemClass(n, 1, 0, 2 * n**2).divergence_construction()
         return problems.centred(Member(made, made.problem_class(), exact=True))
@@ -34,12 +37,12 @@ def member(family: str, n: int, seed: int) -> Member:
 
 
 def noisy(noise: str, n: int) -> problems.Quadratics:
-    """Unit curvature; centres at 0 but one, or even between −1 and 1."""
+    """Quadratics of unit curvature, centred evenly in [−1, 1] ("symmetric") or at 0, …, 0, 1."""
     if noise == "symmetric":
         return problems.quadratics([1.0] * n, np.linspace(-1, 1, n).tolist())
     return problems.quadratics([1.0] * n, [0.0] * (n - 1) + [1.0])
 
 
 def start_of(member: Member) -> np.ndarray:
-    """Where its runs start."""
+    """The point at which runs on a member start."""
     return np.asarray(member.problem.minimiser, np.float64) + START

@@ -13,9 +13,9 @@ _LEAST = 1e-9
 
 
 def theorem_rate(dataset: xr.Dataset) -> Figure:
-    """The left-hand side against T, a panel for each family: medians and 5–95 % over triples.
+    """The left-hand side against T, one panel per family: medians and 5–95 % over triples.
 
-    What is below 1e-9, where rounding decides, is drawn at 1e-9.
+    Values below 1e-9, which are due to rounding, are drawn at 1e-9.
     """
     with style():
         figure, axes = subplots(1, 4, figsize=(7, 2.9), sharex=True, sharey=True)
@@ -38,7 +38,7 @@ def theorem_rate(dataset: xr.Dataset) -> Figure:
 
 
 def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:
-    """The bias against β2 for each scheme; the left-hand side against β2 at several T."""
+    """The bias against 1 − β2 for each scheme; the left-hand side against 1 − β2 at several T."""
     with style():
         figure, axes = subplots(1, 3, figsize=(7, 3.1))
         q = dataset["plateau_q"].values
@@ -102,7 +102,7 @@ def theorem_conditions(dataset: xr.Dataset) -> Figure:
 
 
 def theorem_reddi(dataset: xr.Dataset) -> Figure:
-    """Iterates on Reddi's example on both sides of the boundary."""
+    """Iterates on the example of Reddi et al. on both sides of the boundary."""
     with style():
         figure, axes = subplots(1, 3, figsize=(7, 2.7), sharey=True)
         for i, (ax, panel) in enumerate(zip(axes, dataset["panel"].values, strict=True)):

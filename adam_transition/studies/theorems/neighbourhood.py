@@ -1,4 +1,4 @@
-"""The neighbourhood of the theorems: limit points, where simulations settle, and the window of β2."""
+"""The neighbourhood of the theorems: limit points, settled simulations, and the window of β2."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,11 +20,15 @@ from adam_transition.theory.convergence import left_hand_side
 from adam_transition.theory.limit_points import LimitPoint, limit_points
 
 SKEWED_N = 5
-"""Components of the skewed problem: one centre of them at 1, the others at 0."""
+"""Number of components of the skewed problem: one has its centre at 1, the others at 0."""
+
+MANY_DIMENSIONS: dict[problems.Family, int] = {"nonrealizable_quadratics": 10, "logistic": 5}
+"""Families whose limit points are computed in many dimensions, and their dimensions."""
+
 _PLATEAU_Q = np.geomspace(0.5, 0.02, 7)
 _SMALL_Q = (2e-3, 1e-3)
 _RANDOM_ORDERS: tuple[Sampling, ...] = ("with_replacement", "random_shuffling")
-_MANY: dict[problems.Family, int] = {"nonrealizable_quadratics": 10, "logistic": 5}  # dimensions
+
 _MANY_Q = (0.3, 0.15)
 _MEMBERS = 3  # random ones of each family
 _WINDOW_N = (5, 20)
@@ -32,9 +36,9 @@ _WINDOW_N = (5, 20)
 NAMES: Mapping[str, Sequence[str]] = {
     "sampling": SAMPLINGS,
     "small_sampling": _RANDOM_ORDERS,
-    "many": tuple(_MANY),
+    "many": tuple(MANY_DIMENSIONS),
 }
-"""Axes that hold names."""
+"""Axes of names."""
 
 
 def axes() -> dict[str, tuple[str, np.ndarray, str]]:
@@ -47,11 +51,12 @@ def axes() -> dict[str, tuple[str, np.ndarray, str]]:
 
 
 def limits(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """Limit points on the skewed problem, and where simulations settle.
+    """Limit points on the skewed problem, and the points at which simulations settle.
 
-    `bias`, `bias_stderr` over (sampling, plateau_q), |∇f| at the limit point, and `small_bias` over
-    (small_sampling, small_q); `settled` over (many_seed, plateau_q, settled_over), means of the
-    iterate over the windows of `runs.SETTLED` with the study's scheme.
+    - `bias`, `bias_stderr` over (sampling, plateau_q), and `small_bias` over (small_sampling,
+      small_q): |∇f| at the limit point.
+    - `settled` over (many_seed, plateau_q, settled_over): means of the iterate over the windows of
+      `runs.SETTLED`, with the study's sampling scheme.
     """
     key = stream_key(spec.seed)
 
@@ -69,8 +74,8 @@ def limits(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     def kept(sampling: Sampling, q: float) -> Sequence[np.ndarray]:
         return pieces.keep(f"limit {sampling} {q}", partial(limit, sampling, q))
 
-    bias = np.array([[kept(one, float(q)) for q in _PLATEAU_Q] for one in SAMPLINGS])
-    small = np.array([[kept(one, q)[0] for q in _SMALL_Q] for one in _RANDOM_ORDERS])
+    bias = np.array([[kept(scheme, float(q)) for q in _PLATEAU_Q] for scheme in SAMPLINGS])
+    small = np.array([[kept(scheme, q)[0] for q in _SMALL_Q] for scheme in _RANDOM_ORDERS])
     runs = spec.run(
         [member("skewed", SKEWED_N, spec.seed)],
         adam.Hyperparameters(np.ones_like(_PLATEAU_Q), _PLATEAU_Q),
@@ -89,29 +94,29 @@ def limits(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
 
 
 def _attracting(problem: problems.FiniteSum, *arguments: Any, **settings: Any) -> LimitPoint:
-    """The attracting limit point that is closest to a critical point."""
-    found = [p for p in limit_points(problem, *arguments, **settings) if p.attracting]
-    if not found:
+    """The attracting limit point with the smallest gradient."""
+    points = [p for p in limit_points(problem, *arguments, **settings) if p.attracting]
+    if not points:
         raise ValueError(f"no attracting limit point of {type(problem).__name__} was found")
-    return min(found, key=lambda point: point.gradient_norm)
+    return min(points, key=lambda point: point.gradient_norm)
 
 
 def many_dimensions(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     """Limit points of random members in many dimensions, and where simulations settle.
 
-    `many_miss` over (many, more_seed, settled_over), how far the means of the iterate are from the
-    limit point along the bias, as a fraction of it; `many_gradient` over (many, member, many_q),
-    ‖∇f‖ at the limit point.
+    - `many_miss` over (many, more_seed, settled_over): distance of the mean iterate from the limit
+      point along the bias, as a fraction of the bias.
+    - `many_gradient` over (many, member, many_q): ‖∇f‖ at the limit point.
     """
     n, seeds = 5, 6 * spec.num_seeds
-    gradients = np.empty((len(_MANY), _MEMBERS, len(_MANY_Q)))
-    misses = np.empty((len(_MANY), seeds, len(SETTLED)))
-    for i, (family, dimension) in enumerate(_MANY.items()):
-        # noise of a size beside which steps are small
-        wanted = ProblemClass(n, 1.0, 100.0 if "quadratics" in family else 0.05, 6.0 * n)
+    gradients = np.empty((len(MANY_DIMENSIONS), _MEMBERS, len(_MANY_Q)))
+    misses = np.empty((len(MANY_DIMENSIONS), seeds, len(SETTLED)))
+    for i, (family, dimension) in enumerate(MANY_DIMENSIONS.items()):
+        # noise that is large compared with a step
+        problem_class = ProblemClass(n, 1.0, 100.0 if "quadratics" in family else 0.05, 6.0 * n)
         for j in range(_MEMBERS):
             key = stream_key(spec.seed + 1 + j)
-            random = problems.random_member(wanted, family, dimension, key)
+            random = problems.random_member(problem_class, family, dimension, key)
             minimiser = np.asarray(random.problem.minimiser, np.float64)
             points = [
                 _attracting(
@@ -138,7 +143,7 @@ def many_dimensions(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variab
                 bias = points[0].x - minimiser
                 settled = runs.settled[0, :, 0] - points[0].x  # (seed, window, coordinate)
                 misses[i] = settled @ bias / (bias @ bias)
-    miss = "mean iterate less x̂ along x̂ − x*, as a fraction of it"
+    miss = "mean iterate minus x̂ along x̂ − x*, as a fraction of x̂ − x*"
     return {
         "many_gradient": variable(
             ("many", "member", "many_q"), gradients, "‖∇f‖ at the limit point"
@@ -148,19 +153,19 @@ def many_dimensions(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variab
 
 
 class SettledLimit(NamedTuple):
-    """Where each run settles as η → 0, and an estimate of the error of that."""
+    """The point at which each run settles as η → 0, and an estimate of its error."""
 
     value: Float[np.ndarray, "..."]
-    remainder: Float[np.ndarray, "..."]  # by how much the third window changes the value
+    remainder: Float[np.ndarray, "..."]  # change of the value due to the third window
 
 
 def settled_limit(settled: Float[np.ndarray, "... 3"]) -> SettledLimit:
     """Extrapolates the means over `runs.SETTLED` to η = 0.
 
-    Steps of size η move the mean of the iterate by c·η + c'·η² + O(η³). From one window to the next
-    η doubles and η² is four times as large, so two windows remove the first term and three both
-    (Richardson). The remainder is an estimate, not a bound: higher orders and a run still on its
-    way show in it, as they change the value from two windows to three.
+    Steps of size η shift the mean of the iterate by c·η + c'·η² + O(η³). From one window to the
+    next η doubles and η² quadruples, so two windows remove the first term and three remove both
+    (Richardson). The remainder, the change from two windows to three, is an estimate and not a
+    bound; it reflects higher orders and runs that have not settled.
     """
     late, earlier, earliest = np.moveaxis(settled, -1, 0)
     first, before = 2 * late - earlier, 2 * earlier - earliest
@@ -170,7 +175,7 @@ def settled_limit(settled: Float[np.ndarray, "... 3"]) -> SettledLimit:
 def window(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     """`window` over (window_n, window_q, window_step), `window_stationarity` by seed.
 
-    The left-hand side against 1 − β2 at several T: too small a β2 is biased, too large a one slow.
+    The left-hand side against 1 − β2 at several T: too small a β2 is biased, too large a β2 slow.
     """
     q = np.geomspace(1e-10, 1, 41)
     runs = spec.run(
@@ -182,7 +187,7 @@ def window(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     )
     by_seed = runs.stationarity.swapaxes(0, 1)
     over = ("window_n", "window_q", "window_step")
-    bounded = "what the theorem bounds, by seed"
+    bounded = "the quantity that the theorem bounds, by seed"
     return {
         "window_q": variable("window_q", q, "1 − β2"),
         "window_n": variable("window_n", _WINDOW_N, "n", dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Figure 2: Adam on Reddi et al.'s example, on both sides of its boundary."""
+"""Figure 2: Adam on both sides of the boundary of Reddi et al.'s example (arXiv:1904.09237)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,16 +13,19 @@ from adam_transition.studies.theorems.spec import TheoremSpec
 from adam_transition.sweeps.study import variable
 from adam_transition.theory.boundary import divergence_intervals
 
+BEYOND = 3
+"""The factor by which 1 − β2 lies above and below that of the boundary."""
+
 _N = 10
 
 NAMES: Mapping[str, Sequence[str]] = {"panel": ("cyclic", "random", "diminishing steps")}
-"""Axes that hold names."""
+"""Axes of names."""
 
 
 def iterates(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
     """`reddi` over (panel, reddi_beta2, reddi_step): iterates at β1 = 0.
 
-    At three times 1 − β2* and at a third of it.
+    `reddi_beta2` runs over 1 − β2 = `BEYOND` times 1 − β2* and 1/`BEYOND` of it.
     """
     problem = problems.reddi(_N)
     table = problem.constant_gradients()[:, None]
@@ -36,7 +39,7 @@ def iterates(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
     for sampling, schedule in settings.values():
         [intervals] = divergence_intervals(table, [0.0], sampling)
         star = intervals[-1].high.one_minus_beta2
-        q = np.array([min(0.999, 3 * star), star / 3])
+        q = np.array([min(0.999, BEYOND * star), star / BEYOND])
         runs = run_members(
             [member],
             adam.Hyperparameters(np.ones(2), q),

@@ -1,4 +1,4 @@
-"""What a study of Theorem 3.1 or 3.3 computes; both are about one sampling scheme each."""
+"""The specification of a study of Theorem 3.1 or 3.3, each about one sampling scheme."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class TheoremSpec:
     seed: int
 
     def run(self, members: list[Member], hyper: adam.Hyperparameters, **others: Any) -> Runs:
-        """Runs of these members; `others` replace the settings of the study."""
+        """Runs the members with the settings of the study, some replaced by `others`."""
         settings: dict[str, Any] = {
             "num_steps": self.num_steps,
             "step_size": self.step_size,

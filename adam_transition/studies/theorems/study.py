@@ -1,4 +1,4 @@
-"""The study of Theorems 3.1 and 3.3; they differ in the sampling scheme."""
+"""The study of Theorems 3.1 and 3.3, which differ in the sampling scheme."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TheoremStudy(TheoremSpec):
-    """The rate, the neighbourhood and the conditions of a theorem, and Reddi et al.'s example."""
+    """Rate, neighbourhood and conditions of a theorem, and the example of Reddi et al."""
 
     @property
     def name(self) -> Literal["theorem_3_1", "theorem_3_3"]:
