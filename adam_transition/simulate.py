@@ -66,7 +66,7 @@ class Carry(NamedTuple):
 def simulate(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
-    x0: Float[Array, "..."],
+    x0: Float[ArrayLike, "..."],
     initial_step_size: ArrayLike,
     key: Key[Array, ""],
     *,
@@ -497,9 +497,7 @@ def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
     return jnp.where(distance > 0, along / distance, 0)
 
 
-def initial_state(
-    problem: FiniteSum, x0: Array, method: Method, max_components: int
-) -> Any:
+def initial_state(problem: FiniteSum, x0: Array, method: Method, max_components: int) -> Any:
     """The state of the method's rule before the first update: for Adam its moments.
 
     Args:

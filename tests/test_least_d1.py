@@ -165,7 +165,7 @@ def test_where_the_drift_is_0_sign_sgd_fails_below_the_infimum():
 def test_the_counterexample_is_not_the_worst_member_of_its_class():
     """At n = 5 in cyclic order: the D1 of its boundary at β2 = 0.8, and another table's."""
     worst = least_d1(5, 0.0, 0.8)
-    at_least = problems.ProblemClass(5, 1, 0, worst.d1 * 1.2).divergence_construction()
+    at_least = problems.divergence_construction(problems.ProblemClass(5, 1, 0, worst.d1 * 1.2))
     hyper = adam.hyperparameters(0.0, 0.8)
     a = float(np.asarray(at_least.a, np.float64))
     assert stationary_drift(counterexample_table(5, a), hyper).drift[0] < 0

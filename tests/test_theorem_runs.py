@@ -175,7 +175,7 @@ def test_a_moving_unit_changes_no_run_that_needs_none():
 
 def test_where_the_float_absorbs_the_rate_is_seen_in_z():
     """On the counterexample float32 iterates land on x* = −2 exactly; z = x + 2 does not."""
-    made = problems.ProblemClass(5, 1, 0, 50).divergence_construction()
+    made = problems.divergence_construction(problems.ProblemClass(5, 1, 0, 50))
     hyper = adam.Hyperparameters(np.array([0.5]), np.array([0.1]))
 
     def run(member, start, moving_unit):

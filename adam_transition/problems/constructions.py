@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from adam_transition.problems.finite_sum import Leaf
 from adam_transition.problems.problem_class import Number, ProblemClass, is_integer
 
 
@@ -29,9 +30,9 @@ class Counterexample:
     are unbounded.
     """
 
-    num_components: ArrayLike  # [] n
-    a: ArrayLike | Fraction  # [] minus the slope of the other components, > 0
-    scale: ArrayLike | Fraction = 1  # [] factor of f; Adam is invariant to it at ε = 0
+    num_components: Leaf  # [] n
+    a: Leaf  # [] minus the slope of the other components, > 0
+    scale: Leaf = 1  # [] factor of f; Adam is invariant to it at ε = 0
 
     shape = ()
     minimiser = -2.0
@@ -105,6 +106,35 @@ def counterexample_table(n: int, a: Number | None = None) -> Float[np.ndarray, "
     return counterexample(n, a).constant_gradients()[:, None]
 
 
+def divergence_construction(problem_class: ProblemClass) -> Counterexample:
+    """The paper's counterexample with the D1 of the class.
+
+    It is not the worst member of the class: some tables of slopes with the same or a smaller D1
+    have a positive drift at (β1, β2) at which this one does not (`theory.least_d1`).
+
+    a is the largest float64 with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic. The
+    scale is chosen such that the smoothness is L. D0 = 0 for every D0 of the class.
+
+    Raises:
+      ValueError: the class contains no counterexample: n < 3, L = 0 or D1 ≤ n².
+    """
+    n, smoothness, d1 = problem_class.n, problem_class.smoothness, problem_class.d1
+    if n < 3 or d1 <= n**2 or smoothness == 0:
+        raise ValueError(
+            f"the class n={n}, smoothness={smoothness}, d1={d1} is too small for the "
+            f"counterexample, which needs n ≥ 3, smoothness > 0 and d1 > n² = {n**2}"
+        )
+    # (1+(n−1)a)² + (n−1)a² = D1/n², a quadratic in a
+    excess = float(Fraction(d1) / n**2 - 1)
+    root = np.sqrt((n - 1) ** 2 + n * (n - 1) * excess)
+    a = float((n - 1) * excess / ((n - 1 + root) * (n - 1)))
+    while counterexample_d1(n, Fraction(a)) <= Fraction(d1):
+        a = float(np.nextafter(a, np.inf))
+    while counterexample_d1(n, Fraction(a)) > Fraction(d1):
+        a = float(np.nextafter(a, 0))
+    return Counterexample(n, Fraction(a), Fraction(smoothness) / large_slope(n, Fraction(a)))
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SlopeTable:
@@ -113,7 +143,7 @@ class SlopeTable:
     u(x) = x for x ≥ −1 and ((x+2)² − 3)/2 for x < −1. The minimiser is −2 and D0 = 0 if Σ s_i > 0.
     """
 
-    slopes: tuple[ArrayLike | Fraction, ...]  # n numbers, which may be traced
+    slopes: tuple[Leaf, ...]  # n numbers, which may be traced
 
     shape = ()
     minimiser = -2.0
@@ -186,9 +216,9 @@ def sign_counterexample(n: int, a: Number) -> SlopeTable:
 class BoundedLinear:
     """f_0(x) = large·x, f_i(x) = −small·x on [−1, 1]; made with the `reddi…` functions."""
 
-    num_components: ArrayLike  # [] n
-    large: ArrayLike | Fraction  # [] slope of component 0
-    small: ArrayLike | Fraction  # [] minus the slope of the others
+    num_components: Leaf  # [] n
+    large: Leaf  # [] slope of component 0
+    small: Leaf  # [] minus the slope of the others
 
     shape = ()
     minimiser = -1.0
@@ -200,7 +230,7 @@ class BoundedLinear:
         slope = jnp.where(index == 0, _real(self.large), -_real(self.small))
         return slope * jnp.ones_like(x)
 
-    def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
+    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.clip(x, -1, 1)
 
     def problem_class(self) -> ProblemClass:

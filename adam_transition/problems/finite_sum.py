@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,10 @@ class FiniteSum(Protocol):
 
 
 P = TypeVar("P", bound=FiniteSum)
+
+Leaf: TypeAlias = Any
+"""An array of the shape that a comment gives, a number, or what JAX puts in its place: problems are
+pytrees, which may be stacked and mapped over."""
 
 
 def component_gradients(problem: FiniteSum, x: Array, num_components: int) -> Array:
@@ -144,9 +148,9 @@ class Custom:
     """A finite sum with any JAX loss: f_i(x) = loss(x, data[i]); made with `from_loss`."""
 
     data: PyTree  # leaves of shape (n, …)
-    minimiser: ArrayLike | None
-    num_components: ArrayLike
-    bounds: tuple[ArrayLike, ArrayLike] | None  # (low, high), each of the shape of x
+    minimiser: Leaf | None
+    num_components: Leaf
+    bounds: tuple[Leaf, Leaf] | None  # (low, high), each of the shape of x
     loss: Callable[[Array, PyTree], Array] = field(metadata={"static": True})
     shape: tuple[int, ...] = field(metadata={"static": True})
     nearest_feasible: Callable[[Array], Array] | None = field(metadata={"static": True})

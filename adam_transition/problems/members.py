@@ -19,7 +19,7 @@ import numpy as np
 import scipy  # loads its submodules on first use
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from adam_transition.problems.constructions import Counterexample
+from adam_transition.problems.constructions import Counterexample, divergence_construction
 from adam_transition.problems.finite_sum import (
     FiniteSum,
     as_arrays,
@@ -77,7 +77,7 @@ def random_member(
     if (problem_class.d0 > 0) < needs_noise:
         raise ValueError(f"d0={problem_class.d0}: {family} needs D0 > 0")
     if family == "counterexample":
-        member = problem_class.divergence_construction()
+        member = divergence_construction(problem_class)
         return Member(member, member.problem_class(), exact=True)
     generator = keys.generator(key)
     if family in ("logistic", "geman_mcclure"):
@@ -103,7 +103,7 @@ def least_d0(problem: FiniteSum, d1: float, starts: Float[np.ndarray, "S d"]) ->
 
 
 @partial(jax.jit, static_argnames="n")
-def _slack(x: Array, problem: FiniteSum, d1: float, n: int) -> tuple[Array, Array]:
+def _slack(x: Array, problem: FiniteSum, d1: ArrayLike, n: int) -> tuple[Array, Array]:
     """D1‖∇f‖² − Σ‖∇f_i‖² at x, and its gradient."""
 
     def slack(x: Array) -> Array:

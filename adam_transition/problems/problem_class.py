@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from adam_transition.problems.finite_sum import FiniteSum, component_gradients
-
-if TYPE_CHECKING:
-    from adam_transition.problems.constructions import Counterexample
 
 Number = int | float | Fraction
 
@@ -65,39 +61,6 @@ class ProblemClass:
         if factor <= 0:
             raise ValueError(f"factor={factor} is not positive")
         return ProblemClass(self.n, self.smoothness * factor, self.d0 * factor**2, self.d1)
-
-    def divergence_construction(self) -> Counterexample:
-        """The paper's counterexample with the D1 of the class.
-
-        It is not the worst member of the class: some tables of slopes with the same or a smaller
-        D1 have a positive drift at (β1, β2) at which this one does not (`least_d1`).
-
-        a is the largest float64 with n²((1+(n−1)a)² + (n−1)a²) ≤ D1, compared in exact arithmetic.
-        The scale is chosen such that the smoothness is L. D0 = 0 for every D0 of the class.
-
-        Raises:
-          ValueError: the class contains no counterexample: n < 3, L = 0 or D1 ≤ n².
-        """
-        # imported here, because `constructions` imports this module
-        from adam_transition.problems.constructions import counterexample, large_slope
-
-        n = self.n
-        if n < 3 or self.d1 <= n**2 or self.smoothness == 0:
-            raise ValueError(
-                f"the class n={n}, smoothness={self.smoothness}, d1={self.d1} is too small for the "
-                f"counterexample, which needs n ≥ 3, smoothness > 0 and d1 > n² = {n**2}"
-            )
-        # (1+(n−1)a)² + (n−1)a² = D1/n², a quadratic in a
-        excess = float(Fraction(self.d1) / n**2 - 1)
-        root = np.sqrt((n - 1) ** 2 + n * (n - 1) * excess)
-        a = float((n - 1) * excess / ((n - 1 + root) * (n - 1)))
-        d1 = Fraction(self.d1)
-        while counterexample(n, Fraction(a)).problem_class().d1 <= d1:
-            a = float(np.nextafter(a, np.inf))
-        while counterexample(n, Fraction(a)).problem_class().d1 > d1:
-            a = float(np.nextafter(a, 0))
-        problem = counterexample(n, Fraction(a))
-        return replace(problem, scale=Fraction(self.smoothness) / large_slope(n, Fraction(a)))
 
     def violations(
         self, problem: FiniteSum, points: Float[Array, "P ..."], *, relative: float = 1e-6

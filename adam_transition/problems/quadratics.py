@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, ArrayLike, Float
 
+from adam_transition.problems.finite_sum import Leaf
 from adam_transition.problems.problem_class import ProblemClass
 
 
@@ -18,10 +19,10 @@ from adam_transition.problems.problem_class import ProblemClass
 class Quadratics:
     """A finite sum of n quadratics in d dimensions; made with `quadratics`."""
 
-    num_components: ArrayLike  # [] n
-    hessians: Float[Array | np.ndarray, "n d d"]  # H_i, symmetric
-    centres: Float[Array | np.ndarray, "n d"]  # b_i
-    minimiser: Float[Array | np.ndarray, " d"]  # (Σ H_i)⁻¹ Σ H_i b_i
+    num_components: Leaf  # [] n
+    hessians: Leaf  # [n, d, d] H_i, symmetric
+    centres: Leaf  # [n, d] b_i
+    minimiser: Leaf  # [d] (Σ H_i)⁻¹ Σ H_i b_i
 
     @property
     def shape(self) -> tuple[int, ...]:

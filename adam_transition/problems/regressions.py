@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from adam_transition.problems.finite_sum import Leaf
+
 Link = Literal["logistic", "geman_mcclure"]
 """logistic: φ(r) = log(1 + e^{−r}), convex. geman_mcclure: φ(r) = r²/(2(1 + r²)), not convex."""
 
@@ -24,12 +26,12 @@ class Regression:
     For the logistic loss, features include the labels: pass y·a.
     """
 
-    num_components: ArrayLike  # [] n
-    features: Float[Array | np.ndarray, "n m d"]  # a
-    offsets: Float[Array | np.ndarray, "n m"]  # b
-    scale: ArrayLike  # []
-    ridge: ArrayLike  # []
-    minimiser: Float[Array | np.ndarray, " d"] | None
+    num_components: Leaf  # [] n
+    features: Leaf  # [n, m, d] a
+    offsets: Leaf  # [n, m] b
+    scale: Leaf  # []
+    ridge: Leaf  # []
+    minimiser: Leaf  # [d]
     link: Link = field(metadata={"static": True})
 
     @property

@@ -144,7 +144,13 @@ def patterns(num_components: int, num_epochs: int) -> Iterator[tuple[int, ...]]:
 
 @jax.jit
 def _bound(
-    p: Array, q: Array, epsilon: Array, root: Array, r: ArrayLike, n: ArrayLike, num_terms: ArrayLike
+    p: Array,
+    q: Array,
+    epsilon: Array,
+    root: Array,
+    r: ArrayLike,
+    n: ArrayLike,
+    num_terms: ArrayLike,
 ) -> Array:
     """W minus a bound on the error of its computation; ε in units of a, R = r.
 

@@ -138,9 +138,9 @@ def _field(
         return drift_of(table_at(x))
 
     def along(points: np.ndarray) -> np.ndarray:
-        tables = np.hstack([table_at(x) for x in points])
+        tables = np.hstack([table_at(np.asarray(x)) for x in points])
         if is_estimated(tables, sampling):
-            return np.array([groups(x).mean() for x in points])
+            return np.array([groups(np.asarray(x)).mean() for x in points])
         return drift_of(tables)[0]  # coordinates are independent: each holds one point
 
     return _Field(groups, gradient, along)

@@ -1,7 +1,7 @@
 """The data of the divergence study: regions, areas, trajectories, and the smallest D1.
 
 Two members of the class represent the divergence theorem: the paper's, a = 1/(n−1)², and the member
-with D1 = 2n² that `ProblemClass.divergence_construction` makes.
+with D1 = 2n² that `problems.divergence_construction` makes.
 """
 
 import itertools
@@ -74,7 +74,7 @@ def member(which: int, n: int) -> problems.Counterexample:
     """The member of the class F^n: the paper's for which = 0, with L = c; else D1 = 2n², L = 1."""
     if which == 0:
         return problems.counterexample(n)
-    return problems.ProblemClass(n, 1, 0, 2 * n**2).divergence_construction()
+    return problems.divergence_construction(problems.ProblemClass(n, 1, 0, 2 * n**2))
 
 
 def slope_a(which: int, n: int) -> float:

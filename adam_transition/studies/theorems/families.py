@@ -30,7 +30,7 @@ def member(family: str, n: int, seed: int) -> Member:
             problems.random_member(problem_class, "realizable_quadratics", 1, key)
         )
     if family == "counterexample":
-        made = ProblemClass(n, 1, 0, 2 * n**2).divergence_construction()
+        made = problems.divergence_construction(ProblemClass(n, 1, 0, 2 * n**2))
         return problems.centred(Member(made, made.problem_class(), exact=True))
     problem = noisy(family, n)
     return Member(problem, problem.problem_class(), exact=True)
