@@ -1,9 +1,9 @@
 #!/bin/bash
-# A phase diagram on a slice of Cloud TPUs, one process on each of its hosts. The hosts need a folder
-# that they share, here an NFS share (Filestore, say), because all write into one data set.
+# A phase diagram on a slice of Cloud TPUs, one process on each of its hosts. All hosts write into one
+# data set, so they need a shared folder, here an NFS share (Filestore, for example).
 #     docs/clusters/tpu_slice.sh NAME ZONE NFS REPOSITORY --flagfile=experiments/flagfiles/phase.flags
 # NAME and ZONE are those of the slice, NFS is HOST:/SHARE, REPOSITORY an address that git can clone.
-# A second call with the same flags goes on where the first one stopped.
+# A second call with the same flags resumes an interrupted run.
 set -euo pipefail
 name=${1:?the name of the slice} zone=${2:?its zone} nfs=${3:?HOST:/SHARE} repository=${4:?to clone}
 shift 4
