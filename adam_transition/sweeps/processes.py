@@ -45,6 +45,6 @@ def gather(value: int) -> np.ndarray:
     except (RuntimeError, ValueError) as error:
         # results that other processes wrote are safe: see `store`
         raise ProcessError(
-            "another process of this job has ended, see what it printed; finished chunks are kept, "
+            "another process of this job has ended (see its output); finished chunks are kept, "
             "run again to continue"
         ) from error

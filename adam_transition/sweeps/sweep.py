@@ -211,7 +211,7 @@ def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:
     tables = {np.shape(leaf)[:2] for leaf in jax.tree.leaves(cells)}
     lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(rows)}
     if len(tables) != 1 or lengths - {next(iter(tables))[0]}:
-        raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not fit")
+        raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not match")
     return tables.pop()
 
 

@@ -95,7 +95,7 @@ def limit_points(
     if starts.ndim != 2 or starts.shape[1] != dimension or len(starts) < 1:
         raise ValueError(f"starts of shape {starts.shape}: need (S, {dimension})")
     if dimension == 1 and not np.ptp(starts) > 0:
-        raise ValueError("starts: one dimension needs two that differ; their range is scanned")
+        raise ValueError("starts: in one dimension two must differ, because their range is scanned")
     with jax.enable_x64(True):
         field = _field(problem, hyper, sampling, dimension, key, num_samples)
         if dimension == 1:
