@@ -247,18 +247,18 @@ class Store:
           StoreError: a chunk is missing, or a file does not match its checksum.
         """
         ledger = self._ledger()
-        wanted = ledger.metadata if variables is None else {*ledger.coords, *variables}
-        for name in wanted:
+        names = ledger.metadata if variables is None else {*ledger.coords, *variables}
+        for name in names:
             self._check(name)
         if _files.read_text(self.path / ledgers.METADATA) != ledgers.group_text(ledger.attrs):
             raise StoreError(f"{self.path / ledgers.METADATA}: missing or damaged; run again")
-        others = [p.name for p in self.path.iterdir() if p.name not in wanted]
+        others = [p.name for p in self.path.iterdir() if p.name not in names]
         try:
             with warnings.catch_warnings():  # zarr warns about unknown files
                 warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
                 return xr.open_zarr(self.path, consolidated=False, drop_variables=others).load()
         except Exception as error:  # decoders may raise any error on damaged data
-            for name in wanted:
+            for name in names:
                 for file in self._chunk_files(name):
                     if not self._decodes(name, file):
                         raise StoreError(f"{self.path / file}: damaged; run again") from error
@@ -406,7 +406,7 @@ def open_or_create(
       StoreError: the folder cannot be written, another run uses the store, `path` exists and is not
         a store, or the store has another identity.
     """
-    wanted = json.loads(json.dumps(identity))
+    wanted_identity = json.loads(json.dumps(identity))
     if path.is_symlink():
         if not path.is_dir():
             raise StoreError(f"{path}: a symbolic link that leads to no folder; remove it")
@@ -415,7 +415,7 @@ def open_or_create(
         existing = ledgers.read(path)
         if existing is None:
             raise StoreError(f"{path}: missing; the processes of a job need a shared folder")
-        ledgers.compare(path, existing.identity, wanted)
+        ledgers.compare(path, existing.identity, wanted_identity)
         return Store(path, [existing])
     with _files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -426,7 +426,7 @@ def open_or_create(
             if path.exists():
                 existing = ledgers.read(path)
                 if resume:
-                    ledgers.compare(path, ledgers.known_identity(path, existing), wanted)
+                    ledgers.compare(path, ledgers.known_identity(path, existing), wanted_identity)
                     if existing is None:
                         raise StoreError(f"{path / 'ledger'}: missing or damaged; {ledgers.ANEW}")
                     store = Store(path, [existing], lock)
@@ -434,7 +434,7 @@ def open_or_create(
                     return store
                 if not ledgers.is_ours(path, existing):
                     raise StoreError(f"{path}: {ledgers.no_store(path)}")
-            ledger = _create(draft, coords, variables, chunks, wanted, attrs)
+            ledger = _create(draft, coords, variables, chunks, wanted_identity, attrs)
             shutil.rmtree(pieces.folder_of(path), ignore_errors=True)
             if path.exists():  # renamed first: a half-removed store would not be recognised
                 _files.remove(old)
