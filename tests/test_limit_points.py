@@ -161,7 +161,7 @@ def test_standard_errors_are_honest():
     ("kwargs", "message"),
     [
         ({"starts": np.zeros(3)}, "starts of shape"),
-        ({"starts": np.zeros((1, 1))}, "one dimension needs two that differ"),
+        ({"starts": np.zeros((1, 1))}, "in one dimension two must differ"),
         ({"starts": RANGE, "sampling": "sorted"}, "sampling='sorted' is not one of"),
         ({"starts": RANGE, "sampling": "random_shuffling"}, "needs a key"),
         ({"starts": RANGE, "sampling": "shuffle_once"}, "needs a key"),

@@ -72,7 +72,7 @@ def test_done_chunks_are_not_computed_again():
 
 def test_rows_and_cells_must_fit():
     rows, cells = _table(4, 6)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         _collect((1, 6), {"shift": rows["shift"][:3]}, cells)
 
 

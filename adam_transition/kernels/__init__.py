@@ -1,4 +1,4 @@
-"""Kernels: the simulation of many cells with their state near at hand."""
+"""Kernels: simulation of many cells with their state in registers or in the first-level cache."""
 
 from adam_transition.kernels.table import Kernel, for_gpu, reason_against_gpu, simulate_table
 

@@ -1,8 +1,8 @@
-"""The kernel for CPUs: a block of cells goes through all steps in a core's first cache.
+"""The CPU kernel: a block of cells runs through all steps in a core's first-level cache.
 
-By itself XLA runs a loop operation by operation, each a call of its own over all cells. Marked as
-small, the loop becomes one compiled function, which is what makes blocks of this size worth while:
-it is as fast as the same loop in C (`benchmarks.simulation`).
+By default XLA runs a loop operation by operation, with one call over all cells for each operation.
+If the loop is marked as small, it becomes one compiled function. Only then are blocks of this size
+worthwhile: they run as fast as the same loop in C (`benchmarks.simulation`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from jaxtyping import Array
 
 from adam_transition.kernels.split import Split
 
-_CELLS_WANTED = 128  # x, m, v, p and q of them fill a tenth of a first cache
+_CELLS_WANTED = 128  # their x, m, v, p and q fill a tenth of a first-level cache
 _VECTOR = 16  # numbers in the widest vector
 
-State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
+State = tuple[jax.Array, ...]  # the numbers of a cell's state, each of [R, W]; see `table`
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:
-    """About 128, so that a row is a whole number of blocks with little left over."""
+    """About 128 cells, such that the blocks of a row need little padding."""
     del num_rows
     count = -(-num_columns // _CELLS_WANTED)
     return -(-num_columns // (count * _VECTOR)) * _VECTOR
@@ -38,8 +38,20 @@ def launch(
     state: State,
     block: int,
 ) -> State:
-    """As `triton.launch`."""
-    # shared values have no axis, a cell's have that of the block
+    """Runs `count` steps of all cells.
+
+    Args:
+      parts: as for `triton.launch`, like all other arguments.
+      of_rows: numbers of each row, of shape (R,).
+      of_steps: numbers of each row and step, of shape (R, steps).
+      of_draws: numbers of each cell and step, of shape (R, steps, W).
+      count: number of steps; may be traced.
+      p: 1 − β1 of each cell, of shape (R, W).
+      q: 1 − β2 of each cell, of shape (R, W).
+      state: numbers of each cell that a step changes, of shape (R, W).
+      block: number of cells per block.
+    """
+    # shared values have no axis; those of cells have the axis of the block
     of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, 0, *[0] * len(state)))
 
     @jax.jit
@@ -63,8 +75,8 @@ def launch(
 
         def run_block(block: tuple[list[Array], tuple[Array, ...]]) -> State:
             of_draw, (p, q, *state) = block
-            # XLA's own names: it marks loops of few bytes so. Were they to change, results would
-            # be the same, at half the speed.
+            # attributes by which XLA itself marks loops of few bytes; if XLA renames them, results
+            # stay the same, at half the speed
             with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
                 return run_steps(of_row, of_step, of_draw, count, p, q, tuple(state))
 

@@ -1,8 +1,8 @@
-"""Elementary functions that Pallas has no GPU instruction for, in those that it has.
+"""Elementary functions for which Pallas has no GPU instruction, in terms of those it has.
 
-Errors are a few units in the last place: at most 2.7e-7 in float32 on an H200, measured. Kahan's
-device makes log1p and expm1 accurate near 0: the rounding of 1 + x, or of eˣ, is made up for by the
-same quotient.
+Errors are a few units in the last place: at most 2.7e-7 in float32, measured on an H200. Kahan's
+method makes log1p and expm1 accurate close to 0: a quotient compensates the rounding of 1 + x or
+of eˣ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def log1p(x: Array) -> Array:
     one_plus = 1 + x
     change = one_plus - 1
     exact = jnp.log(one_plus) * (x / jnp.where(change == 0, 1, change))
-    # far out 1 + x is x, or infinite
+    # for large x, 1 + x rounds to x, or is infinite
     return jnp.where(change == 0, x, jnp.where(one_plus == x, jnp.log(one_plus), exact))
 
 
@@ -44,13 +44,13 @@ def is_finite(x: Array) -> Array:
 
 
 def cosh(x: Array) -> Array:
-    """(eˣ + e⁻ˣ)/2, also where eˣ alone overflows."""
+    """(eˣ + e⁻ˣ)/2, also if eˣ overflows but the result does not."""
     half = jnp.exp(0.5 * jnp.abs(x))
     return 0.5 * half * half + 0.5 / half / half
 
 
 def sinh(x: Array) -> Array:
-    """(eˣ − e⁻ˣ)/2, also where eˣ alone overflows."""
+    """(eˣ − e⁻ˣ)/2, also if eˣ overflows but the result does not."""
     size = jnp.abs(x)
     small = expm1(jnp.minimum(size, 1))
     half = jnp.exp(0.5 * size)
@@ -59,18 +59,18 @@ def sinh(x: Array) -> Array:
 
 
 def floor(x: Array) -> Array:
-    """The greatest integer at most x."""
+    """The largest integer at most x."""
     nearest = lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
     return jnp.where(nearest > x, nearest - 1, nearest)
 
 
 def ceil(x: Array) -> Array:
-    """The least integer at least x."""
+    """The smallest integer at least x."""
     return -floor(-x)
 
 
 def negated(x: Array) -> Array:
-    """The negation of truth values, or of the bits of integers."""
+    """The negation of booleans, or of the bits of integers."""
     return lax.bitwise_xor(x, lax.full_like(x, True if x.dtype == jnp.bool else -1))
 
 
@@ -84,11 +84,11 @@ MISSING: dict[Any, Callable[[Array], Array]] = {
     lax.ceil_p: ceil,
     lax.not_p: negated,
 }
-"""By JAX's primitive: the same function of one array."""
+"""JAX primitive → replacement, a function of one array."""
 
 
 def without_missing(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The function with every primitive of `MISSING` replaced, in what it calls as well."""
+    """The function with every primitive of `MISSING` replaced, also in functions that it calls."""
 
     def replaced(*args: PyTree) -> PyTree:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -108,7 +108,7 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Array]:
         inputs = [value(atom) for atom in equation.invars]
         if equation.primitive in MISSING:
             found = [MISSING[equation.primitive](*inputs)]
-        elif equation.params.get("axes") == ():  # a reduction of a number, as `jnp.any` makes it
+        elif equation.params.get("axes") == ():  # a reduction of a scalar, as from `jnp.any`
             found = inputs
         elif equation.primitive.name in _INLINED and (inner := _inner(equation.params)):
             found = _evaluate(inner.jaxpr, inner.consts, inputs)
@@ -119,7 +119,7 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Array]:
 
 
 def _inner(params: Any) -> Any:
-    """The program that an equation calls, where it names one."""
+    """The program that an equation calls, if any."""
     return next((params[name] for name in ("jaxpr", "call_jaxpr") if name in params), None)
 
 

@@ -1,8 +1,8 @@
-"""The kernel for GPUs under JAX 0.11 and newer: the state of a cell never leaves its registers.
+"""The GPU kernel for JAX 0.11 and newer, which keeps the state of a cell in registers.
 
-It goes through Pallas' Mosaic GPU route, which needs Hopper or newer. Its programs are warpgroups
-of 128 threads. Several steps are written out in the body of the loop, so that what they load is on
-its way while others compute.
+Uses Pallas with the Mosaic GPU backend, which needs Hopper or newer. A program is a warpgroup of
+128 threads. The body of the loop contains several steps, so that the loads of one step overlap with
+the computation of another.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from adam_transition.kernels import tuned
 from adam_transition.kernels.elementary import without_missing
 from adam_transition.kernels.split import Split
 
-State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
+State = tuple[jax.Array, ...]  # the numbers of a cell's state, each of [R, W]; see `table`
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:
-    """A power of two: few cells are spread over the whole GPU, many share what a step loads."""
+    """A power of two: few cells spread over the whole GPU; many cells share the loads of a step."""
     return tuned.choose(tuned.MOSAIC, num_rows * num_columns).block
 
 
@@ -39,7 +39,20 @@ def launch(
     block: int,
     interpret: bool = False,
 ) -> State:
-    """As `triton.launch`; `block` is a multiple of 128."""
+    """Runs `count` steps of all cells.
+
+    Args:
+      parts: as for `triton.launch`, like all other arguments.
+      of_rows: numbers of each row, of shape (R,).
+      of_steps: numbers of each row and step, of shape (R, steps).
+      of_draws: numbers of each cell and step, of shape (R, steps, W).
+      count: number of steps; may be traced.
+      p: 1 − β1 of each cell, of shape (R, W).
+      q: 1 − β2 of each cell, of shape (R, W).
+      state: numbers of each cell that a step changes, of shape (R, W).
+      block: number of cells per program, a multiple of 128.
+      interpret: run on any backend, slowly.
+    """
     num_rows, width = p.shape
     shape = jax.ShapeDtypeStruct(p.shape, p.dtype)
     counts = len(of_rows), len(of_steps), len(of_draws)
@@ -63,13 +76,13 @@ def _kernel(
     count: Any,
     *refs: Any,
 ) -> None:
-    """References: the count, values by row, step and draw, p, q, the state; the state out."""
+    """The program. `refs`: values by row, step and draw, p, q, the state, and the output state."""
     row, column = jax.lax.axis_index("row"), jax.lax.axis_index("column")
     here = pl.ds(column * block, block)
     row_refs, step_refs, draw_refs, rest = _divided(refs, counts)
     of_row = [ref[row] for ref in row_refs]
     p, q, *state = (ref[row, here] for ref in rest[: 2 + size])
-    # shared values have no axis, a cell's have that of the block
+    # shared values have no axis; those of cells have the axis of the block
     of_cells = jax.vmap(without_missing(parts.of_cell), in_axes=(None, None, 0, 0, 0, *[0] * size))
 
     def run(first: Array, number: int, state: State) -> State:
@@ -89,11 +102,11 @@ def _kernel(
 
 
 def _interpreter() -> Any:
-    return getattr(mosaic, "InterpretGPUParams")()  # noqa: B009 (JAX 0.10 has none)
+    return getattr(mosaic, "InterpretGPUParams")()  # noqa: B009 (missing in JAX 0.10)
 
 
 def _divided(refs: tuple[Any, ...], counts: tuple[int, ...]) -> list[tuple[Any, ...]]:
-    """The references in groups of these sizes, and the rest."""
+    """The references in groups of the given sizes, followed by the rest."""
     groups, start = [], 0
     for number in counts:
         groups.append(refs[start : start + number])

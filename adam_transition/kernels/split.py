@@ -1,9 +1,9 @@
-"""Splits a function of rows, steps, draws and cells by what its values depend on.
+"""Splits a function of rows, steps, draws and cells by the dependencies of its values.
 
-A kernel that runs all steps of many cells should compute for a cell only what differs between
-cells. Whatever follows from the row (the problem, say), the step (its size, say) and the draw (the
-component's index, where each cell has a stream of its own) is computed before, by XLA, and handed
-to the kernel as numbers.
+A kernel that runs all steps of many cells should compute per cell only the values that differ
+between cells. Values that depend only on the row (for example the problem), the step (for example
+its size) and the draw (the component index, if each cell has its own stream) are computed by XLA
+beforehand and passed to the kernel as numbers.
 """
 
 from __future__ import annotations
@@ -31,9 +31,16 @@ class Split(NamedTuple):
 def split(
     function: Callable[..., PyTree], row: PyTree, step: PyTree, draw: PyTree, *cell: PyTree
 ) -> Split:
-    """Splits `function(row, step, draw, *cell)`; arguments are examples: only their types count.
+    """Splits `function(row, step, draw, *cell)` by dependencies.
 
-    Truth values are handed over as int32, which every kernel language can load.
+    Booleans are passed to `of_cell` as int32, which every kernel language can load.
+
+    Args:
+      function: the function.
+      row: an example of the values of a row; as in all examples, only shapes and dtypes matter.
+      step: an example of the values of a step.
+      draw: an example of the values of a draw.
+      cell: examples of the values of a cell.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(row, step, draw, *cell)
     jaxpr = closed.jaxpr
@@ -90,8 +97,8 @@ def split(
 def _live(jaxpr: Any) -> list[Any]:
     """The equations on which the results depend.
 
-    Autodiff leaves others behind. A kernel would be handed their values for nothing, and XLA's
-    compiler for CPUs aborts over loops that have such inputs.
+    Automatic differentiation leaves unused equations behind. Their values would be passed to a
+    kernel in vain, and XLA's CPU compiler aborts on loops with such inputs.
     """
     needed, live = set(_variables(jaxpr.outvars)), []
     for equation in reversed(jaxpr.eqns):

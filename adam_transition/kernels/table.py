@@ -1,12 +1,12 @@
-"""Many cells at once, a block of them through all steps before the next.
+"""Simulates many cells in blocks; each block runs through all steps between two records.
 
-`simulate_table` is `simulate.simulate` for a table of rows × columns. Between two records it
-launches a kernel, which keeps the state of a block where it is near: in the registers of a GPU
-(`mosaic`, `triton`) or in the first cache of a core (`cpu`). Index streams and step sizes of those
-steps are computed before, by the same code as on the other path, so every sampling scheme and
-schedule is the same stream; where each cell has a stream of its own, in pieces that fit in memory.
-Any one-dimensional problem will do whose gradient and projection are elementwise in x: what depends
-on the component alone is computed before (`split`).
+`simulate_table` is `simulate.simulate` for a table of R rows and W columns. Between two records it
+launches a kernel, which keeps the state of a block in the registers of a GPU (`mosaic`, `triton`)
+or in the first-level cache of a core (`cpu`). The index streams and step sizes of those steps are
+computed beforehand by the code that `simulate` uses, so all sampling schemes and schedules give the
+same streams. If each cell has its own stream, they are computed in pieces that fit in memory. Any
+one-dimensional problem is supported whose gradient and projection are elementwise in x; values that
+depend only on the component are computed beforehand (`split`).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from adam_transition.kernels.split import Split, split
 from adam_transition.problems import FiniteSum
 
 Kernel = Literal["cpu", "triton", "mosaic"]
-"""cpu: blocks in the first cache. The others are for GPUs; see `for_gpu`."""
+"""cpu: blocks in the first-level cache. triton, mosaic: GPU kernels; see `for_gpu`."""
 
 _DRAWS_AT_ONCE = {"cpu": 1 << 22, "triton": 1 << 26, "mosaic": 1 << 26}
 
-_State = tuple[jax.Array, ...]  # leaves of `simulate.Carry` but the step, each [R, W]
+_State = tuple[jax.Array, ...]  # leaves of `simulate.Carry` except the step, each of [R, W]
 _Sums = tuple[jax.Array, jax.Array] | None  # `simulate.control_sums` since the last record
 
 
 def for_gpu() -> Kernel:
-    """The kernel for GPUs that this version of JAX has: Mosaic's from 0.11 on."""
+    """The GPU kernel for the installed version of JAX: `mosaic` from 0.11 on, else `triton`."""
     return "mosaic" if jax.version.__version_info__ >= (0, 11) else "triton"
 
 
 def reason_against_gpu(device: jax.Device) -> str | None:
-    """Why the kernel for GPUs cannot run on a device; None if it can."""
+    """Why the GPU kernel cannot run on a device; None if it can."""
     kernel = for_gpu()
     least, name = {"mosaic": (9.0, "Hopper"), "triton": (8.0, "Ampere")}[kernel]
-    capability = getattr(device, "compute_capability", None)  # AMD's have a name there
+    capability = getattr(device, "compute_capability", None)  # a name on AMD GPUs
     try:
         found = float(str(capability))
     except ValueError:
@@ -71,25 +71,25 @@ def simulate_table(
     """Runs Adam on R × W cells; rows differ in the problem, columns in (β1, β2).
 
     Args:
-      problem: leaves with leading axis R; of shape ().
-      hyper: 1 − β1 and 1 − β2 of shape (R, W); ε and ε' of shape (R,) or ().
-      x0: starts; their dtype is that of the simulation.
-      initial_step_size: η0.
-      key: keys of the index streams, of shape (R,), or (R, W): then each cell has its own.
-      method: see `simulate.simulate`, as the arguments that follow.
+      problem: a problem of shape () whose leaves have leading axis R.
+      hyper: 1 − β1 and 1 − β2 of shape (R, W); ε and ε_root of shape (R,) or ().
+      x0: starts; their dtype is the dtype of the simulation.
+      initial_step_size: η0 of each row.
+      key: keys of the index streams, of shape (R,), or (R, W) if each cell has its own stream.
+      method: see `simulate.simulate`.
       num_steps: T; static.
-      record_every: steps between records; static.
+      record_every: number of steps between records; static.
       max_components: the largest n; static.
-      kernel: what runs the steps; static.
-      controls: see `simulate.simulate`.
+      kernel: the kernel that runs the steps; static.
+      controls: see `simulate.simulate`; here one row of controls for each row.
       watch_underflow: see `simulate.simulate`; static.
-      interpret: run a GPU's kernel on any device, slowly; static.
+      interpret: run a GPU kernel on any device, slowly; static.
 
     Returns:
-      The trace, of shape (R, W, records), as `simulate` under two `vmap`s.
+      The trace, of shape (R, W, records), as from `simulate` under two `vmap`s.
 
     Raises:
-      ValueError: a problem that is not one-dimensional; as `simulate.simulate` for the rest.
+      ValueError: the problem is not one-dimensional; or as for `simulate.simulate`.
     """
     if problem.shape != ():
         raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
@@ -97,7 +97,7 @@ def simulate_table(
         problem, hyper, initial_step_size, method, num_steps, record_every, max_components
     )
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
-    # a machine need not have what the others import
+    # imported here, because a machine may lack the dependencies of the other kernels
     room = importlib.import_module(f"adam_transition.kernels.{kernel}")
     block = room.cells_per_block(num_rows, num_columns)
     width = -(-num_columns // block) * block
@@ -106,7 +106,7 @@ def simulate_table(
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
     first = jax.tree.map(lambda leaf: leaf[0], problem)
     number = jnp.zeros((), dtype)
-    kind = simulate.Carry(  # which numbers a state has
+    kind = simulate.Carry(  # determines which numbers a state has
         number,
         jax.tree.map(lambda _: number, jax.eval_shape(method.rule.init, number)),
         number if simulate.is_constrained(first, x0[0]) else None,
@@ -121,7 +121,7 @@ def simulate_table(
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every
     if own_streams:
-        # a shuffled piece sorts two epochs more than it has
+        # shuffling sorts two epochs more than the length of a piece
         least = 4 * max_components if method.sampling == "random_shuffling" else 1
         piece = min(record_every, max(least, _DRAWS_AT_ONCE[kernel] // (num_rows * width)))
 
@@ -134,7 +134,7 @@ def simulate_table(
         start: Array,
         stop: Array,
     ) -> tuple[list[Array], list[Array], _Sums]:
-        """Numbers of a row's steps and draws, and the sums of its controls."""
+        """The numbers of a row's steps and draws, and the sums of its controls."""
         steps = start + jnp.arange(piece, dtype=jnp.int32)
         step_sizes = adam.step_size(method.schedule, eta0, steps, n)
         of_key = partial(
@@ -200,12 +200,12 @@ def simulate_table(
 
 
 def _padded(values: Array, width: int) -> Array:
-    """Of shape (R, width): the last column is repeated, in cells that nobody reads."""
+    """Values padded to (R, width) by repeating the last column; results there are unused."""
     return values[:, jnp.minimum(jnp.arange(width), values.shape[1] - 1)]
 
 
 def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> simulate.Carry:
-    """The state as a carry of that kind; kernels keep no step of their own."""
+    """The state as a carry of the same kind as `kind`; kernels do not store the step."""
     x, *others = state
     moments = kind.moments._replace(step=None)
     count = len(jax.tree.leaves(moments))
@@ -241,7 +241,7 @@ def _initial_state(
 def _split_step(
     rows: Any, method: simulate.Method, dtype: jnp.dtype, kind: simulate.Carry, *, own_streams: bool
 ) -> Split:
-    """One step of one cell, split; its types are those of the first row."""
+    """One step of one cell, split by dependencies, with the types of the first row."""
 
     def step(row: Any, step: Any, draw: Any, p: Array, q: Array, *state: Array) -> _State:
         (problem, epsilons), (step_size, k, *index) = row, step

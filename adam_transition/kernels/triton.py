@@ -1,6 +1,6 @@
-"""The kernel for GPUs under JAX 0.10: the state of a cell never leaves its registers.
+"""The GPU kernel for JAX 0.10, which keeps the state of a cell in registers.
 
-It goes through Pallas' Triton route, which JAX 0.11 deprecates: there `mosaic` runs. Needs Ampere
+Uses Pallas with the Triton backend, which JAX 0.11 deprecates; `mosaic` is used there. Needs Ampere
 or newer.
 """
 
@@ -18,11 +18,11 @@ from adam_transition.kernels import tuned
 from adam_transition.kernels.elementary import without_missing
 from adam_transition.kernels.split import Split
 
-State = tuple[jax.Array, ...]  # numbers of a cell, each of [R, W]; see `table`
+State = tuple[jax.Array, ...]  # the numbers of a cell's state, each of [R, W]; see `table`
 
 
 def cells_per_block(num_rows: int, num_columns: int) -> int:
-    """A power of two: few cells are spread over the whole GPU, many share what a step loads."""
+    """A power of two: few cells spread over the whole GPU; many cells share the loads of a step."""
     return tuned.choose(tuned.TRITON, num_rows * num_columns).block
 
 
@@ -41,15 +41,15 @@ def launch(
     """Runs `count` steps of all cells.
 
     Args:
-      parts: the step.
+      parts: the step, split by dependencies.
       of_rows: numbers of each row, of shape (R,).
       of_steps: numbers of each row and step, of shape (R, steps); steps is at least `count`.
       of_draws: numbers of each cell and step, of shape (R, steps, W).
-      count: of steps; may be traced.
+      count: number of steps; may be traced.
       p: 1 − β1 of each cell, of shape (R, W); W is a multiple of `block`.
-      q: 1 − β2.
-      state: what a step of a cell changes.
-      block: cells of a program.
+      q: 1 − β2 of each cell, of shape (R, W).
+      state: numbers of each cell that a step changes, of shape (R, W).
+      block: number of cells per program.
       interpret: run on any backend, slowly.
     """
     cells = pl.BlockSpec((None, block), lambda row, column: (row, column))
@@ -77,14 +77,14 @@ def launch(
 def _kernel(
     parts: Split, num_rows: int, num_steps: int, num_draws: int, count: Any, *refs: Any
 ) -> None:
-    """References: the count, values by row, step and draw, p, q, the state; the state out."""
+    """The program. `refs`: values by row, step and draw, p, q, the state, and the output state."""
     of_row = [ref[0] for ref in refs[:num_rows]]
     step_refs = refs[num_rows : num_rows + num_steps]
     draw_refs = refs[num_rows + num_steps : num_rows + num_steps + num_draws]
     p, q, *state_refs = refs[num_rows + num_steps + num_draws :]
     size = len(state_refs) // 2
     p, q = p[...], q[...]
-    # shared values have no axis, a cell's have that of the block
+    # shared values have no axis; those of cells have the axis of the block
     of_cells = jax.vmap(without_missing(parts.of_cell), in_axes=(None, None, 0, 0, 0, *[0] * size))
 
     def body(k: Array, state: State) -> State:

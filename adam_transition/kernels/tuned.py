@@ -1,7 +1,7 @@
-"""Block sizes of the GPU's kernels, as `benchmarks.kernel --tune` measured them.
+"""Block sizes of the GPU kernels, as measured by `benchmarks.kernel --tune`.
 
-Measured in float32 on the counterexample (n = 20, cyclic order, 20 000 steps). Blocks change how
-fast cells are computed and never what they are.
+Measured in float32 on the counterexample (n = 20, cyclic order, 20 000 steps). Block sizes affect
+the speed and never the results.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """How a kernel is launched for at least so many cells."""
+    """Launch parameters of a kernel for tables of at least `cells` cells."""
 
     cells: int
-    block: int  # cells of a program
-    warps_or_unroll: int  # Triton: warps of a program; Mosaic: steps in the body of the loop
+    block: int  # cells per program
+    warps_or_unroll: int  # Triton: warps per program; Mosaic: steps in the body of the loop
 
 
 TRITON = (Size(0, 64, 2), Size(100_000, 128, 1))
@@ -26,5 +26,5 @@ at 1e7. More steps in the body gain 1 to 8 % and take seconds to compile."""
 
 
 def choose(sizes: tuple[Size, ...], num_cells: int) -> Size:
-    """The entry for a table of so many cells."""
+    """The entry for a table of `num_cells` cells."""
     return max(size for size in sizes if size.cells <= num_cells)

@@ -56,7 +56,7 @@ class Counterexample:
         return ProblemClass(n, smoothness, 0, counterexample_d1(n, a))
 
     def constant_gradients(self) -> Float[np.ndarray, " n"]:
-        """∇f_i where x ≥ −1 and they do not depend on x; float64."""
+        """∇f_i for x ≥ −1, where they do not depend on x; float64, of shape (n,)."""
         n, a = int(np.asarray(self.num_components)), float(_concrete(self.a))
         slopes = np.full(n, -a)
         slopes[0] = large_slope(n, a)
@@ -169,7 +169,7 @@ class SlopeTable:
         return ProblemClass(len(slopes), max(-min(slopes), max(slopes)), 0, d1)
 
     def constant_gradients(self) -> Float[np.ndarray, " n"]:
-        """∇f_i where x ≥ −1 and they do not depend on x; float64."""
+        """∇f_i for x ≥ −1, where they do not depend on x; float64, of shape (n,)."""
         return np.array([float(_concrete(slope)) for slope in self.slopes])
 
     def _slopes(self) -> Array:
@@ -241,7 +241,7 @@ class BoundedLinear:
         return ProblemClass(n, 0, 0, Fraction(n**2) * squares / total**2)
 
     def constant_gradients(self) -> Float[np.ndarray, " n"]:
-        """∇f_i, which do not depend on x; float64."""
+        """∇f_i, which do not depend on x; float64, of shape (n,)."""
         slopes = np.full(int(np.asarray(self.num_components)), -float(_concrete(self.small)))
         slopes[0] = float(_concrete(self.large))
         return slopes

@@ -114,10 +114,10 @@ def _slack(x: Array, problem: FiniteSum, d1: ArrayLike, n: int) -> tuple[Array, 
 
 
 def _quadratics(
-    wanted: ProblemClass, family: Family, dimension: int, generator: np.random.Generator
+    target: ProblemClass, family: Family, dimension: int, generator: np.random.Generator
 ) -> Member:
     """Hessians Q diag(1 + t w_i) Qᵀ, where w has mean 0 and variance 1, so that D1 = n(1 + t²)."""
-    n, d1 = wanted.n, float(wanted.d1)
+    n, d1 = target.n, float(target.d1)
     realizable = family == "realizable_quadratics"
     # if D0 > 0, the cross term between curvatures and residuals takes a fraction of D1
     spread = np.sqrt(d1 / n - 1) if realizable else np.sqrt((d1 / n - 1) / 2)
@@ -130,35 +130,35 @@ def _quadratics(
         else np.eye(1)
     )
     curvatures = 1 + spread * w
-    curvatures *= float(wanted.smoothness) / np.abs(curvatures).max()
+    curvatures *= float(target.smoothness) / np.abs(curvatures).max()
     hessians = np.einsum("ij,nj,kj->nik", basis, curvatures, basis)
     hessians = (hessians + hessians.transpose(0, 2, 1)) / 2
     centre = generator.standard_normal(dimension)
     if realizable:
         problem = quadratics(hessians, np.broadcast_to(centre, (n, dimension)))
-        return Member(problem, _rounded_up(problem.problem_class(), wanted), exact=True)
+        return Member(problem, _rounded_up(problem.problem_class(), target), exact=True)
     centres = generator.standard_normal((n, dimension))
     unit = float(quadratics(hessians, centres).problem_class(d1).d0)
-    problem = quadratics(hessians, centre + np.sqrt(float(wanted.d0) / unit) * centres)
-    return Member(problem, _rounded_up(problem.problem_class(d1), wanted), exact=True)
+    problem = quadratics(hessians, centre + np.sqrt(float(target.d0) / unit) * centres)
+    return Member(problem, _rounded_up(problem.problem_class(d1), target), exact=True)
 
 
-def _rounded_up(found: ProblemClass, wanted: ProblemClass) -> ProblemClass:
-    """The constants of the problem, each replaced by the wanted one if equal up to rounding."""
+def _rounded_up(actual: ProblemClass, target: ProblemClass) -> ProblemClass:
+    """The constants of the problem, each replaced by the target one if equal up to rounding."""
     close = [
-        float(getattr(wanted, name))
-        if np.isclose(float(getattr(found, name)), float(getattr(wanted, name)), rtol=1e-9)
-        else getattr(found, name)
+        float(getattr(target, name))
+        if np.isclose(float(getattr(actual, name)), float(getattr(target, name)), rtol=1e-9)
+        else getattr(actual, name)
         for name in ("smoothness", "d0", "d1")
     ]
-    return ProblemClass(wanted.n, *close)
+    return ProblemClass(target.n, *close)
 
 
 def _regression(
-    wanted: ProblemClass, link: Link, dimension: int, generator: np.random.Generator
+    target: ProblemClass, link: Link, dimension: int, generator: np.random.Generator
 ) -> Member:
     """Mini-batches a = shared + h·own, with h chosen for the requested D0 at the given L and D1."""
-    n, d1 = wanted.n, float(wanted.d1)
+    n, d1 = target.n, float(target.d1)
     shared = generator.standard_normal((1, _SAMPLES, dimension + 1))
     own = generator.standard_normal((n, _SAMPLES, dimension + 1))
     radii = np.geomspace(0.1, 10, _STARTS)[:, None]
@@ -169,19 +169,19 @@ def _regression(
         problem = Regression(
             n, data[..., :-1] / np.sqrt(dimension), data[..., -1], 1.0, _RIDGE, None, link
         )
-        return replace(problem, scale=float(wanted.smoothness) / problem.smoothness())
+        return replace(problem, scale=float(target.smoothness) / problem.smoothness())
 
     def excess(log_spread: float) -> float:
-        return least_d0(problem_at(np.exp(log_spread)), d1, starts) - float(wanted.d0)
+        return least_d0(problem_at(np.exp(log_spread)), d1, starts) - float(target.d0)
 
     low, high = np.log(1e-4), np.log(1e2)
     if excess(high) > 0:
         high = _bisect(excess, low, high)
     problem = problem_at(np.exp(high))
-    d0 = min(float(wanted.d0), least_d0(problem, d1, starts))
+    d0 = min(float(target.d0), least_d0(problem, d1, starts))
     if link == "logistic":
         problem = replace(problem, minimiser=_minimiser(problem, starts[0]))
-    return Member(problem, ProblemClass(n, float(wanted.smoothness), d0, d1), exact=False)
+    return Member(problem, ProblemClass(n, float(target.smoothness), d0, d1), exact=False)
 
 
 def _bisect(function: Callable[[float], float], low: float, high: float) -> float:

@@ -1,1 +1,4 @@
-"""Running a pure function over many cells, keeping the results, and judging claims. Knows nothing of Adam."""
+"""Runs a pure function over many cells, stores the results and judges claims.
+
+Independent of Adam.
+"""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and errors of the file system in one line."""
+"""Atomic writes of files, and file system errors in one line."""
 
 import contextlib
 import shutil
@@ -11,7 +11,7 @@ class StoreError(Exception):
 
 
 def remove(path: Path) -> None:
-    """Whatever it is, if it is there."""
+    """Removes a file, symbolic link or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -19,7 +19,7 @@ def remove(path: Path) -> None:
 
 
 def make_way(file: Path, root: Path) -> None:
-    """Removes a folder that lies where a file belongs, and a file where one of its folders does."""
+    """Removes a folder in the place of a file, and files in the place of the file's folders."""
     if file.is_dir() and not file.is_symlink():
         shutil.rmtree(file)
     for folder in file.parents:
@@ -31,7 +31,7 @@ def make_way(file: Path, root: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Failures of the file system as one line."""
+    """Turns file system errors into a `StoreError` with a one-line message."""
     try:
         yield
     except OSError as error:
@@ -39,11 +39,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically; creates its folder."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole, or leaves the one that is there; its folder is made."""
+    """Writes a file atomically; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.partial")
     draft.write_bytes(content)
@@ -51,13 +52,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """What a file holds; None if it is not there, or is none.
+    """The content of a file; None if it does not exist, is not a regular file or cannot be read.
 
     Raises:
-      StoreError: it is there and may not be read, which is no damage.
+      StoreError: permission is denied; this does not count as damage.
     """
     try:
-        return path.read_bytes() if path.is_file() else None  # to open a FIFO is to wait
+        return path.read_bytes() if path.is_file() else None  # opening a FIFO would block
     except PermissionError as error:
         raise StoreError(f"{path}: cannot read: {error.strerror}") from error
     except OSError:
@@ -65,6 +66,7 @@ def read(path: Path) -> bytes | None:
 
 
 def read_text(path: Path) -> str | None:
+    """The content of a UTF-8 file; None as for `read`, or if it cannot be decoded."""
     content = read(path)
     try:
         return None if content is None else content.decode("utf-8")
@@ -73,4 +75,5 @@ def read_text(path: Path) -> str | None:
 
 
 def one_line(error: Exception) -> str:
+    """The message of an error in one line."""
     return " ".join(str(error).split())

@@ -1,10 +1,10 @@
-"""A claim: a statement with its reference, the number expected, the number measured, a verdict.
+"""A claim: a statement with its reference, the expected and the measured number, and a verdict.
 
-Verdicts are computed from the interval measured ± uncertainty, never typed. There are two families
-of them. What the paper, or another source, states is `reproduced`, `not reproduced` or
-`inconclusive`; what this project states itself `holds`, `fails` or is `open`. The paper is known
-to us from a transcription in our own words, without its appendix and the constants in its O(·):
-where a negative verdict could be due to that, the statement says "as transcribed".
+Verdicts are computed from the interval measured ± uncertainty, never typed. A statement of the
+paper or of another source is `reproduced`, `not reproduced` or `inconclusive`. A statement of this
+project `holds`, `fails` or is `open`. The paper is known to us from a transcription in our own
+words, without its appendix and the constants in its O(·): if a negative verdict could be due to
+that, the statement says "as transcribed".
 """
 
 import math
@@ -19,12 +19,12 @@ VERDICTS: tuple[tuple[SourceVerdict, ...], tuple[OurVerdict, ...]] = (
     get_args(SourceVerdict),
     get_args(OurVerdict),
 )
-"""Of a source's statements and of our own; each: positive, negative, undecided."""
+"""Verdicts on a source's statements and on our own, each as positive, negative, undecided."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement beside what was measured; made by `assess` and `assess_equal`."""
+    """A statement and its measurement; made with `assess` or `assess_equal`."""
 
     id: str
     statement: str
@@ -35,7 +35,7 @@ class Claim:
     verdict: Verdict
 
     def as_json(self) -> dict[str, Any]:
-        """The claim as plain data; numbers that JSON lacks become None."""
+        """The claim as plain data; numbers that are not finite become None."""
         record = asdict(self)
         for key in ("measured", "uncertainty"):
             record[key] = record[key] if math.isfinite(record[key]) else None
@@ -56,17 +56,17 @@ def assess(
     """Judges a claim that a number lies in [at_least, at_most].
 
     The verdict is positive if measured ± uncertainty lies inside, negative if it lies outside, and
-    undecided if it straddles an end or is not a number.
+    undecided if it straddles an end or is NaN.
 
     Args:
       id: a name without spaces.
-      statement: what is claimed, and in brackets what was measured.
-      reference: whose statement it is.
-      measured: the number.
-      at_least: the lower end of what is claimed.
-      at_most: the upper one.
-      uncertainty: half the width of the interval of `measured`, about 95 % unless the statement
-        says otherwise.
+      statement: the statement, with the measured quantity in brackets.
+      reference: the source of the statement.
+      measured: the measured number.
+      at_least: lower end of the claimed interval.
+      at_most: upper end of the claimed interval.
+      uncertainty: half-width of the interval of `measured`, about 95 % unless the statement says
+        otherwise.
       ours: whether it is a statement of this project, which then `holds`, `fails` or is `open`.
 
     >>> assess("x", "x is 1", "Lemma 0", measured=1.1, uncertainty=0.05, at_most=1.0).verdict
@@ -75,12 +75,12 @@ def assess(
     'holds'
     """
     low, high = measured - uncertainty, measured + uncertainty
-    found = _UNDECIDED
+    outcome = _UNDECIDED
     if at_least <= low and high <= at_most:
-        found = _POSITIVE
+        outcome = _POSITIVE
     elif high < at_least or low > at_most:
-        found = _NEGATIVE
-    verdict = VERDICTS[ours][found]
+        outcome = _NEGATIVE
+    verdict = VERDICTS[ours][outcome]
     expected = _interval(at_least, at_most)
     return Claim(id, statement, reference, expected, measured, uncertainty, verdict)
 
@@ -97,21 +97,21 @@ def assess_equal(
     tolerance: float = 0.0,
     ours: bool = False,
 ) -> Claim:
-    """Judges a claim that a number is `value`, from a measurement with an error.
+    """Judges a claim that a number equals `value`, from a measurement with an error.
 
     No measurement shows equality. The verdict is negative if measured ± uncertainty is farther than
-    `tolerance` from the value; positive if it is not and the uncertainty is at most `resolution`,
-    so that a number that is twice as far off would have been called negative; undecided otherwise.
+    `tolerance` from the value. Otherwise it is positive if the uncertainty is at most `resolution`,
+    so that a deviation twice as large would have been negative, and undecided if not.
 
     Args:
-      id: as for `assess`, like the other arguments.
-      statement: what is claimed.
-      reference: whose statement it is.
-      measured: the number.
-      value: what it is claimed to be.
-      uncertainty: half the width of the interval of `measured`.
-      resolution: the uncertainty at which the alternatives to the claim can be told from it.
-      tolerance: by how much the claim itself is only approximate: its next-order term.
+      id: as for `assess`.
+      statement: as for `assess`.
+      reference: as for `assess`.
+      measured: the measured number.
+      value: the claimed number.
+      uncertainty: half-width of the interval of `measured`.
+      resolution: the uncertainty at which alternatives to the claim can be distinguished from it.
+      tolerance: the error of the claim itself, its next-order term.
       ours: as for `assess`.
 
     >>> assess_equal("x", "", "", measured=1.1, value=1, uncertainty=0.2, resolution=0.5).verdict
@@ -119,14 +119,15 @@ def assess_equal(
     >>> assess_equal("x", "", "", measured=1.1, value=1, uncertainty=2, resolution=0.5).verdict
     'inconclusive'
     """
-    found = _UNDECIDED
+    outcome = _UNDECIDED
     if abs(measured - value) - uncertainty > tolerance:
-        found = _NEGATIVE
+        outcome = _NEGATIVE
     elif abs(measured - value) - uncertainty <= tolerance and uncertainty <= resolution:
-        found = _POSITIVE
+        outcome = _POSITIVE
     expected = f"{value:g}" + (f" ± {tolerance:g}" if tolerance else "")
     expected += f", told to {resolution:.2g}"
-    return Claim(id, statement, reference, expected, measured, uncertainty, VERDICTS[ours][found])
+    verdict = VERDICTS[ours][outcome]
+    return Claim(id, statement, reference, expected, measured, uncertainty, verdict)
 
 
 _POSITIVE, _NEGATIVE, _UNDECIDED = range(3)

@@ -1,4 +1,4 @@
-"""How much memory there is, so that what does not fit can be refused before it is begun."""
+"""Available memory, so that a run that does not fit can be refused before it starts."""
 
 import contextlib
 import os
@@ -9,34 +9,34 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def available() -> float:
-    """Bytes that a process may still take; infinite where the system does not say.
+    """Bytes that this process may still allocate; infinite if the system does not report them.
 
-    On Linux what the kernel holds available, and what the process's control group leaves.
+    On Linux, the minimum of the kernel's estimate and the rest of the control group's limit.
     """
-    found = [float("inf")]
+    limits = [float("inf")]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         [kilobytes] = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        found.append(1024.0 * kilobytes)
+        limits.append(1024.0 * kilobytes)
     except (OSError, ValueError):
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            found.append(float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
+            limits.append(float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            most, now = (
+            most, current = (
                 int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit, used)
             )
-            found.append(float(max(0, most - now)))
+            limits.append(float(max(0, most - current)))
         except (OSError, ValueError):  # "max", or no such group
             pass
-    return min(found)
+    return min(limits)
 
 
 def text(num_bytes: float) -> str:
-    """A number of bytes to be read.
+    """A number of bytes as text with a unit.
 
     >>> text(2.5e9), text(800)
     ('2.5 GB', '800 bytes')

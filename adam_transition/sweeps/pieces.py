@@ -1,4 +1,4 @@
-"""Arrays on the way to a part of a store that takes long, so that they are computed once."""
+"""Intermediate arrays of a slow part of a store, kept so that a resumed run has them."""
 
 import io
 import zlib
@@ -15,46 +15,46 @@ _PIECES = ".pieces"
 
 @dataclass(frozen=True)
 class Pieces:
-    """Arrays that are kept until a part of a store is complete; made by `Store.pieces`."""
+    """Arrays kept until a part of a store is complete; `Store.complete` passes them to the part."""
 
     folder: Path | None  # None: nothing is kept
-    identity: int  # of what they belong to
+    identity: int  # checksum of the store's identity and the part
 
     def keep(self, name: str, compute: Callable[[], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
-        """The arrays of that name, which are computed unless they are kept already.
+        """The arrays of that name; computed and saved unless they are kept already.
 
         Args:
-          name: of the piece.
-          compute: returns the arrays; numbers only.
+          name: name of the piece.
+          compute: returns the arrays, which hold numbers.
 
         Raises:
           StoreError: the disk is full or not writable.
         """
-        found = self.load(name)
-        if found is None:
-            found = [np.asarray(values) for values in compute()]
-            self.save(name, found)
-        return found
+        arrays = self.load(name)
+        if arrays is None:
+            arrays = [np.asarray(values) for values in compute()]
+            self.save(name, arrays)
+        return arrays
 
     def within(self, group: str) -> "Pieces":
-        """Pieces with names of their own."""
+        """Pieces in a namespace of their own."""
         if self.folder is None:
             return self
         return Pieces(self.folder / group, zlib.crc32(f"{self.identity:08x} {group}".encode()))
 
     def load(self, name: str) -> list[np.ndarray] | None:
-        """Those of that name, or None if they are not there, or damaged."""
+        """The arrays of that name, or None if they are missing or damaged."""
         content = None if self.folder is None else _files.read(self.folder / f"{name}.piece")
         if content is None or len(content) < 8:
             return None
         head = f"{self.identity:08x} {name}".encode()
         if _checksum(head + content[8:]) != content[:8]:
             return None
-        with np.load(io.BytesIO(content[8:]), allow_pickle=False) as found:
-            return [found[key] for key in found.files]
+        with np.load(io.BytesIO(content[8:]), allow_pickle=False) as archive:
+            return [archive[key] for key in archive.files]
 
     def save(self, name: str, arrays: Sequence[np.ndarray]) -> None:
-        """Keeps arrays of numbers.
+        """Saves arrays of numbers.
 
         Raises:
           StoreError: the disk is full or not writable.
@@ -78,10 +78,11 @@ def _checksum(content: bytes) -> bytes:
 
 
 def folder_of(path: Path) -> Path:
-    """Where the pieces of a store lie: beside it."""
+    """The folder of a store's pieces, which lies beside the store."""
     return path.with_name(f".{path.name}{_PIECES}")
 
 
 def _pieces_root(folder: Path) -> Path:
-    """Where the folder of a store's pieces lies."""
-    return next(one.parent for one in (folder, *folder.parents) if one.name.endswith(_PIECES))
+    """The folder that contains the store and the folder of its pieces."""
+    folders = (folder, *folder.parents)
+    return next(parent.parent for parent in folders if parent.name.endswith(_PIECES))

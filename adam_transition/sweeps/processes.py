@@ -1,4 +1,4 @@
-"""The processes of one job (`jax.distributed`): what each does, and waiting for the others."""
+"""The processes of one job (`jax.distributed`): sharing work and waiting for each other."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,37 +11,40 @@ T = TypeVar("T")
 
 
 class ProcessError(Exception):
-    """The processes of a job cannot go on together; the message is one line."""
+    """The processes of a job cannot continue together; the message is one line."""
 
 
 def is_first() -> bool:
-    """Whether this process is the one that does what is done once."""
+    """Whether this is the first process, which does the work that is done once."""
     return jax.process_index() == 0
 
 
 def count() -> int:
-    """Number of processes of the job."""
+    """The number of processes of the job."""
     return jax.process_count()
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's items, dealt out in turn."""
+    """This process's share of the items, which are dealt out in turn."""
     return items[jax.process_index() :: count()]
 
 
 def gather(value: int) -> np.ndarray:
-    """A number below 2³¹ of every process, of shape (processes,); waits for all of them.
+    """Gathers a number below 2³¹ from every process; waits for all of them.
+
+    Returns:
+      The numbers, of shape (processes,).
 
     Raises:
-      ProcessError: a process is gone.
+      ProcessError: another process has ended.
     """
     if count() == 1:
         return np.array([value])
     try:
         return np.asarray(multihost_utils.process_allgather(np.int32(value)))
     except (RuntimeError, ValueError) as error:
-        # what the others wrote is safe: see `store`
+        # results that other processes wrote are safe: see `store`
         raise ProcessError(
-            "another process of this job has ended, see what it printed; finished chunks are kept, "
+            "another process of this job has ended (see its output); finished chunks are kept, "
             "run again to continue"
         ) from error

@@ -1,16 +1,16 @@
-"""Labelled results on disk: a zarr group that xarray reads. Knows nothing of Adam.
+"""Labelled results on disk: a zarr group that xarray reads. Independent of Adam.
 
-A store is created whole (written beside its place, then renamed) and filled region by region; every
-file is written beside its place and renamed as well. Whoever opens one to fill it holds its lock:
-two runs never mix.
+A store is created atomically (written to another path, then renamed) and filled region by region;
+every file is written atomically too. A process that opens a store to fill it holds its lock, so two
+runs never mix.
 
-What the store holds stands in its *ledger*: the identity, the attributes, the metadata of every
-array, a checksum of every file that is finished, and which parts are complete. The ledger is kept
-twice, in two groups of the store in which xarray sees nothing, each with a checksum of its own. So
-no damage passes unseen: metadata and attributes are written again from the ledger, coordinates from
-the plan, chunks and parts are computed again. The checksums of chunks that belong to no complete
-part yet stand in *journals*, a file for each process, which are entered in the ledger by the next
-run: a chunk in another's place, or of another store, is none.
+The content of a store is listed in its *ledger*: the identity, the attributes, the metadata of
+every array, a checksum of every finished file, and the complete parts. The store holds two copies
+of the ledger, each with its own checksum, in two groups that xarray ignores. So all damage is
+detected: metadata and attributes are restored from the ledger and coordinates from the plan, while
+chunks and parts are computed again. The checksums of chunks that do not yet belong to a complete
+part are kept in *journals*, one file per process, which the next run enters in the ledger. A chunk
+that was moved, or copied from another store, does not match its checksum.
 """
 
 import contextlib
@@ -47,33 +47,34 @@ class Variable:
 
     @property
     def attrs(self) -> dict[str, Any]:
+        """Attributes of the variable in the data set."""
         return {"long_name": self.long_name, "units": self.units}
 
 
 @dataclass(frozen=True)
 class Store:
-    """A labelled data set on disk; made by `open_or_create`, or by its path to be read.
+    """A labelled data set on disk; made with `open_or_create`, or from its path for reading.
 
-    One that is made by `open_or_create` holds the lock as long as it lives.
+    A store from `open_or_create` holds the lock as long as the object exists.
     """
 
     path: Path
     _ledger_read: list[ledgers.Ledger] = field(default_factory=list, repr=False, compare=False)
     _lock: FileLock | None = field(default=None, repr=False, compare=False)
-    _is_new: bool = field(default=False, repr=False, compare=False)  # made by this run
-    _part: set[str] | None = field(default=None, repr=False, compare=False)  # what it fills so far
+    _is_new: bool = field(default=False, repr=False, compare=False)  # created by this run
+    _part: set[str] | None = field(default=None, repr=False, compare=False)  # written so far
 
     def close(self) -> None:
-        """Lets others open it; when the object or the process is gone, they may as well."""
+        """Releases the lock, as the end of the object or of the process also does."""
         if self._lock is not None:
             self._lock.release()
 
     @contextlib.contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Closes it where something fails within.
+        """Context manager that closes the store on an error.
 
-        Of a store that was made by this very run nothing is left after a ValueError: what was asked
-        for cannot be computed.
+        A store that this run has created is removed on a ValueError, which means that the study
+        cannot be computed.
         """
         try:
             yield
@@ -94,12 +95,14 @@ class Store:
             self.path.parent.rmdir()  # if nothing else is in it
 
     def chunk_sizes(self, name: str) -> dict[str, int]:
-        """Length of a chunk along each dimension of a variable."""
+        """The length of a chunk along each dimension of a variable."""
         layout = self._layout(name)
         return dict(zip(layout.dims, layout.chunks, strict=True))
 
     def write(self, region: Mapping[str, slice], values: Mapping[str, np.ndarray]) -> None:
-        """Writes one region of some variables; whole chunks, or results may be lost in a crash.
+        """Writes one region of some variables.
+
+        The region must consist of whole chunks, or results may be lost in a crash.
 
         Raises:
           StoreError: the disk is full or not writable.
@@ -116,21 +119,20 @@ class Store:
                 self._enter(files)
 
     def is_complete(self, region: Mapping[str, slice], names: Sequence[str]) -> bool:
-        """Whether a region of these variables is there, with checksums that agree."""
+        """Whether a region of these variables exists, with matching checksums."""
         self._note(names)
         return all(self._is_complete(name, region) for name in names)
 
     def complete(
         self, part: str, compute: Callable[[xr.Dataset, Pieces], Mapping[str, xr.Variable]]
     ) -> None:
-        """Computes a part of the data set, unless it is there, whole and right.
+        """Computes a part of the data set, unless it is complete and undamaged.
 
-        A part counts when all of it is there: one that was stopped in the middle is not taken for a
-        finished one.
+        A part is committed as a whole, so an interrupted part does not count as complete.
 
         Args:
-          part: its name.
-          compute: takes the data computed so far and where to keep arrays on the way, and returns
+          part: name of the part.
+          compute: takes the data computed so far and storage for intermediate arrays, and returns
             the variables of the part.
 
         Raises:
@@ -140,10 +142,10 @@ class Store:
             return
         folder = pieces.folder_of(self.path) / part
         text = json.dumps([self._ledger().identity, part])
-        found = compute(self.load(self._computed()), Pieces(folder, zlib.crc32(text.encode())))
-        for name, variable in found.items():
+        computed = compute(self.load(self._computed()), Pieces(folder, zlib.crc32(text.encode())))
+        for name, variable in computed.items():
             self._add(name, variable)
-        self._commit(part, set(found))
+        self._commit(part, set(computed))
         shutil.rmtree(folder, ignore_errors=True)
 
     def fill(
@@ -154,16 +156,16 @@ class Store:
         owner: bool = True,
         shared: bool = False,
     ) -> None:
-        """Fills variables that the store was created with, as `complete` adds others.
+        """Fills variables with which the store was created; `complete` adds others.
 
         Args:
-          part: its name.
-          write: writes all chunks that are missing; must look at all of them (`is_complete`).
-          shared: whether other processes fill it as well; then all write, whatever is there.
-          owner: whether this process enters the part in the ledger, when all have done their share.
+          part: name of the part.
+          write: writes all missing chunks; must check all chunks (`is_complete`).
+          owner: whether this process commits the part, after all processes have done their share.
+          shared: whether other processes fill the part too; then `write` is always called.
 
         Raises:
-          StoreError: see `write`.
+          StoreError: the disk is full or not writable.
         """
         if not shared and self._has_part(part):
             return
@@ -173,7 +175,7 @@ class Store:
             self._commit(part, filled)
 
     def add(self, name: str, variable: xr.Variable) -> None:
-        """Writes a small variable at once, replacing one of that name: a part of its own.
+        """Writes a small variable as a part of its own; replaces a variable of that name.
 
         Raises:
           StoreError: the disk is full or not writable.
@@ -200,11 +202,11 @@ class Store:
         return part in parts and all(self._is_complete(name, {}) for name in parts[part])
 
     def _computed(self) -> list[str]:
-        """The variables of the parts that are complete."""
+        """The variables of the complete parts."""
         return [name for names in self._ledger().parts.values() for name in names]
 
     def has(self, name: str) -> bool:
-        """Whether a variable is there, whole and right."""
+        """Whether a variable is complete and undamaged."""
         return name in self._ledger().metadata and self._is_complete(name, {})
 
     @property
@@ -225,7 +227,7 @@ class Store:
             _files.write_text(self.path / ledgers.METADATA, ledgers.group_text(ledger.attrs))
 
     def finish(self, **attrs: Any) -> None:
-        """Sets attributes, and keeps a checksum of every chunk of what is complete.
+        """Sets attributes, enters the journals in the ledger and removes temporary files.
 
         Raises:
           StoreError: the disk is full or not writable.
@@ -236,27 +238,27 @@ class Store:
         shutil.rmtree(pieces.folder_of(self.path), ignore_errors=True)
 
     def load(self, variables: Sequence[str] | None = None) -> xr.Dataset:
-        """The data set in memory, with its coordinates.
+        """Loads the data set into memory, with its coordinates.
 
         Args:
-          variables: the names of those wanted; default: all.
+          variables: names of the variables to load; default: all.
 
         Raises:
           StoreError: a chunk is missing, or a file does not match its checksum.
         """
         ledger = self._ledger()
-        wanted = ledger.metadata if variables is None else {*ledger.coords, *variables}
-        for name in wanted:
+        names = ledger.metadata if variables is None else {*ledger.coords, *variables}
+        for name in names:
             self._check(name)
         if _files.read_text(self.path / ledgers.METADATA) != ledgers.group_text(ledger.attrs):
             raise StoreError(f"{self.path / ledgers.METADATA}: missing or damaged; run again")
-        others = [p.name for p in self.path.iterdir() if p.name not in wanted]
+        others = [p.name for p in self.path.iterdir() if p.name not in names]
         try:
-            with warnings.catch_warnings():  # zarr warns of files that are not its own
+            with warnings.catch_warnings():  # zarr warns about unknown files
                 warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
                 return xr.open_zarr(self.path, consolidated=False, drop_variables=others).load()
-        except Exception as error:  # what a decoder raises on damaged data may be anything
-            for name in wanted:
+        except Exception as error:  # decoders may raise any error on damaged data
+            for name in names:
                 for file in self._chunk_files(name):
                     if not self._decodes(name, file):
                         raise StoreError(f"{self.path / file}: damaged; run again") from error
@@ -282,14 +284,14 @@ class Store:
 
     def _ledger(self) -> ledgers.Ledger:
         if not self._ledger_read:
-            found = ledgers.read(self.path)
-            if found is None:
+            ledger = ledgers.read(self.path)
+            if ledger is None:
                 raise StoreError(f"{self.path}: {ledgers.no_store(self.path)}")
-            self._ledger_read.append(found)
+            self._ledger_read.append(ledger)
         return self._ledger_read[0]
 
     def _commit(self, part: str, names: set[str]) -> None:
-        """Enters a part in the ledger: all at once, by one file that is renamed."""
+        """Enters a part in the ledger atomically."""
         ledger = self._ledger()
         with _files.writing(self.path):
             ledgers.enter_journals(self.path, ledger)
@@ -304,21 +306,21 @@ class Store:
             ledgers.write(self.path, ledger)
 
     def _enter(self, files: Sequence[str]) -> None:
-        """Notes the checksums of chunks that were just written."""
+        """Records the checksums of newly written chunks in the ledger and in a journal."""
         checksums = {file: zlib.crc32((self.path / file).read_bytes()) for file in files}
         self._ledger().checksums.update(checksums)
         journal = self.path / ledgers.JOURNALS / f"{platform.node()}.{os.getpid()}"
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as file:
-            file.writelines(f"{known} {name}\n" for name, known in checksums.items())
+            file.writelines(f"{checksum} {name}\n" for name, checksum in checksums.items())
 
     def _make_way(self, files: Sequence[str]) -> None:
-        """Removes what lies in the place of these files or of their folders."""
+        """Removes anything that blocks the paths of these files."""
         for file in files:
             _files.make_way(self.path / file, self.path)
 
     def _forget(self, files: Sequence[str]) -> None:
-        """Before files are written again: a part in the middle of that is not complete."""
+        """Removes files that are about to be rewritten, and their parts, from the ledger."""
         ledger = self._ledger()
         known = [file for file in files if file in ledger.checksums]
         if known and self._lock is not None:
@@ -329,7 +331,7 @@ class Store:
             ledgers.write(self.path, ledger)
 
     def _group(self) -> zarr.Group:
-        # a chunk of fill values must be written too, or it would look missing
+        # chunks of fill values must be written too, otherwise they would look missing
         with zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_group(self.path, mode="r+")
 
@@ -338,7 +340,7 @@ class Store:
             return zarr.open_array(self.path / name, mode="r+")
 
     def _layout(self, name: str) -> ledgers.Layout:
-        """Of an array of the ledger, or of one that is being added."""
+        """The layout of an array in the ledger, or of one that is being added."""
         text = self._ledger().metadata.get(name) or _files.read_text(
             self.path / name / ledgers.METADATA
         )
@@ -351,12 +353,12 @@ class Store:
     def _is_complete(self, name: str, region: Mapping[str, slice]) -> bool:
         try:
             layout = self._layout(name)
-        except (ValueError, KeyError, TypeError):  # an array that is not there
+        except (ValueError, KeyError, TypeError):  # the array does not exist
             return False
         return all(self._is_whole(file) for file in layout.files(layout.slices(region)))
 
     def _is_whole(self, file: str) -> bool:
-        """Whether a chunk is there and is the one that was written."""
+        """Whether a chunk exists and matches its checksum."""
         content = _files.read(self.path / file)
         if content is None:
             return False
@@ -367,7 +369,7 @@ class Store:
         chunks = self._layout(name).chunks
         try:
             self._array(name)[tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, chunks))]
-        except Exception:  # what a decoder raises on damaged data may be anything
+        except Exception:  # decoders may raise any error on damaged data
             return False
         return (self.path / file).is_file()
 
@@ -383,37 +385,38 @@ def open_or_create(
     resume: bool = True,
     shared: bool = False,
 ) -> Store:
-    """A store to fill: the one begun with the same identity if there is one, else a new one.
+    """Opens a store for filling: an existing one of the same identity, or a new one.
 
-    Nobody else can open it so until the store that is returned is dropped, or the process ends. Of
-    one that exists, damaged metadata, attributes and coordinates are written again.
+    The store is locked for other runs until the returned object is dropped or the process ends.
+    Damaged metadata, attributes and coordinates of an existing store are restored.
 
     Args:
-      path: where it lives; its folder is made.
+      path: path of the store; its folder is created.
       coords: the coordinates, with their attributes.
-      variables: what will be written, by name.
-      chunks: length of a chunk for each dimension; a store that exists keeps its own.
-      identity: everything that the numbers depend on, JSON-able; compared on reopening.
+      variables: variables that will be filled, by name.
+      chunks: length of a chunk for each dimension; an existing store keeps its chunks.
+      identity: all inputs on which the numbers depend, JSON-serialisable; compared with those of
+        an existing store.
       attrs: further attributes of the data set.
-      resume: continue a store that exists; otherwise it is replaced.
-      shared: another process of this job has opened it and holds the lock; this one only writes
-        chunks.
+      resume: continue an existing store; otherwise replace it.
+      shared: another process of this job has opened the store and holds the lock; this process only
+        writes chunks.
 
     Raises:
-      StoreError: the folder cannot be written, or another run uses it, or what is at `path` is no
-        store, or it was begun with another identity.
+      StoreError: the folder cannot be written, another run uses the store, `path` exists and is not
+        a store, or the store has another identity.
     """
-    wanted = json.loads(json.dumps(identity))
+    wanted_identity = json.loads(json.dumps(identity))
     if path.is_symlink():
         if not path.is_dir():
             raise StoreError(f"{path}: a symbolic link that leads to no folder; remove it")
         path = path.resolve()
     if shared:
-        found = ledgers.read(path)
-        if found is None:
-            raise StoreError(f"{path}: not there; the processes of a job need a folder they share")
-        ledgers.compare(path, found.identity, wanted)
-        return Store(path, [found])
+        existing = ledgers.read(path)
+        if existing is None:
+            raise StoreError(f"{path}: missing; the processes of a job need a shared folder")
+        ledgers.compare(path, existing.identity, wanted_identity)
+        return Store(path, [existing])
     with _files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = hold(path)
@@ -421,19 +424,19 @@ def open_or_create(
         try:
             _files.remove(draft)
             if path.exists():
-                found = ledgers.read(path)
+                existing = ledgers.read(path)
                 if resume:
-                    ledgers.compare(path, ledgers.known_identity(path, found), wanted)
-                    if found is None:
+                    ledgers.compare(path, ledgers.known_identity(path, existing), wanted_identity)
+                    if existing is None:
                         raise StoreError(f"{path / 'ledger'}: missing or damaged; {ledgers.ANEW}")
-                    store = Store(path, [found], lock)
-                    _heal(store, found, coords, draft)
+                    store = Store(path, [existing], lock)
+                    _heal(store, existing, coords, draft)
                     return store
-                if not ledgers.is_ours(path, found):
+                if not ledgers.is_ours(path, existing):
                     raise StoreError(f"{path}: {ledgers.no_store(path)}")
-            ledger = _create(draft, coords, variables, chunks, wanted, attrs)
+            ledger = _create(draft, coords, variables, chunks, wanted_identity, attrs)
             shutil.rmtree(pieces.folder_of(path), ignore_errors=True)
-            if path.exists():  # at once, as a store of which half is removed is nobody's
+            if path.exists():  # renamed first: a half-removed store would not be recognised
                 _files.remove(old)
                 path.rename(old)
             draft.rename(path)
@@ -447,16 +450,15 @@ def open_or_create(
 
 
 def hold(path: Path) -> FileLock:
-    """Takes the lock of a file or folder, which the kernel drops when this process ends.
+    """Locks a file or folder until the returned lock is released or dropped, or the process ends.
 
-    The lock is another file beside it, which stays. It is held until what is returned is released
-    or dropped.
+    The lock is a separate file beside it, which remains.
 
     Raises:
-      StoreError: another run has it, or the file system knows no locks.
+      StoreError: another run holds the lock, or the file system does not support locks.
     """
     place = _lock_file(path)
-    # only a lock of the kernel's: one that a dead process leaves would have to be found stale
+    # kernel locks only: a lock file of a dead process could not be told from a valid one
     lock = FileLock(place, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -470,7 +472,7 @@ def hold(path: Path) -> FileLock:
         raise StoreError(
             f"{place}: cannot lock: {error.strerror or error}; remove it, or choose another --out"
         ) from error
-    with contextlib.suppress(OSError):  # a help for people only
+    with contextlib.suppress(OSError):  # for people only
         place.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
     return lock
 
@@ -487,7 +489,7 @@ def _create(
     identity: dict[str, Any],
     attrs: Mapping[str, Any],
 ) -> ledgers.Ledger:
-    """Writes a new store at a place where it is not in use yet."""
+    """Writes a new store to a temporary path."""
     _write_coordinates(draft, coords.assign_attrs(attrs))
     group = zarr.open_group(draft, mode="r+")
     for name, variable in variables.items():
@@ -521,7 +523,7 @@ def _write_coordinates(path: Path, coords: xr.Dataset) -> None:
 
 
 def _heal(store: Store, ledger: ledgers.Ledger, coords: xr.Dataset, draft: Path) -> None:
-    """Writes again what follows from the ledger and the plan, where the disk has something else."""
+    """Restores all files that differ from the ledger or the plan."""
     path = store.path
     ledgers.enter_journals(path, ledger)
     for file in (
@@ -537,8 +539,8 @@ def _heal(store: Store, ledger: ledgers.Ledger, coords: xr.Dataset, draft: Path)
     if any(_files.read_text(path / place) != ledgers.text_of(ledger) for place in ledgers.LEDGERS):
         ledgers.write(path, ledger)
     shutil.rmtree(path / ledgers.JOURNALS, ignore_errors=True)
-    for left in path.rglob("*.partial"):  # of a process that was killed
-        left.unlink(missing_ok=True)
+    for partial in path.rglob("*.partial"):  # left by a process that was killed
+        partial.unlink(missing_ok=True)
     damaged = [name for name in ledger.coords if not store._is_complete(name, {})]
     if not damaged:
         return
@@ -558,14 +560,14 @@ def _heal(store: Store, ledger: ledgers.Ledger, coords: xr.Dataset, draft: Path)
 
 
 def _drop_incomplete_parts(store: Store, ledger: ledgers.Ledger) -> None:
-    """They are computed again; until then what they added is not taken for a part of the data."""
+    """Removes incomplete parts and the arrays they added from the ledger; they are recomputed."""
     for part, names in list(ledger.parts.items()):
         if not all(store._is_complete(name, {}) for name in names):
             del ledger.parts[part]
             for name in set(names) - set(ledger.planned) - set(ledger.coords):
                 ledger.metadata.pop(name, None)
-                known = [file for file in ledger.checksums if file.startswith(f"{name}/")]
-                for file in known:
+                files = [file for file in ledger.checksums if file.startswith(f"{name}/")]
+                for file in files:
                     del ledger.checksums[file]
 
 
@@ -591,14 +593,15 @@ def _create_array(
 
 
 def _digests(coords: xr.Dataset) -> dict[str, str]:
-    """Of the values of every coordinate, whatever their place in memory or on disk."""
-    found = {}
-    for name, one in coords.coords.items():
-        values = one.values
+    """Digests of the values of every coordinate, independent of their layout."""
+    digests = {}
+    for name, coordinate in coords.coords.items():
+        values = coordinate.values
         content = (
             json.dumps(values.tolist()).encode()
             if values.dtype.kind in "OUT"
             else np.ascontiguousarray(values).tobytes()
         )
-        found[str(name)] = f"{zlib.crc32(content):08x} {zlib.adler32(content):08x} {one.shape}"
-    return found
+        checksums = f"{zlib.crc32(content):08x} {zlib.adler32(content):08x}"
+        digests[str(name)] = f"{checksums} {coordinate.shape}"
+    return digests

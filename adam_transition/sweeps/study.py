@@ -1,9 +1,9 @@
-"""A study: a data set made of parts, and what the data say. Knows nothing of Adam.
+"""A study: a data set in parts, with its claims and figures. Independent of Adam.
 
-The parts of a study are pure: a part takes what was computed before it and returns new variables,
-and `run` commits each as a whole to a store. So a run that is stopped resumes with the first part
-that the store lacks, and a study can be computed from a notebook as well (`compute`). A part that
-takes long keeps arrays on its way (`Pieces`), or is `Filled` chunk by chunk.
+The parts of a study are pure functions: each takes the data computed so far and returns new
+variables, which `run` commits to a store as a whole. An interrupted run therefore resumes with the
+first part that the store lacks, and a study can also be computed in a notebook (`compute`). A slow
+part keeps intermediate arrays (`Pieces`), or is `Filled` chunk by chunk.
 """
 
 import tempfile
@@ -20,50 +20,49 @@ from adam_transition.sweeps import processes, store
 from adam_transition.sweeps.claims import Claim
 from adam_transition.sweeps.pieces import Pieces
 
-if TYPE_CHECKING:  # figures are drawn last, and matplotlib is slow to import
+if TYPE_CHECKING:  # matplotlib is slow to import, and figures are drawn last
     from matplotlib.figure import Figure
 
 Part: TypeAlias = Callable[[xr.Dataset, Pieces], Mapping[str, xr.Variable]]
-"""(data computed so far, where to keep arrays on the way) → new variables by name."""
+"""(data computed so far, storage for intermediate arrays) → new variables by name."""
 
 
 class Filled(NamedTuple):
-    """A part whose variables are filled chunk by chunk, and which is resumed within."""
+    """A part whose variables are filled chunk by chunk, so that it can resume in the middle."""
 
     variables: Mapping[str, store.Variable]
     chunks: Mapping[str, int]  # length of a chunk for each dimension
-    fill: Callable[
-        [store.Store], None
-    ]  # writes what the store lacks; all processes of a job call it
+    # writes the chunks that the store lacks; all processes of a job call it
+    fill: Callable[[store.Store], None]
 
 
 @runtime_checkable
 class Study(Protocol):
-    """One experiment of the library: data in parts that can be resumed, and what the data say."""
+    """One experiment: resumable parts of a data set, and its claims, summary and figures."""
 
     @property
     def name(self) -> str:
-        """Of the data set, without spaces."""
+        """The name of the data set, without spaces."""
         ...
 
     def coordinates(self) -> xr.Dataset:
-        """The labelled axes; attributes of this data set become those of the results."""
+        """The labelled axes; the attributes of this data set become those of the results."""
         ...
 
     def parts(self) -> Mapping[str, Part | Filled]:
-        """What is computed, by name, in order."""
+        """The parts by name, in the order of computation."""
         ...
 
     def claims(self, data: xr.Dataset) -> Sequence[Claim]:
-        """Statements beside what was measured."""
+        """Statements and their measurements."""
         ...
 
     def summary(self, data: xr.Dataset) -> Mapping[str, Any]:
-        """What else is said of the data, JSON-able; lines under `notes` are printed."""
+        """Further results, JSON-serialisable; the lines under `notes` are printed."""
         ...
 
     def figures(self) -> Mapping[str, "Callable[[xr.Dataset], Figure]"]:
-        """Functions that draw the data, by the name of the file."""
+        """Functions that draw the data, by file name."""
         ...
 
 
@@ -75,7 +74,15 @@ def variable(
     *,
     dtype: np.dtype | type | None = None,
 ) -> xr.Variable:
-    """A variable of a data set, with its label and units."""
+    """A variable of a data set with its label and units.
+
+    Args:
+      dims: names of the dimensions.
+      values: values with one axis for each dimension.
+      long_name: label, for figures.
+      units: units, "1" if dimensionless.
+      dtype: dtype of the values; default: that of `np.asarray`.
+    """
     attrs = {"long_name": long_name, "units": units}
     return xr.Variable(dims, np.asarray(values, dtype), attrs)
 
@@ -88,21 +95,25 @@ def run(
     attrs: Mapping[str, Any] | None = None,
     resume: bool = True,
 ) -> store.Store:
-    """Computes the parts of a study that a store lacks; progress goes to stderr, on a terminal.
+    """Computes the parts of a study that a store lacks; shows progress on stderr in a terminal.
 
-    The processes of a job (`jax.distributed`) share the parts that are `Filled`; all must call this
-    alike. The first computes the others, and the rest return before.
+    The processes of a job (`jax.distributed`) share the `Filled` parts, and all must call this
+    function with the same arguments. The first process computes the other parts, while the others
+    skip them.
 
     Args:
-      study: what to compute.
-      path: the store.
+      study: the study.
+      path: path of the store.
       identity: see `store.open_or_create`.
       attrs: see `store.open_or_create`.
       resume: see `store.open_or_create`.
 
+    Returns:
+      The store, still open.
+
     Raises:
-      ValueError: something in the study that cannot be computed.
-      StoreError: see `store`.
+      ValueError: the study cannot be computed.
+      StoreError: the store cannot be opened or written.
       ProcessError: another process of the job has ended.
     """
     parts = study.parts()
@@ -112,7 +123,7 @@ def run(
     results = store.open_or_create(
         path,
         coords=study.coordinates(),
-        variables={name: one for part in filled for name, one in part.variables.items()},
+        variables={name: kind for part in filled for name, kind in part.variables.items()},
         chunks={dim: size for part in filled for dim, size in part.chunks.items()},
         identity=identity,
         attrs=attrs or {},
@@ -138,10 +149,10 @@ def run(
 
 
 def compute(study: Study) -> xr.Dataset:
-    """The whole data set of a study, in memory: nothing is kept of a run that is stopped.
+    """Computes the whole data set of a study in memory; an interrupted call keeps nothing.
 
     Raises:
-      ValueError: something in the study that cannot be computed.
+      ValueError: the study cannot be computed.
     """
     with tempfile.TemporaryDirectory() as folder:
         results = run(study, Path(folder) / f"{study.name}.zarr", identity={})

@@ -1,15 +1,16 @@
-"""Runs a pure function over many cells: chunks, devices, processes, progress, resume.
+"""Runs a pure function over many cells: chunks, devices, processes, progress, resuming.
 
-Knows nothing of Adam.
+Independent of Adam.
 
-Cells form a table of R rows and W columns. A row's inputs are shared by its cells: under `vmap`
-what depends on the row alone (an index stream, say) is computed once for the row.
+Cells form a table of R rows and W columns. The cells of a row share the row's inputs: under `vmap`,
+values that depend only on the row (for example an index stream) are computed once per row.
 
-Two sizes matter. A *tile* is what one call of the compiled program evaluates; it follows from the
-table alone, edge tiles are padded, and tiles are dealt out to devices and, on CPUs, to threads: a
-tile small enough for the cache runs on one core, which beats sharing every operation of a large
-one. A *chunk* is what is written at once, of any size. XLA may round differently in programs of
-different shapes, but there is one shape here: the bits depend on neither chunks nor devices.
+Two sizes matter. A *tile* is the block of cells that one call of the compiled program evaluates.
+Its shape follows from the table alone, and tiles at the edges are padded. Tiles are dealt out to
+devices and, on CPUs, to threads: a tile that fits in the cache runs on one core, which is faster
+than sharing each operation of a large tile between cores. A *chunk* is the block of cells that is
+written at once; it may have any size. XLA may round differently in programs of different shapes,
+but all tiles have one shape, so results do not depend on chunks or devices, bit for bit.
 """
 
 import functools
@@ -40,16 +41,17 @@ class Block(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
 def block_shape(
     table: tuple[int, int], cells: int, *, columns_multiple: int = 1
 ) -> tuple[int, int]:
-    """Rows and columns of a block of about `cells` cells.
+    """Numbers of rows and columns of a block of about `cells` cells.
 
-    Whole rows are taken together where they fit; otherwise one row is cut at a multiple of
-    `columns_multiple` columns.
+    A block consists of whole rows if a row fits. Otherwise it is a piece of one row, whose width is
+    a multiple of `columns_multiple`.
     """
     num_rows, num_columns = table
     if num_columns <= cells:
@@ -60,7 +62,7 @@ def block_shape(
 
 
 def blocks(area: Block, shape: tuple[int, int]) -> Iterator[Block]:
-    """The blocks of that shape, smaller at the far edges, that cover a rectangle, in order."""
+    """Blocks that cover a rectangle in order; they are smaller than `shape` at the far edges."""
     for r in range(area.rows.start, area.rows.stop, shape[0]):
         for c in range(area.columns.start, area.columns.stop, shape[1]):
             yield Block(
@@ -71,11 +73,11 @@ def blocks(area: Block, shape: tuple[int, int]) -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class Program:
-    """A cell function mapped over rows and, inside, over columns; compiled once for each device.
+    """A cell function mapped over rows and, within them, over columns; compiled once per device.
 
-    `constants` are further arguments that all cells share (a data set, say): kept once on each
-    device, not copied into the program. With `of_tables` the function is given whole tiles, inputs
-    with their leading axes, and is not mapped: a kernel, say.
+    `constants` are further arguments that all cells share (for example a data set). Each device
+    holds one copy, which is not part of the program. With `of_tables` the function (for example a
+    kernel) is not mapped and receives whole tiles, that is, inputs with their leading axes.
     """
 
     function: CellFunction
@@ -84,7 +86,7 @@ class Program:
     _compiled: dict[Any, Callable] = field(default_factory=dict, repr=False)
 
     def compiled_for(self, device: jax.Device, inputs: tuple[PyTree, PyTree]) -> Callable:
-        """The compiled tile: (rows, cells) of these types, on the device → results by name."""
+        """The compiled function for one tile: (rows, cells) of these types → results by name."""
         key = (device, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs)))
         if key not in self._compiled:
             shared = (None,) * len(self.constants)
@@ -92,7 +94,7 @@ class Program:
             if not self.of_tables:
                 over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
                 batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
-            # XLA halves its vectors by default where a core has AVX-512
+            # by default XLA uses half of the vector width on cores with AVX-512
             options = {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else {}
             constants = jax.device_put(self.constants, device)
             compiled = jax.jit(batched, compiler_options=options).lower(*inputs, *constants)
@@ -113,10 +115,10 @@ def run(
     shared: bool = False,
     progress: tqdm | None = None,
 ) -> None:
-    """Evaluates a function on every cell that is not done, chunk by chunk.
+    """Evaluates a function on every cell that is not done yet, chunk by chunk.
 
     With `shared`, each process of a job (`jax.distributed`) evaluates and writes its share of the
-    chunks. They wait for each other after every chunk, so one that ends is noticed by the others.
+    chunks. Processes wait for each other after every chunk, so they notice if one ends.
 
     Args:
       program: the cell function.
@@ -124,15 +126,15 @@ def run(
       cells: a pytree of arrays with leading axes (R, W).
       tile: rows and columns of one evaluation (`block_shape`); bounds the memory of a device.
       chunk: rows and columns that are written at once.
-      write: receives each finished chunk, results of shape (rows, columns, …) by name.
-      is_done: whether a chunk's results are at hand already; asked before any is written.
-      devices: tiles are dealt out to these; default: all local devices.
-      shared: share the chunks with the other processes; all must call this alike.
-      progress: a bar counting cells, those of all processes and those that were done too.
+      write: receives each finished chunk and its results by name, of shape (rows, columns, …).
+      is_done: whether the results of a chunk exist already; called before anything is written.
+      devices: devices that evaluate tiles; default: all local devices.
+      shared: share the chunks with other processes, which must call this with the same arguments.
+      progress: a bar that counts cells, including those of other processes and those done before.
 
     Raises:
-      ValueError: rows and cells whose leading axes do not fit.
-      ProcessError: another process has ended, or sees other chunks done than this one.
+      ValueError: the leading axes of rows and cells do not match.
+      ProcessError: another process has ended, or has a different number of chunks to do.
     """
     table = _table_shape(rows, cells)
     devices = jax.local_devices() if devices is None else devices
@@ -142,7 +144,7 @@ def run(
     pending: deque[tuple[Block, list[tuple[Block, Future]]]] = deque()
     num_tiles = 0
 
-    @functools.lru_cache(maxsize=len(devices))  # tiles of the same rows follow each other
+    @functools.lru_cache(maxsize=len(devices))  # tiles of the same rows are consecutive
     def row_inputs(start: int, stop: int, device: jax.Device) -> PyTree:
         row = _positions(slice(start, stop), tile[0])
         return jax.device_put(jax.tree.map(lambda leaf: leaf[row], rows), device)
@@ -177,7 +179,7 @@ def run(
             pieces = []
             for piece in blocks(block, tile):
                 device = devices[num_tiles % len(devices)]
-                # placed here and not in the thread: JAX's contexts (x64, say) are a thread's own
+                # placed here, not in the thread: JAX's contexts (for example x64) are per thread
                 inputs = (
                     row_inputs(piece.rows.start, piece.rows.stop, device),
                     cell_inputs(piece, device),
@@ -190,18 +192,18 @@ def run(
                 finish_oldest()
         while pending:
             finish_oldest()
-        for _ in range(rounds - len(mine)):  # the others have one more
+        for _ in range(rounds - len(mine)):  # some processes have one chunk more
             advance(0)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _check_equal(num_chunks: int) -> None:
-    found = processes.gather(num_chunks)
-    if len(set(found)) > 1:
+    counts = processes.gather(num_chunks)
+    if len(set(counts)) > 1:
         raise processes.ProcessError(
-            f"the processes of this job find {sorted(set(found.tolist()))} chunks to do: they need "
-            "the same flags, and an output folder on a file system that they share"
+            f"the processes of this job have {sorted(set(counts.tolist()))} chunks to do: they "
+            "need the same flags, and an output folder on a file system that they share"
         )
 
 
@@ -209,7 +211,7 @@ def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:
     tables = {np.shape(leaf)[:2] for leaf in jax.tree.leaves(cells)}
     lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(rows)}
     if len(tables) != 1 or lengths - {next(iter(tables))[0]}:
-        raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not fit")
+        raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not match")
     return tables.pop()
 
 
@@ -222,7 +224,7 @@ def _evaluate(compiled: Callable, inputs: tuple[PyTree, PyTree]) -> dict[str, np
 
 
 def _positions(part: slice, length: int) -> np.ndarray:
-    """Of a tile's rows or columns; a block that is smaller is padded by repeating its last one."""
+    """Indices of a tile's rows or columns; a smaller block is padded with its last index."""
     return np.minimum(np.arange(part.start, part.start + length), part.stop - 1)
 
 

@@ -60,9 +60,9 @@ def limit_points(
     """Zeros of the drift field D, and whether they attract; computed in float64.
 
     In one dimension the range of the starts is scanned, and the zero at each sign change of the
-    scan is computed to rounding. If ε > 0, each such zero is also searched for further zeros down
-    to the last digits of x, because D has more zeros where the gradients are as small as ε. In
-    more dimensions Newton's method runs from each start, and other zeros are missed.
+    scan is computed to rounding. If ε > 0, the neighbourhood of each such zero is also searched for
+    further zeros, down to the last digits of x, because D has more zeros where the gradients are as
+    small as ε. In more dimensions Newton's method runs from each start, and other zeros are missed.
 
     In one dimension a zero attracts if D points towards it on both sides. In more dimensions it
     attracts if all eigenvalues of dD/dx have negative real parts, with finite differences over 1e-5
@@ -95,7 +95,7 @@ def limit_points(
     if starts.ndim != 2 or starts.shape[1] != dimension or len(starts) < 1:
         raise ValueError(f"starts of shape {starts.shape}: need (S, {dimension})")
     if dimension == 1 and not np.ptp(starts) > 0:
-        raise ValueError("starts: one dimension needs two that differ; their range is scanned")
+        raise ValueError("starts: in one dimension two must differ, because their range is scanned")
     with jax.enable_x64(True):
         field = _field(problem, hyper, sampling, dimension, key, num_samples)
         if dimension == 1:
@@ -195,7 +195,7 @@ def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
     def solve(left: float, right: float) -> float:
         return scipy.optimize.brentq(drift, left, right, xtol=1e-14 * scale, rtol=1e-14)
 
-    def found_between(left: float, right: float) -> LimitPoint:
+    def zero_between(left: float, right: float) -> LimitPoint:
         x = left if left == right else solve(left, right)
         point, step = np.array([x]), _STEP * scale
         slope = (drift(x + step) - drift(x - step)) / (2 * step)
@@ -208,7 +208,7 @@ def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
         )
 
     grid = np.linspace(starts.min() + aside, starts.max() - 2 * aside, _SCAN)
-    found = []
+    zeros = []
     for left, right in _sign_changes(grid, field.along(grid)):
         # D is 0 on a whole interval where gradients underflow
         if left == right and drift(left - _STEP * scale) == drift(left + _STEP * scale) == 0:
@@ -217,8 +217,8 @@ def _scan(field: _Field, starts: np.ndarray, *, zoom: bool) -> list[LimitPoint]:
         if zoom and left < right:
             points = np.concatenate([[left], _around(solve(left, right), left, right), [right]])
             brackets = list(_sign_changes(points, field.along(points)))
-        found += [found_between(*bracket) for bracket in brackets]
-    return found
+        zeros += [zero_between(*bracket) for bracket in brackets]
+    return zeros
 
 
 def _sign_changes(x: np.ndarray, values: np.ndarray) -> Iterator[tuple[float, float]]:
@@ -239,7 +239,7 @@ def _around(x: float, left: float, right: float) -> np.ndarray:
 
 def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
     scale = max(float(np.ptp(starts, axis=0).max()), 1e-3 * float(np.abs(starts).max()), 1e-12)
-    found: list[LimitPoint] = []
+    zeros: list[LimitPoint] = []
     for start in starts:
         solution = scipy.optimize.root(field.mean, start, method="hybr", options={"xtol": 1e-12})
         x = solution.x
@@ -247,9 +247,9 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
         jacobian = _jacobian(field, x, _STEP * around)
         solved = np.abs(field.mean(x)).max() < 1e-6 * max(1, np.abs(field.mean(start)).max())
         solved &= _is_zero(field.mean(x), jacobian, 1e-4 * around)
-        known = any(np.abs(x - other.x).max() < _SAME * scale for other in found)
+        known = any(np.abs(x - other.x).max() < _SAME * scale for other in zeros)
         if solved and not known:
-            found.append(
+            zeros.append(
                 LimitPoint(
                     x,
                     _stderr(field, x, jacobian),
@@ -257,7 +257,7 @@ def _newton(field: _Field, starts: np.ndarray) -> list[LimitPoint]:
                     bool((np.linalg.eigvals(jacobian).real < 0).all()),
                 )
             )
-    return found
+    return zeros
 
 
 def _is_zero(drift: np.ndarray, jacobian: np.ndarray, tolerance: float) -> bool:

@@ -178,8 +178,8 @@ def _of_columns(
     num_zeros = int(counts[(values[0] == 0)].sum())
     last, ratio = _end(cells, lag, num_zeros, int(counts.sum()), sampling)
     last = np.maximum(last, first + 1)
-    once = np.isinf(lag)  # one step leads from s = 0 to any s
-    lag = np.where(once, last - first, lag)
+    is_single_step = np.isinf(lag)  # one step leads from s = 0 to any s
+    lag = np.where(is_single_step, last - first, lag)
     num_offsets = np.ceil(lag / _SPACING).astype(int)  # [d, C]
     spacing = lag / num_offsets
     column, cell = np.indices(lag.shape).reshape(2, -1).repeat(num_offsets.ravel(), axis=1)
@@ -188,7 +188,7 @@ def _of_columns(
     begin = first[column, cell] + offset * spacing[column, cell]
     # up to the last node that counts, or to the next node if the rest is a geometric series
     num_nodes = np.floor((last[column, cell] - begin) / lag[column, cell]).astype(int) + 1
-    num_nodes = np.where(once[column, cell], 1, num_nodes + (ratio[column, cell] > 0))
+    num_nodes = np.where(is_single_step[column, cell], 1, num_nodes + (ratio[column, cell] > 0))
     lanes = _Lanes(
         values=values[column],
         p=cells.p[cell],
@@ -260,15 +260,15 @@ def _probabilities_of_states(
         return probability.astype(np.float64)
     taken = np.indices(shape, sparse=True)
     left, total = sum(taken), int(counts.sum())  # draws and components of the remaining values
-    for of_value, count in zip(taken, counts.tolist(), strict=True):
-        probability = np.where(of_value <= count, probability, 0)
-        if of_value is taken[-1]:
+    for draws, count in zip(taken, counts.tolist(), strict=True):
+        probability = np.where(draws <= count, probability, 0)
+        if draws is taken[-1]:
             break
         for i in range(count):
-            drawn = np.where(i < of_value, left - i, total - left - (i - of_value))
-            ways = np.where(i < of_value, (count - i) / np.longdouble(i + 1), 1)
+            drawn = np.where(i < draws, left - i, total - left - (i - draws))
+            ways = np.where(i < draws, (count - i) / np.longdouble(i + 1), 1)
             probability = probability * (drawn * ways / (total - i))
-        left, total = left - of_value, total - count
+        left, total = left - draws, total - count
     return probability.astype(np.float64)
 
 
