@@ -1,4 +1,7 @@
-"""The commands: flags → study. `adam-transition NAME`, or in a checkout `python -m experiments.NAME`."""
+"""The commands: from flags to a study.
+
+Run `adam-transition NAME`, or in a checkout `python -m experiments.NAME`.
+"""
 
 import importlib
 import sys
@@ -20,7 +23,7 @@ NAMES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that the first argument names; returns the exit status."""
+    """Runs the command named by the first argument; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     if name not in NAMES:
