@@ -155,7 +155,7 @@ def update(
 
 
 def has_underflowed(state: AdamState) -> Bool[Array, ""]:
-    """Whether v is 0 in some coordinate although m is not, or has overflowed: Adam then stands still."""
+    """Whether Adam cannot move in some coordinate: v is 0 although m ≠ 0, or v has overflowed."""
     first, second, _ = state
     stands = [
         jnp.any((v == 0) & (m != 0) | ~jnp.isfinite(v))

@@ -69,8 +69,7 @@ def test_studies_share_only_what_is_meant_to_be_shared(graph):
 
 
 def test_no_modules_import_each_other_in_a_circle(graph):
-    """A lazy import inside a function counts too, but for the one that says why."""
-    allowed = {("adam_transition.problems.constructions", "adam_transition.problems.problem_class")}
+    """A lazy import inside a function counts too."""
     edges = {}
     for module, imported in _imports(graph):
         edges.setdefault(module, set()).add(imported)

@@ -1,4 +1,4 @@
-"""Adding an experiment touches its folder, its command, its flagfile and the paper's plan, no more."""
+"""A new experiment touches its folder, its command, its flagfile and the paper's plan only."""
 
 import json
 import os

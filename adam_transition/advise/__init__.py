@@ -1,4 +1,4 @@
-"""What to set β2 and β1 to for a batch size: rules, a probe of a user's own loss, a monitor."""
+"""Choosing β2 and β1 for a batch size: rules, a probe of the user's own loss, and a monitor."""
 
 from adam_transition.advise._monitor import (
     ANSWERS,

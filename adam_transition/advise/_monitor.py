@@ -1,11 +1,12 @@
 """A monitor for training: does Adam's mean update still follow the mean gradient?
 
 It wraps an optimiser, finds Adam in it, and follows Adam's own moments for a few hundred
-coordinates, chosen once: so it sees what Adam is fed, after clipping, accumulation or whatever
-stands before it, and counts the steps that Adam takes. The updates pass through untouched.
+coordinates, chosen once. So it sees the gradients that Adam receives, after clipping, accumulation
+or any other transformation, and counts the steps that Adam takes. The updates pass through
+unchanged.
 
-The record holds the last steps of the run, in which the parameters move: it tells about the
-gradients met there, with an error, and says so when they tell nothing.
+The record covers the last steps of the run, during which the parameters move. It describes the
+gradients met in these steps, with an error, and reports when they do not suffice for an answer.
 """
 
 import operator
@@ -36,51 +37,51 @@ from adam_transition.advise.watch import (
 from adam_transition.checks import is_concrete
 
 Given = ArrayLike | Callable[[Array], ArrayLike]
-"""A number, traced or not, or a function of how many steps Adam has taken before this one."""
+"""A number, traced or not, or a function of the number of steps Adam has taken before this one."""
 
 Answer = Literal["too small", "not too small", "cannot tell"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
-"""What `answer` counts."""
+"""The answers, in the order of the index that `answer` returns."""
 
 _SURE = 3.0  # standard errors
-_EPSILON = 1e-8  # of an Adam that the monitor runs itself: that of optax and of PyTorch
-_SAME = 1e-3  # two values of 1 − β or of ε whose relative difference is less are the same
-_STEP = 2.0  # root mean square of m/(√v + ε) beyond which steps are out of bounds: it is at most 1
+_EPSILON = 1e-8  # for an Adam that the monitor runs itself: the default of optax and PyTorch
+_SAME = 1e-3  # relative difference below which two values of 1 − β or of ε count as equal
+_STEP = 2.0  # root mean square of m/(√v + ε) above which steps are too long: at most 1 as β2 → 1
 _LEAST_STEPS = 100
-_MOST_STEPS = 2**31 - 1  # counts are of 32 bits
-_LEAST_HITS = 30  # gradients that carry a coordinate's Σ g²: with fewer, V is not known
-_UNSEEN = 3.0  # what comes up so often on average is met, with 95 % confidence
+_MOST_STEPS = 2**31 - 1  # counts have 32 bits
+_LEAST_HITS = 30  # gradients that carry a coordinate's Σ g²; with fewer, V is too uncertain
+_UNSEEN = 3.0  # an event with this expected count is observed with 95 % confidence
 
 
 class MonitorState(NamedTuple):
     """State of `monitor`."""
 
     inner: Any
-    watched: tuple[Watch, ...]  # one for every Adam in the optimiser
+    watched: tuple[Watch, ...]  # one per Adam in the optimiser
 
 
 class Diagnostics(NamedTuple):
-    """What the watched coordinates say about β2; scalars, to be logged."""
+    """What the watched coordinates show about β2; scalars, for logging."""
 
     progress: Float[Array, ""]  # ⟨∇f, E[m/(√v + ε)]⟩ over its limit as β2 → 1
     wrong_mass: Float[Array, ""]  # share of Σ|∇f| in coordinates that Adam moves the wrong way
     noise_ratio: Float[Array, ""]  # Σ E g²/Σ (E g)²
     skewness: Float[Array, ""]  # root mean square over coordinates
-    resolved: Float[Array, ""]  # share of coordinates whose mean stands out of the noise
-    step: Int[Array, ""]  # of Adam, seen
-    progress_stderr: Float[Array, ""]  # infinite while it cannot be known
-    signal: Float[Array, ""]  # the limit of ⟨∇f, m/√v⟩ in its standard errors; below 3 unresolved
+    resolved: Float[Array, ""]  # share of coordinates whose mean stands out from the noise
+    step: Int[Array, ""]  # number of Adam's steps observed
+    progress_stderr: Float[Array, ""]  # infinite while it is unknown
+    signal: Float[Array, ""]  # the limit of ⟨∇f, m/√v⟩ over its standard error; unresolved below 3
     step_size: Float[Array, ""]  # root mean square of m/(√v + ε): 1 or less as β2 → 1
     one_minus_beta1: Float[Array, ""]  # in the last step
     one_minus_beta2: Float[Array, ""]  # in the last step
     epsilon: Float[Array, ""]  # in the last step
     record: Int[Array, ""]  # steps since the start, or since β1 or β2 changed
-    skipped: Int[Array, ""]  # steps left out since a number was not finite
-    contradicted: Int[Array, ""]  # steps left out since the moments did not follow β1 and β2
-    overruled: Int[Array, ""]  # steps in which an argument differed from the optimiser's own
+    skipped: Int[Array, ""]  # steps left out because a number was not finite
+    contradicted: Int[Array, ""]  # steps left out because the moments did not follow β1 and β2
+    overruled: Int[Array, ""]  # steps in which an argument differed from the optimiser's own value
     stalled: Float[Array, ""]  # share of v that rounding keeps from moving
-    share: Float[Array, ""]  # of the parameters that this Adam moves
-    hits: Float[Array, ""]  # gradients in the record that carry the Σ g² of a coordinate
+    share: Float[Array, ""]  # share of the parameters that this Adam moves
+    hits: Float[Array, ""]  # number of gradients that carry the Σ g² of a coordinate
     unseen: Float[Array, ""]  # batches rarer than this may be missing from the record
     lost: Float[Array, ""]  # share of coordinates whose moments are not finite
 
@@ -95,26 +96,27 @@ def monitor(
     horizon: int = 1000,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimiser; its updates do not change by a bit.
+    """Wraps an optimiser; its updates are bit-for-bit unchanged.
 
-    β1, β2 and ε are read from the optimiser, in every step if they are injected. Where they cannot
-    be, from an Adam that is not made with optax or with `adam_transition.adam`, they have to be
-    given; the moments show whether they are right. In an optimiser without Adam (`optax.identity`,
-    for a loop of your own) the monitor runs Adam's moments itself on the gradients it is given.
+    β1, β2 and ε are read from the optimiser, in every step if they are injected. If they cannot be
+    read, because Adam is made neither with optax nor with `adam_transition.adam`, they have to be
+    given; the moments show whether they are right. For an optimiser without Adam (`optax.identity`,
+    for a custom loop) the monitor runs Adam's moments itself on the gradients that it receives.
 
     Args:
-      inner: the optimiser: `optax.adam(…)`, or anything with Adam in it.
-      beta1: where it cannot be read; otherwise it is compared.
-      beta2: the same.
-      epsilon: the same; 1e-8 in an optimiser without Adam.
-      num_coordinates: how many to watch, of every Adam; all if there are fewer.
-      horizon: the last steps of Adam that are looked at.
+      inner: the optimiser: `optax.adam(…)`, or anything that contains Adam.
+      beta1: needed if it cannot be read; otherwise compared with the optimiser's own.
+      beta2: like `beta1`.
+      epsilon: like `beta1`; default for an optimiser without Adam: 1e-8.
+      num_coordinates: how many to watch per Adam; all if there are fewer.
+      horizon: how many of Adam's last steps the record covers.
       seed: chooses the coordinates.
 
     Raises:
-      TypeError: an optimiser that is none.
-      ValueError: values outside their ranges, or others than the optimiser's own. From `init`: an
-        optimiser whose second moment is not Adam's, or whose values are neither readable nor given.
+      TypeError: inner is not an optimiser.
+      ValueError: values outside their ranges, or different from the optimiser's own. From `init`:
+        an optimiser whose second moment is not Adam's, or whose values are neither readable nor
+        given.
     """
     if not all(callable(getattr(inner, name, None)) for name in ("init", "update")):
         raise TypeError(f"inner: needs an optax.GradientTransformation, not {type(inner).__name__}")
@@ -133,7 +135,7 @@ def monitor(
     block = max(horizon // BLOCKS, 1)
 
     def watched(state: PyTree) -> list[tuple[Moments, Settings | None]]:
-        """The Adams in a state of the optimiser; settings of None cannot be read."""
+        """The Adams in a state of the optimiser; settings are None if they cannot be read."""
         found = adams.find(state)
         settings: Sequence[Settings | None] = adams.read(inner, state) or [None] * len(found)
         return [
@@ -199,15 +201,15 @@ def monitor(
 
 
 def diagnostics(state: PyTree, path: str | None = None) -> Diagnostics:
-    """What the monitor has seen; NaN before the first step.
+    """The diagnostics of a monitored optimiser; NaN before the first step.
 
     Args:
-      state: of the optimiser, or anything that holds it: a chain's, a train state, an
-        `nnx.Optimizer`. Of several runs at once: `jax.vmap(diagnostics)(state)`.
-      path: which one, of several Adams: a key of `diagnostics_by_path`.
+      state: of the optimiser, or anything that contains it: the state of a chain, a train state, an
+        `nnx.Optimizer`. For several runs at once use `jax.vmap(diagnostics)(state)`.
+      path: selects one of several Adams: a key of `diagnostics_by_path`.
 
     Raises:
-      ValueError: no monitor in the state, several and no path, or several runs.
+      ValueError: no monitor in the state, several Adams but no path, or several runs.
     """
     found = diagnostics_by_path(state)
     if path is not None and path not in found:
@@ -221,7 +223,7 @@ def diagnostics(state: PyTree, path: str | None = None) -> Diagnostics:
 
 
 def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
-    """The diagnostics of every Adam that is watched, by its place in the state.
+    """The diagnostics of every watched Adam, by its path in the state.
 
     Raises:
       ValueError: no monitor in the state, or several runs.
@@ -253,19 +255,24 @@ def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
 def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
     """Whether β2 is too small, as an index into `ANSWERS`; works under `jit` and `vmap`.
 
-    Too small: less than that part of the progress is left, or more than its inverse (at least
-    twice), by three standard errors; or steps are out of bounds, as they may be with β1 ≥ √β2. Not
-    too small: the progress lies between, by three standard errors. In all other cases it cannot be
-    told: the mean gradient drowns in noise (few steps, or the run has arrived), v has not filled,
-    v stalls, or the moments contradict β1 and β2. Nor is it called not too small if fewer than 30
-    gradients carry Σ g² (`hits`: sparse coordinates, rare large batches), or if a coordinate is not
-    finite (`lost`).
+    - *too small*: by three standard errors, less than the fraction `progress` of the progress is
+      left, or more than its inverse (at least 2); or steps are too long, as they can be with
+      β1 ≥ √β2.
+    - *not too small*: the progress lies between these limits by three standard errors.
+    - *cannot tell*: all other cases. The mean gradient is lost in noise (few steps, or the run has
+      converged), v has not filled, v stalls, or the moments contradict β1 and β2. The same holds if
+      the answer would be "not too small" but fewer than 30 gradients carry Σ g² (`hits`: sparse
+      coordinates, rare large batches), or a coordinate is not finite (`lost`).
 
-    All this is said of the gradients that were met: a kind of batch that comes less often than
-    `unseen` may be missing from the record, and no error knows of it.
+    The answer concerns the gradients that were met: a kind of batch rarer than `unseen` may be
+    missing from the record, which no error accounts for.
+
+    Args:
+      found: from `diagnostics`.
+      progress: the fraction of the progress that must be left, in (0, 1).
 
     Raises:
-      TypeError: something else than diagnostics.
+      TypeError: found is not diagnostics.
       ValueError: a progress outside (0, 1).
     """
     if not isinstance(found, Diagnostics):
@@ -286,7 +293,7 @@ def _answer(found: Diagnostics, progress: Array | float) -> Int[Array, ""]:
     filled = (found.record >= _LEAST_STEPS) & (found.record * found.one_minus_beta2 >= 1)
     follows = 2 * found.contradicted <= found.step
     moves = found.stalled <= 0.5
-    # with β1 ≥ √β2 v dies out before m: it then stalls, at zero, since β2 is too small
+    # with β1 ≥ √β2 v decays to zero before m does: it stalls there because β2 is too small
     unbounded = (1 - found.one_minus_beta1) ** 2 >= 1 - found.one_minus_beta2
     wild = (found.step_size > _STEP) & (moves | unbounded)
     turned = moves & resolved & ((high < progress) | (low > most))
@@ -297,10 +304,10 @@ def _answer(found: Diagnostics, progress: Array | float) -> Int[Array, ""]:
 
 
 def verdict(found: Diagnostics, *, progress: float = 0.5) -> Answer:
-    """The answer in words, of one run and outside `jit`.
+    """The answer in words, for a single run and outside `jit`.
 
     Raises:
-      TypeError: something else than diagnostics.
+      TypeError: found is not diagnostics.
       ValueError: a progress outside (0, 1), or several runs.
     """
     if isinstance(found, Diagnostics) and np.ndim(found.progress):
@@ -309,7 +316,7 @@ def verdict(found: Diagnostics, *, progress: float = 0.5) -> Answer:
 
 
 def beta2_too_small(found: Diagnostics, *, progress: float = 0.5) -> Bool[Array, ""]:
-    """Whether the answer is "too small": an alarm, silent as long as it cannot be told."""
+    """Whether the answer is "too small": an alarm that stays silent while it cannot tell."""
     return answer(found, progress=progress) == 0
 
 
@@ -320,7 +327,7 @@ class _Given(NamedTuple):
 
 
 def _run(watch: Watch, gradient: Float[Array, " k"], settings: Settings, block: int) -> Watch:
-    """One step of an Adam of our own; a gradient that is not finite is left out and counted."""
+    """One step of the monitor's own Adam; a gradient that is not finite is skipped and counted."""
     finite = jnp.all(jnp.isfinite(gradient))
     p, q = settings.hyper.one_minus_beta1, settings.hyper.one_minus_beta2
     m, v = watch.moments[:2]
@@ -340,7 +347,14 @@ def _run(watch: Watch, gradient: Float[Array, " k"], settings: Settings, block: 
 def _settle(
     own: Settings | None, given: _Given, count: Int[Array, ""], *, alone: bool = False
 ) -> tuple[Settings, Bool[Array, ""] | bool]:
-    """The settings of a step, and whether an argument differs from the optimiser's own."""
+    """The settings of a step, and whether an argument differs from the optimiser's own.
+
+    Args:
+      own: the optimiser's own settings, if they can be read.
+      given: the arguments of `monitor`.
+      count: number of steps that Adam has taken before this one.
+      alone: whether the monitor runs Adam itself, with a default for ε.
+    """
     told = {name: value(count) if callable(value) else value for name, value in _told(given)}
     if own is not None:
         differs: Any = False
@@ -361,7 +375,7 @@ _NAMES = {"beta1": "one_minus_beta1", "beta2": "one_minus_beta2", "epsilon": "ep
 
 
 def _told(given: _Given) -> list[tuple[str, Given]]:
-    """The arguments that were given, as `adam.Hyperparameters` has them."""
+    """The arguments that were given, under the names of `adam.Hyperparameters`."""
     found: list[tuple[str, Given]] = []
     for argument, name in _NAMES.items():
         value = getattr(given, argument)
@@ -402,7 +416,7 @@ def _whole(name: str, value: int, least: int) -> int:
 
 
 def _compare(settings: Settings, given: _Given) -> None:
-    """Refuses a number that is not the optimiser's own, where both are known."""
+    """Raises ValueError for a number that differs from the optimiser's own, if both are known."""
     told = dict(_told(given))
     for argument, name in _NAMES.items():
         held: Any = getattr(settings.hyper, name)
@@ -422,7 +436,7 @@ def _traced(value: Any) -> bool:
 
 
 def _check_alone(inner: Any, state: PyTree, given: _Given) -> None:
-    """Refuses to run an Adam of our own in the place of something that is nearly one."""
+    """Raises ValueError if the optimiser contains a relative of Adam, or if β1 or β2 is missing."""
     rules = [one.rule for one in adams.read(inner, state) or []]
     others = rules or adams.relatives(state)
     if others:
@@ -446,7 +460,7 @@ def _dropped(state: PyTree) -> Bool[Array, ""] | bool:
 
 
 def _refused(state: PyTree) -> Any:
-    """How many gradients `optax.apply_if_finite` has kept from Adam, inside or outside."""
+    """How many gradients `optax.apply_if_finite` has withheld from Adam, inside or outside."""
     return sum(
         leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
@@ -458,12 +472,12 @@ def _is_state(node: Any) -> bool:
     return isinstance(node, MonitorState)
 
 
-@jax.jit  # of some two hundred operations, which would be compiled one by one
+@jax.jit  # some two hundred operations, which would otherwise be compiled one by one
 def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
     counts, numbers = Counts(*watch.counts), Numbers(*watch.numbers)
     p, q, epsilon, epsilon_root = numbers[:4]
     m, v, largest = watch.moments
-    last = jnp.maximum(counts.record - 1, 0) // counts.block  # the block that was written last
+    last = jnp.maximum(counts.record - 1, 0) // counts.block  # the block written last
     age = (last - jnp.arange(BLOCKS)) % BLOCKS
     length = jnp.where(age == 0, counts.record - last * counts.block, counts.block)
     kept = jnp.sum(jnp.where(age <= last, length, 0))
@@ -472,7 +486,7 @@ def _diagnostics(watch: Watch, refused: Any) -> Diagnostics:
         jnp.where(age <= last, length, 0),
         age,
         largest * kept / jnp.maximum(counts.steps, 1),
-        # m remembers some 3/(1 − β1) steps, of blocks before
+        # m remembers some 3/(1 − β1) steps of earlier blocks
         gap=jnp.maximum(jnp.ceil(3 / (jnp.maximum(p, 1e-6) * counts.block)), 1),
         epsilon=epsilon,
         epsilon_root=epsilon_root,

@@ -1,15 +1,15 @@
 """Is β2 large enough for this batch size? The stationary drift of a user's own gradients.
 
-The probe freezes the parameters and asks where Adam would go with the mini-batch gradients of a
+The probe freezes the parameters and computes where Adam would go with the mini-batch gradients of a
 table: E[m/(√v + ε)] with independent mini-batches, exactly (`field`). It compares the progress
 ⟨∇f, E[m/(√v + ε)]⟩ with its limit as β2 → 1, ⟨∇f, ∇f/(√(E g²) + ε)⟩, and the mean square of the
-steps with its own limit, (E[m²])/(√(E g²) + ε)². Where both ratios are 1 noise does not matter;
-where progress is below 0 Adam goes uphill; where it is above 1, or squares are, v forgets between
-large gradients and single steps are too long. Gradients of larger batches are means of draws.
+steps with its own limit, (E[m²])/(√(E g²) + ε)². If both ratios are 1, noise does not matter. If
+progress is below 0, Adam goes uphill. If progress or squares are above 1, v forgets between large
+gradients and single steps are too long. Gradients of larger batches are means of draws.
 
-The table is a sample. Every ratio is that of the table, with an interval for that of the data
-(`sampling_error`), in which the noise of the mean gradient is taken off its square; if some
-coordinates stand for all, also for these.
+The table is a sample. Every ratio is that of the table, with an interval for the ratio of the data
+(`sampling_error`). In the interval the noise of the mean gradient is subtracted from its square; if
+only some coordinates are kept, the interval includes the error of that choice.
 """
 
 from collections.abc import Sequence
@@ -24,21 +24,21 @@ from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable
 
 EPSILON = 1e-8
-"""That of optax and PyTorch, in the units of the gradient."""
+"""The default of optax and PyTorch, in the units of the gradient."""
 
 LEAST, MOST, SQUARES = 0.5, 1.1, 2.0
-"""A β2 is good if progress lies between the first two and squares below the third."""
+"""A β2 is good if progress lies between the first two and squares are below the third."""
 
 
 class Probe(NamedTuple):
     """What Adam would do with these gradients; S batch sizes, Q values of β2.
 
     Each ratio is that of the table; the 95 % interval is for the data that its batches come from,
-    and infinite where the table cannot tell. `stderr` is the distance to the farther end over 1.96.
+    and infinite if the table cannot decide. `stderr` is the distance to the farther end over 1.96.
 
-    Intervals are of first order in the rows. Where squares turn in β2, with a rare kind of batch
-    that the table holds but a few of, their upper end is too low: at one large gradient in twenty
-    and n = 100 to 400 the interval holds in 83 to 98 % of tables.
+    Intervals are of first order in the rows. Close to an extremum of squares in β2, with a rare
+    kind of batch of which the table holds only a few, their upper end is too low: with one large
+    gradient in twenty and n = 100 to 400 the interval covers the value in 83 to 98 % of tables.
     """
 
     batch_factors: np.ndarray  # [S] batch sizes over that of the table
@@ -55,7 +55,7 @@ class Probe(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Whether a β2 is large enough; every number is explained in `Probe`."""
+    """Whether a β2 is large enough; see `Probe` for the numbers."""
 
     verdict: Literal["good", "too small", "cannot tell"]
     reason: str
@@ -79,17 +79,17 @@ def probe(
 ) -> Probe:
     """Progress, squares and wrong signs over a grid of β2 and batch sizes.
 
-    Time: a few milliseconds for each coordinate of the table, and about ten times as many for each
-    other batch size.
+    It takes a few milliseconds per coordinate of the table, and about ten times as long for each
+    batch size other than that of the table.
 
     Args:
       table: from `gradient_table` or `GradientTable.from_rows`.
       one_minus_beta2: values in (0, 1].
-      key: of the larger batches; at batch factor 1 nothing is drawn.
+      key: for drawing larger batches; at batch factor 1 nothing is drawn.
       beta1: in [0, 1).
       batch_factors: batch sizes in units of that of the table, 1 or more.
-      epsilon: that of the optimiser, outside the root, in the units of the gradient. With 0, a
-        coordinate that is exactly 0 in many rows can have an infinite mean step or square.
+      epsilon: that of the optimiser, outside the square root, in the units of the gradient. With 0,
+        a coordinate that is exactly 0 in many rows can have an infinite mean step or square.
 
     Raises:
       ValueError: naming the argument: values outside their ranges, or rows that are not finite.
@@ -104,7 +104,7 @@ def probe(
     epsilon = arguments.not_negative("epsilon", epsilon)
     if isinstance(batch_factors, str) or not np.iterable(batch_factors) or not len(batch_factors):
         raise ValueError(f"batch_factors={batch_factors}: needs a list of whole numbers from 1 on")
-    factors = [arguments.whole("batch_factors", one) for one in batch_factors]
+    factors = [arguments.whole("batch_factors", factor) for factor in batch_factors]
     found = [ratios(table, q, key, 1 - beta1, epsilon, factor) for factor in factors]
     return Probe(
         batch_factors=np.asarray(factors),
@@ -135,22 +135,22 @@ def is_large_enough(
 ) -> Answer:
     """Good, too small, or cannot tell: the probe at one β2, in words.
 
-    - *too small*: progress is outside [`least`, `most`], or the squares above `squares`, by more
-      than the error, or β1 ≥ √β2, beyond which single steps are unbounded.
-    - *good*: both lie within, with their whole intervals.
-    - *cannot tell*: an interval reaches across, for instance since the mean gradient is lost in the
-      noise of so few batches.
+    - *too small*: progress is outside [`least`, `most`], or squares are above `squares`, by more
+      than the error; or β1 ≥ √β2, where single steps are unbounded.
+    - *good*: progress and squares lie within the limits, with their whole intervals.
+    - *cannot tell*: an interval contains a limit, for instance because the mean gradient is lost in
+      the noise of too few batches.
 
     Args:
       table: from `gradient_table` or `GradientTable.from_rows`.
-      key: of the larger batches.
+      key: for drawing larger batches.
       beta2: in [0, 1).
       beta1: in [0, 1).
       batch_factor: the batch size in units of that of the table.
       epsilon: that of the optimiser.
-      least: the least progress that is good, below 1.
-      most: the greatest, above 1.
-      squares: how much larger the mean square of a step may be than in its limit.
+      least: the smallest good progress, below 1.
+      most: the largest good progress, above 1.
+      squares: the largest good mean square of a step, in units of its limit, above 1.
 
     Raises:
       ValueError: naming the argument: values outside their ranges, or rows that are not finite.
@@ -177,13 +177,14 @@ def is_large_enough(
 
 
 class Margins(NamedTuple):
-    """How far progress and squares are inside their limits; below 0 outside.
+    """How far progress and squares lie inside their limits; negative outside.
 
-    Three rows: progress over its least, below its most, squares below theirs.
+    Three rows: progress above its lower limit, progress below its upper limit, squares below
+    theirs.
     """
 
-    sure: Float[np.ndarray, "3 ..."]  # of the worse end of the interval: all ≥ 0 is good
-    possible: Float[np.ndarray, "3 ..."]  # of the better end: one below 0 is too small
+    sure: Float[np.ndarray, "3 ..."]  # for the worse end of the interval; "good" if all are ≥ 0
+    possible: Float[np.ndarray, "3 ..."]  # for the better end; "too small" if any is below 0
 
 
 def margins(
@@ -194,7 +195,15 @@ def margins(
     most: float,
     squares: float,
 ) -> Margins:
-    """What makes a β2 good or too small, to `is_large_enough` and `needed_beta2` alike."""
+    """The margins that decide whether a β2 is good, in `is_large_enough` and `needed_beta2`.
+
+    Args:
+      progress: interval of the progress.
+      square: interval of the squares.
+      least: the smallest good progress.
+      most: the largest good progress.
+      squares: the largest good squares.
+    """
     (low, high), (square_low, square_high) = (
         [np.asarray(end) for end in one] for one in (progress, square)
     )

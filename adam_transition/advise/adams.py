@@ -1,10 +1,10 @@
-"""Where Adam is in an optimiser, and with which β1, β2 and ε it runs.
+"""Finds every Adam in an optimiser, with the β1, β2 and ε that it runs with.
 
-An optimiser is a tree of optax transformations, its state a tree of theirs. `find` lists Adam's
-moments in a state, whatever is around them: `chain`, `MultiSteps`, `partition`,
-`inject_hyperparams`, a train state. `read` lists in the same order what each Adam was made with,
+An optimiser is a tree of optax transformations, and its state is a tree of their states. `find`
+lists Adam's moments in a state, whatever surrounds them: `chain`, `MultiSteps`, `partition`,
+`inject_hyperparams`, a train state. `read` lists, in the same order, the settings of each Adam,
 from the transformations themselves: an optax transformation is a pair of functions, and its
-hyperparameters are the variables that these enclose.
+hyperparameters are the variables in their closures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,21 +21,21 @@ from adam_transition import adam
 
 _INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 _OTHER_RULES = ("scale_by_adamax", "scale_by_yogi", "scale_by_radam", "scale_by_adopt")
-"""Their states are Adam's by name, their v or their step is not."""
+"""Rules whose states have the same fields as Adam's, but whose v or step differs."""
 _DEPTH = 50
 
 
 class Moments(NamedTuple):
-    """The moments of one Adam, as they stand in a state."""
+    """The moments of one Adam in a state."""
 
-    path: str  # to them
+    path: str  # of the moments in the state
     first: PyTree
     second: PyTree
     steps: Int[Array, ""]
 
 
 class Settings(NamedTuple):
-    """What one Adam was made with; the numbers may be traced."""
+    """The settings of one Adam; the numbers may be traced."""
 
     hyper: adam.Hyperparameters
     nesterov: bool = False
@@ -49,14 +49,14 @@ class Settings(NamedTuple):
 
 
 class _Injection(NamedTuple):
-    """An `inject_hyperparams`, which makes its transformation anew in every step."""
+    """An `inject_hyperparams`, which rebuilds its transformation in every step."""
 
     make: Callable[..., Any]
     static: Mapping[str, Any]
 
 
 class _Known(NamedTuple):
-    """A function that is understood, and what it says."""
+    """A function that could be interpreted, and its meaning."""
 
     function: FunctionType
     says: Settings | _Injection
@@ -77,23 +77,23 @@ def find(state: PyTree) -> list[Moments]:
 
 
 def read(optimiser: Any, state: PyTree) -> list[Settings] | None:
-    """The settings of every Adam in `find(state)`; None if they cannot be read off.
+    """The settings of every Adam in `find(state)`; None if they cannot be determined.
 
     Args:
       optimiser: the transformation.
-      state: its state after a step: injected hyperparameters are those of that step.
+      state: its state after a step; injected hyperparameters are those of that step.
     """
     found = list(_settings(optimiser, state))
     return found if len(found) == len(find(state)) else None
 
 
 def written(optimiser: Any) -> list[Settings]:
-    """The settings that the transformations hold themselves, without injected ones."""
+    """The settings held by the transformations themselves, without injected ones."""
     return [one.says for one in _known(optimiser) if isinstance(one.says, Settings)]
 
 
 def relatives(state: PyTree) -> list[str]:
-    """Names of the states in it that hold a second moment: of RMSProp, AMSGrad, AdaBelief."""
+    """Names of the states that hold a second moment, such as those of RMSProp and AMSGrad."""
     nodes = jax.tree.leaves(state, is_leaf=_has_second_moment)
     return [type(node).__name__ for node in nodes if _has_second_moment(node)]
 
@@ -101,7 +101,7 @@ def relatives(state: PyTree) -> list[str]:
 def _has_moments(node: Any) -> bool:
     if isinstance(node, optax.ScaleByAdamState | adam.AdamState):
         return True
-    own = not type(node).__module__.startswith("optax.")  # a class with the fields of Adam's
+    own = not type(node).__module__.startswith("optax.")  # a user's class with the same fields
     return own and _has_second_moment(node) and {"mu", "count"} <= set(node._fields)
 
 
@@ -122,7 +122,7 @@ def _settings(optimiser: Any, state: PyTree) -> Iterator[Settings]:
 
 
 def _known(node: Any, above: tuple[int, ...] = ()) -> list[_Known]:
-    """What is understood, in the order of the states: that of tuples, and of sorted keys."""
+    """The functions that can be interpreted, ordered as the states: tuples, then sorted keys."""
     if id(node) in above or len(above) > _DEPTH:
         return []
     inner = partial(_known, above=(*above, id(node)))
@@ -150,7 +150,7 @@ def _known(node: Any, above: tuple[int, ...] = ()) -> list[_Known]:
 
 
 def _distinct(parts: Iterable[list[_Known]]) -> list[_Known]:
-    """What several variables of one function share counts once."""
+    """Concatenates the parts, counting once what several variables of a function share."""
     found: list[_Known] = []
     for part in parts:
         seen = [one.function for one in found]

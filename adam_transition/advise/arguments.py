@@ -1,4 +1,4 @@
-"""Arguments of `advise`: each is what it should be, or one line that names it."""
+"""Checks of the arguments of `advise`; errors are one line that names the argument."""
 
 import math
 from collections.abc import Callable
@@ -6,10 +6,16 @@ from typing import Any
 
 
 def number(name: str, value: Any, allowed: str, holds: Callable[[float], bool]) -> float:
-    """One real number in its range, as a float.
+    """A real number in its range, as a float.
+
+    Args:
+      name: of the argument.
+      value: its value.
+      allowed: the range, in words.
+      holds: whether a number is in the range.
 
     Raises:
-      ValueError: naming the argument and the range: anything else.
+      ValueError: naming the argument and the range, for anything else.
 
     >>> number("beta1", 0.9, "[0, 1)", lambda x: 0 <= x < 1)
     0.9
@@ -36,10 +42,10 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number from 1 on, as an int.
+    """A positive integer, as an int.
 
     Raises:
-      ValueError: naming the argument: anything else.
+      ValueError: naming the argument, for anything else.
     """
     try:
         if isinstance(value, bool | str | bytes) or getattr(value, "ndim", None):

@@ -1,4 +1,4 @@
-"""The mean step of Adam on frozen gradients and its mean square, exactly, and what each row adds.
+"""The exact mean and mean square of Adam's step on frozen gradients, and the influence of each row.
 
 With rows drawn with replacement, φ(t) = E[e^{−t g²}], ρ(t) = E[g e^{−t g²}]/φ(t) and τ(t) =
 E[g² e^{−t g²}]/φ(t) − ρ(t)², the moments of one coordinate at stationarity have, with q = 1 − β2,
@@ -7,12 +7,13 @@ E[g² e^{−t g²}]/φ(t) − ρ(t)², the moments of one coordinate at stationa
     E[m e^{−sv}]  = F(s) η(s),   η(s) = (1−β1) Σ_j β1^j ρ(q β2^j s),
     E[m² e^{−sv}] = F(s) κ(s),   κ(s) = η(s)² + (1−β1)² Σ_j β1^{2j} τ(q β2^j s),
 
-since under the weights e^{−sv} the draws are still independent. The denominators are mixtures of
-e^{−sv} as well, 1/(√v + ε) = ∫ w(s) e^{−sv} ds with w(s) = 1/√(πs) − ε erfcx(ε√s), and
-1/(√v + ε)² has −∂w/∂ε in its place. In log s all of this is smooth: the integral is a sum over an
-even grid, and the sums over j are convolutions with kernels that know β1 and β2 alone. So a row's
-influence, the derivative by its weight, is the transposed convolutions, at about the same cost.
-`random_drift` is the same integral for one table to more digits, by recursion over 80/q steps.
+as the draws remain independent under the weights e^{−sv}. The denominators are mixtures of e^{−sv}
+too: 1/(√v + ε) = ∫ w(s) e^{−sv} ds with w(s) = 1/√(πs) − ε erfcx(ε√s), and 1/(√v + ε)² has −∂w/∂ε
+instead of w. All of this is smooth in log s: the integral is a sum over an even grid, and the sums
+over j are convolutions with kernels that depend on β1 and β2 only. So a row's influence, the
+derivative with respect to its weight, is given by the transposed convolutions, at about the same
+cost. `theory.random_orders` computes the same integral for one table to more digits, by a recursion
+over 80/q steps.
 """
 
 from functools import lru_cache
@@ -23,30 +24,30 @@ from jaxtyping import Float
 from scipy import fft, special
 
 _SPACING = 0.2  # of log t; the integrands are analytic for |Im log s| < π/2
-_LEFT = 16.0  # e-folds below the lesser of 1/E[v] and 1/ε² at which the integral begins
-_DECAYED = 60.0  # of t·(least g)², where φ has decayed
-_NEGLECTED = 1e-8  # of the step, where ε ends the integral
+_LEFT = 16.0  # e-folds below the smaller of 1/E[v] and 1/ε² at which the integral begins
+_DECAYED = 60.0  # value of t·(smallest g)² at which φ has decayed
+_NEGLECTED = 1e-8  # fraction of the step neglected where ε ends the integral
 _MOST_RIGHT = 250.0
-_LEAST_LOG = -1e3  # of φ, below which F is 0 anyway
-_LEAST_EXPONENT = -200.0  # of e^x, below which it is 0
-_ROUND = 64  # nodes
+_LEAST_LOG = -1e3  # log φ below which F is 0 anyway
+_LEAST_EXPONENT = -200.0  # x below which e^x counts as 0
+_ROUND = 64  # grids have a multiple of this many nodes
 _POINTS = 8  # of the interpolation between nodes
-_SMALL_STEP = 0.05  # of log s per update, below which the sum over j is an integral and its ends
-_LEAST_POWER = 1e-14  # of β1^j
+_SMALL_STEP = 0.05  # in log s per update, below which the sum over j is an integral and its ends
+_LEAST_POWER = 1e-14  # β1^j below which the sum over j is cut
 
 LINEAR = 1e10
-"""An ε of that many √E g² is the denominator alone: √v is no more than 1e-10 of it."""
+"""With ε of this many √E g² the denominator is ε alone: √v is at most 1e-10 of it."""
 
 
 class Influenced(NamedTuple):
-    """A statistic of the rows at Q values of β2, and what each row does to it."""
+    """A statistic of the rows at Q values of β2, and the influence of each row on it."""
 
     value: Float[np.ndarray, " Q"]
-    influence: Float[np.ndarray, "n Q"]  # n ∂value/∂weight of the row, of mean 0
+    influence: Float[np.ndarray, "n Q"]  # n ∂value/∂(weight of the row), with mean 0
 
 
 class Steps(NamedTuple):
-    """Of one coordinate: E[m/(√v + ε)] and E[m²/(√v + ε)²]; infinite where that is the value."""
+    """E[m/(√v + ε)] and E[m²/(√v + ε)²] of one coordinate; they may be infinite."""
 
     mean: Influenced
     square: Influenced
@@ -63,30 +64,31 @@ def steps(
 ) -> Steps:
     """The steps of one coordinate whose gradient is drawn from `column` with replacement.
 
-    Exact to about 1e-6 of √E[(m/(√v + ε))²]. Where rows are exactly 0, a share z, and ε = 0,
-    √v decays more slowly than m only if β1 < √β2; else the mean is infinite if z·β1 ≥ √β2, and the
-    square if z·β1² ≥ β2.
+    Exact to about 1e-6 of √E[(m/(√v + ε))²]. If a share z of the rows is exactly 0 and ε = 0, √v
+    decays more slowly than m only if β1 < √β2; otherwise the mean is infinite if z·β1 ≥ √β2, and
+    the square is infinite if z·β1² ≥ β2.
 
     Args:
       column: gradients of one coordinate.
       p: 1 − β1, in (0, 1].
       q: 1 − β2, each in (0, 1].
-      epsilon: outside the root, ≥ 0, in the units of the gradient.
-      weights: probabilities of the rows, the same for all β2 or some for each; even ones if None.
-      influences: whether to compute them, with one set of weights; without, they have no rows.
+      epsilon: outside the square root, ≥ 0, in the units of the gradient.
+      weights: probabilities of the rows, the same for all β2 or one set per β2; uniform if None.
+      influences: whether to compute influences, which needs a single set of weights; if False they
+        have no rows.
     """
     share = np.full((1, len(column)), 1 / len(column)) if weights is None else weights
     largest = np.abs(column).max()
     if largest == 0:
         nothing = Influenced(np.zeros(len(q)), np.zeros((len(column) if influences else 0, len(q))))
         return Steps(nothing, nothing)
-    column, epsilon = column / largest, epsilon / largest  # their squares may leave the floats
+    column, epsilon = column / largest, epsilon / largest  # else squares may over- or underflow
     scale = np.sqrt((share @ column**2).max())
     if epsilon > LINEAR * scale:
-        # m/(√v + ε) is m/ε: that of a lesser ε, in proportion
-        lesser = LINEAR * scale
-        mean, square = steps(column, p, q, lesser, weights, influences=influences)
-        factor = lesser / epsilon
+        # m/(√v + ε) is m/ε: scale the result of a smaller ε
+        smaller = LINEAR * scale
+        mean, square = steps(column, p, q, smaller, weights, influences=influences)
+        factor = smaller / epsilon
         return Steps(_times(mean, factor), _times(square, factor**2))
     g, eps = column / scale, epsilon / scale
     zeros = share[:, g == 0].sum(axis=1)
@@ -96,7 +98,7 @@ def steps(
     with np.errstate(under="ignore", over="ignore"):
         t = np.exp(log_t)
         damping = np.outer(least - square, t)
-        # denormal numbers would cost most of the time
+        # subnormal numbers would cost most of the time
         np.exp(np.maximum(damping, _LEAST_EXPONENT, out=damping), out=damping)
     phi = share @ damping
     log_phi = np.maximum(np.log(phi) - least * t, _LEAST_LOG)
@@ -125,7 +127,7 @@ def steps(
         none = np.zeros((0, len(q)))
         return Steps(Influenced(found, none), Influenced(found2, none))
 
-    # by the weights of the rows: the transposes, from each node back to those that it summed
+    # derivatives by the weights of the rows: the transposes, from each node back to its summands
     [[mean]], [[variance]] = mean, variance
     damping /= phi  # the weights of the rows under e^{−t g²}
     by_mean = _influence(
@@ -154,29 +156,29 @@ def _times(found: Influenced, factor: float) -> Influenced:
 def _grid(
     g: np.ndarray, q: np.ndarray, epsilon: float, zeros: np.ndarray, beta1: float
 ) -> Float[np.ndarray, " N"]:
-    """Log t = log(qs) from where e^{−sv} is 1 to where nothing is left of the integrand."""
+    """Nodes in log t = log(qs), from where e^{−sv} is 1 to where the integrand has vanished."""
     left = np.log(q.min()) - _LEFT - 2 * np.log(max(epsilon, 1.0))  # w(s) turns at s = 1/ε²
     right = np.log(_DECAYED) - 2 * np.log(np.abs(g[g != 0]).min())
     ended = _MOST_RIGHT
     if epsilon > 0:
-        # from s on the integrals of w are 1/(ε²√s): a share of steps of 1, or of 1/ε if smaller
+        # the integral of w from s on is 1/(ε²√s), to compare with a step of 1, or 1/ε if smaller
         ended = -2 * np.log(_NEGLECTED) - 4 * np.log(epsilon) + 2 * np.log(max(epsilon, 1.0))
     most = zeros.max()
     if most > 0 and beta1 > 0:
-        # only waits are left, of probability z^j: the integrands are √s (zβ1)^j and s (zβ1²)^j
+        # only runs of zeros are left, of probability z^j: integrands √s (zβ1)^j and s (zβ1²)^j
         with np.errstate(divide="ignore"):
             step = float(-np.log1p(-q.max()))
             rates = [0.5 * k + np.log(most * beta1**k) / step for k in (1, 2)]
         right += 2 - np.log(_NEGLECTED) / max(-max(rates), 1e-3)
     count = int(np.ceil((min(right, ended, _MOST_RIGHT) - left) / _SPACING)) + 1
-    # to a round number, so that columns share their kernels
+    # a rounded number of nodes, so that columns share their kernels
     return left + _SPACING * np.arange(-(-count // _ROUND) * _ROUND)
 
 
 def _weights(
     log_t: np.ndarray, q: np.ndarray, epsilon: float, zeros: np.ndarray, beta1: float
 ) -> tuple[Float[np.ndarray, "Q N"], Float[np.ndarray, "Q N"]]:
-    """S w(s) and −s ∂w/∂ε times the spacing; the ends carry the geometric series beyond them."""
+    """s·w(s) and −s·∂w/∂ε times the spacing; the ends include the geometric series beyond them."""
     h = _SPACING
     root = np.exp((log_t - np.log(q)[:, None]) / 2)  # √s
     x = epsilon * root
@@ -204,7 +206,7 @@ def _weights(
 
 
 def _add_tail(weight: np.ndarray, a: np.ndarray, step: np.ndarray) -> None:
-    """Beyond the last node the integrand falls like e^{a u} with the period `step`."""
+    """Adds the tail beyond the last node, where the integrand falls like e^{a u} per `step`."""
     for row, rate, period in zip(weight, a, step, strict=True):
         if not np.isfinite(rate) or rate >= 0:
             continue
@@ -218,7 +220,7 @@ def _add_tail(weight: np.ndarray, a: np.ndarray, step: np.ndarray) -> None:
 
 @lru_cache(maxsize=1024)
 def _kernels(beta1: float, q: float, num_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spectra of the sums over j with the factors 1, β1^j and β1^{2j}, on a grid of nodes."""
+    """Spectra of the kernels of the sums over j with factors 1, β1^j and β1^{2j}, on a grid."""
     with np.errstate(divide="ignore"):
         step = float(-np.log1p(-q))
     found = (
@@ -231,7 +233,7 @@ def _kernels(beta1: float, q: float, num_nodes: int) -> tuple[np.ndarray, np.nda
 
 
 def _sum_of_powers(base: float, step: float, num_nodes: int) -> np.ndarray:
-    """Σ_j base^j f(x − j·step), by Lagrange's interpolation; entry i is the lag i − _POINTS/2."""
+    """Σ_j base^j f(x − j·step), by Lagrange interpolation; entry i is the lag i − _POINTS/2."""
     most = (num_nodes - 1) * _SPACING
     count = 1 if base == 0 or not np.isfinite(step) else int(most / step) + 1
     if 0 < base < 1:
@@ -251,7 +253,7 @@ def _sum_of_powers(base: float, step: float, num_nodes: int) -> np.ndarray:
 
 
 def _sum_of_all(step: float, num_nodes: int) -> np.ndarray:
-    """Σ_j f(x − j·step); small steps by Euler and Maclaurin's formula, on both grids."""
+    """Σ_j f(x − j·step); for small steps by the Euler–Maclaurin formula, on both grids."""
     if not step < _SMALL_STEP:
         return _sum_of_powers(1.0, step, num_nodes)
     h, centre = _SPACING, _POINTS // 2
@@ -266,7 +268,7 @@ def _sum_of_all(step: float, num_nodes: int) -> np.ndarray:
 
 
 def _convolve(kernels: np.ndarray, values: Float[np.ndarray, "#Q N"]) -> Float[np.ndarray, "Q N"]:
-    """Σ_l kernel[l] values[x − l] at every node, 0 left of the grid and even right of it."""
+    """Σ_l kernel[l] values[x − l] at every node; values are 0 left of the grid, constant right."""
     num, right = values.shape[1], _POINTS // 2
     padded = np.concatenate([values, np.repeat(values[:, -1:], right, axis=1)], axis=1)
     size = _fft_size(num)
@@ -295,7 +297,7 @@ def _influence(
     of_log_f: np.ndarray, of_rho: np.ndarray, of_mean: np.ndarray,
     of_tau: np.ndarray, of_variance: np.ndarray,
 ) -> Float[np.ndarray, "n Q"]:  # fmt: skip
-    """From the derivatives by log φ, ρ, τ, E[g] and Var g to those by the weights of the rows.
+    """Chains the derivatives by log φ, ρ, τ, E[g] and Var g to those by the weights of the rows.
 
     δ log φ = d − 1, δρ = (g − ρ)d and δτ = ((g − ρ)² − τ)d, with d = e^{−t g²}/φ.
     """

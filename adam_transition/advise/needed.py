@@ -16,13 +16,13 @@ _BELOW = 1 - 1e-6  # of 1 − β1²: β1 < √β2
 
 
 class Needed(NamedTuple):
-    """The smallest β2 that is large enough, as the greatest 1 − β2."""
+    """The smallest β2 that is large enough, as the largest 1 − β2."""
 
-    one_minus_beta2: float  # NaN if even the least asked for is too much
-    stderr: float  # to the farther end of the interval, over 1.96; infinite if no limit was met
-    low: float  # up to it the table says "good"; 0 if below `least`
-    high: float  # beyond it the table says "too small"
-    reason: str  # what stops it there
+    one_minus_beta2: float  # NaN if even `least` is too large
+    stderr: float  # distance to the farther end over 1.96; infinite if no limit was met
+    low: float  # up to here the answer is "good"; 0 if below `least`
+    high: float  # beyond here the answer is "too small"
+    reason: str  # the limit that is met there
     unseen: float  # batches rarer than this may be missing from the table
 
 
@@ -38,28 +38,29 @@ def needed_beta2(
     least: float = 1e-4,
     epsilon: float = EPSILON,
 ) -> Needed:
-    """The greatest 1 − β2 up to which Adam's steps are those of the gradient.
+    """The largest 1 − β2 up to which Adam's steps follow the gradient.
 
-    That is, up to which progress is between `progress` and `most`, and the mean square of a step
-    at most `squares` times its limit (see `Probe`). Never beyond β1 < √β2, where single steps are
-    unbounded: where nothing else stops it the answer is 1 − β1², and `reason` says so. Looked for
-    on a grid even in log(1 − β2) from `least` on. `progress=0` is where the update turns: the phase
-    boundary, if there is one. NaN if even 1 − β2 = `least` is too much.
+    That is, up to which progress is between `progress` and `most`, and the mean square of a step is
+    at most `squares` times its limit (see `Probe`). The result always satisfies β1 < √β2, as single
+    steps are unbounded beyond: if no other limit is met it is 1 − β1², and `reason` says so. The
+    search is on a grid that is even in log(1 − β2) and starts at `least`; the result is NaN if even
+    1 − β2 = `least` is too large. With `progress=0` the result is where the update reverses: the
+    phase boundary, if there is one.
 
-    The 95 % interval holds the values of which the table cannot tell whether they are too much:
-    up to `low` `is_large_enough` says "good", beyond `high` it says "too small" (on the grid, and
-    interpolated between its points). It is widened to the value where that lies outside.
+    The 95 % interval contains the values for which the table cannot decide: up to `low` the answer
+    of `is_large_enough` is "good", beyond `high` it is "too small" (on the grid, interpolated
+    between its points). It is widened to include the result.
 
     Args:
       table: from `gradient_table` or `GradientTable.from_rows`.
-      key: of the larger batches; at batch factor 1 nothing is drawn.
+      key: for drawing larger batches; at batch factor 1 nothing is drawn.
       beta1: in [0, 1).
       batch_factor: batch size in units of that of the table, 1 or more.
-      progress: the least progress, in [0, 1).
-      most: the greatest, above 1.
-      squares: the greatest mean square, in units of its limit, above 1.
-      least: the least 1 − β2, in (0, 1 − β1²).
-      epsilon: that of the optimiser, outside the root, in the units of the gradient.
+      progress: the smallest good progress, in [0, 1).
+      most: the largest good progress, above 1.
+      squares: the largest good mean square, in units of its limit, above 1.
+      least: the smallest 1 − β2 of the search, in (0, 1 − β1²).
+      epsilon: that of the optimiser, outside the square root, in the units of the gradient.
 
     Raises:
       ValueError: naming the argument: values outside their ranges, or rows that are not finite.
@@ -113,13 +114,13 @@ def needed_beta2(
         return Needed(value, 0.0, value, value, reason, 0.0)
     low, high = min(low, value), max(high, value)
     reason += f"; batches rarer than one in {1 / table.unseen:.0f} may be missing from the table"
-    # no limit met and none near: that is no error of 0, for what is not in the table may meet one
+    # with no limit met the error is not 0: batches missing from the table may meet one
     stderr = max(value - low, high - value) / 1.96 or np.inf
     return Needed(value, stderr, low, high, reason, table.unseen)
 
 
 def _interval(grid: np.ndarray, found: Sums, **levels: float) -> tuple[float, float]:
-    """Up to which 1 − β2 all are good, and from which on all are too small."""
+    """The 1 − β2 up to which all are good, and the one beyond which all are too small."""
     ratios = ratios_of(found)
     inside = margins(ratios.progress_interval, ratios.squares_interval, **levels)
     low, _ = _first_below(grid, list(inside.sure))
@@ -138,7 +139,7 @@ def _interval(grid: np.ndarray, found: Sums, **levels: float) -> tuple[float, fl
 def _first_below(
     q: Float[np.ndarray, " Q"], margins: list[Float[np.ndarray, " Q"]]
 ) -> tuple[float, int | None]:
-    """The first 1 − β2 at which a margin is below 0, and which; the last and None if none is."""
+    """The first 1 − β2 at which a margin is below 0, and its index; else the last, and None."""
     found: tuple[float, int | None] = (float(q[-1]), None)
     for i, margin in enumerate(margins):
         below = np.flatnonzero(~(margin >= 0))
@@ -150,7 +151,7 @@ def _first_below(
 
 
 def _crossing(q: np.ndarray, margin: np.ndarray, first: int) -> float:
-    """Where a margin goes through 0 on its way to that entry."""
+    """The 1 − β2 at which a margin crosses 0 before the entry `first`."""
     if first == 0 or not np.isfinite(margin[: first + 1]).all():
         return float(q[max(first - 1, 0)])
     known = np.isfinite(margin)

@@ -1,14 +1,15 @@
 """How far Adam's mean update follows the mean gradient: from sums over blocks of steps.
 
-Progress is Σ ⟨G_b, U_c⟩ over Σ ⟨G_b, L_c⟩, over pairs of blocks that are not neighbours: G the
-gradient, U = m/(√v + ε), and L = m/(√V + ε) with V the mean of v in the blocks around: what U
-becomes as β2 → 1. Noise of one block meets noise of another and adds nothing to a sum; V shares
-its noise with m in one block of nine, and with G. Against the mean of v and not of g² since v
-remembers earlier gradients: where these were larger every update is small, at every β2.
+Progress is the ratio of Σ ⟨G_b, U_c⟩ to Σ ⟨G_b, L_c⟩, summed over pairs of blocks that are not
+neighbours. G is the gradient, U = m/(√v + ε), and L = m/(√V + ε), with V the mean of v in the
+surrounding blocks, is what U becomes as β2 → 1. The noise of different blocks is independent and
+averages out of the sums; V shares its noise with m in one block of nine, and with G. V is a mean of
+v and not of g² because v remembers earlier gradients: if these were larger, every update is small,
+at every β2.
 
-Errors are those of the jackknife: everything is computed again without each block in turn, V too.
-That gives the standard error, with V's own, and the bias of a V that few large gradients carry;
-the bias is taken away, and half of it is counted as an error since it is known to first order only.
+Errors are from a jackknife: everything, including V, is recomputed without each block in turn. That
+gives the standard error, including that of V, and the bias of a V that a few large gradients carry.
+The bias is subtracted, and half of it counts as an error because it is known to first order only.
 """
 
 from typing import NamedTuple
@@ -20,24 +21,24 @@ from jaxtyping import Array, Bool, Float, Int
 from adam_transition.advise.watch import ROWS
 
 LEAST_BLOCKS = 8  # with fewer, a standard error is a guess
-_NEAR = 4  # blocks on each side over which v is averaged: fewer, and V feels the noise of g
-_DOUBT = 0.5  # of the bias, which counts as a standard error
-_OUTSIDE = 0.1  # a part of Σ g² that is outside the record counts so much of one that is inside
-_FIELLER = 2.0  # standard errors within which the denominator must not come to zero
+_NEAR = 4  # blocks on each side over which v is averaged; with fewer, V follows the noise of g
+_DOUBT = 0.5  # fraction of the bias that counts as a standard error
+_OUTSIDE = 0.1  # weight of a share of Σ g² outside the record, relative to one inside
+_FIELLER = 2.0  # the denominator must be this many standard errors from zero
 
 
 class Progress(NamedTuple):
-    """What a record says; scalars."""
+    """The estimates from a record; scalars. See `Diagnostics`."""
 
     progress: Float[Array, ""]
-    progress_stderr: Float[Array, ""]  # infinite while it cannot be known
-    hits: Float[Array, ""]  # gradients that carry Σ g² of a coordinate
-    signal: Float[Array, ""]  # the sum of ⟨G, L⟩ in its standard errors
+    progress_stderr: Float[Array, ""]  # infinite while it is unknown
+    hits: Float[Array, ""]  # number of gradients that carry the Σ g² of a coordinate
+    signal: Float[Array, ""]  # the sum of ⟨G, L⟩ over its standard error
     wrong_mass: Float[Array, ""]
     noise_ratio: Float[Array, ""]
     skewness: Float[Array, ""]
     resolved: Float[Array, ""]
-    squared_step: Float[Array, ""]  # mean of u², where a gradient was seen
+    squared_step: Float[Array, ""]  # mean of u², where a nonzero gradient was seen
 
 
 def estimate(
@@ -50,16 +51,17 @@ def estimate(
     epsilon: Array,
     epsilon_root: Array,
 ) -> Progress:
-    """From the sums over blocks.
+    """The estimates from the sums over blocks.
 
     Args:
       blocks: sums; a number that is not finite spoils its coordinate in that block only.
-      steps: in each block; 0 in one that is not in use.
+      steps: number of steps in each block; 0 in unused blocks.
       age: of each block, in blocks.
-      largest: square of a gradient in the whole run, times the part of the run in the record.
-      gap: blocks closer than this, or as close, share memory.
+      largest: the largest squared gradient of the whole run, times the fraction of the run that is
+        in the record.
+      gap: blocks share memory if their ages differ by at most this much.
       epsilon: Adam's ε.
-      epsilon_root: Adam's ε inside the root.
+      epsilon_root: Adam's ε inside the square root.
     """
     row = {name: blocks[:, i] for i, name in enumerate(ROWS)}
     used = (steps > 0)[:, None] & jnp.isfinite(
@@ -75,7 +77,7 @@ def estimate(
     pairs = jnp.where(jnp.any(far), far, (steps > 0)[:, None] & (steps > 0))
 
     def limit_of(kept: Float[Array, " B"]) -> tuple[Float[Array, "B k"], Bool[Array, "B k"]]:
-        """Sums of m/(√V + ε), with V from the blocks that are kept; and where V was seen."""
+        """Sums of m/(√V + ε), with V from the blocks kept; and where V is positive."""
         around = jnp.einsum("bc,ck->bk", near * kept, row["second"])
         second = around / _positive(jnp.einsum("bc,ck->bk", near * kept, many))
         denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
@@ -83,7 +85,7 @@ def estimate(
         return jnp.where(seen, row["first"] / denominator, 0), seen
 
     def sums(kept: Float[Array, " B"]) -> Float[Array, "2"]:
-        """Σ ⟨G, U⟩ and Σ ⟨G, L⟩ over the pairs of the blocks that are kept."""
+        """Σ ⟨G, U⟩ and Σ ⟨G, L⟩ over the pairs of the blocks kept."""
         both = jnp.where(pairs, kept[:, None] * kept, 0)
         limited = gradient @ limit_of(kept)[0].T
         return jnp.stack([jnp.sum(both * updated), jnp.sum(both * limited)])
@@ -93,12 +95,12 @@ def estimate(
     known = num_blocks >= LEAST_BLOCKS
     every = jnp.ones((1, len(steps)))
     found = jax.vmap(sums)(jnp.concatenate([every, 1 - jnp.eye(len(steps))]))
-    whole, without = found[0], found[1:]  # without one block each
+    whole, without = found[0], found[1:]  # all blocks; without one block each
     direct = whole[0] / whole[1]
     off, shift = _jackknife(without[:, 0] - direct * without[:, 1], 0.0, pairs, num_blocks)
     spread, _ = _jackknife(without[:, 1], whole[1], pairs, num_blocks)
     signal = whole[1] / _positive(spread)
-    # a denominator that is known badly widens the interval, as in Fieller's for two errors
+    # an uncertain denominator widens the interval, as in Fieller's interval for a ratio
     sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
     bias = shift / whole[1]
     limit, seen = limit_of(every[0])
@@ -136,10 +138,16 @@ def _jackknife(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Standard error and bias of a sum over pairs of blocks, from the sums without one block each.
 
-    A sum over pairs loses 2/n of itself, on average, with a block; what it loses beyond is bias.
+    Without a block, a sum over pairs loses 2/n of its value on average; any excess is bias.
+
+    Args:
+      without: the sum without each block.
+      whole: the sum with all blocks.
+      pairs: the pairs of blocks summed over.
+      num_blocks: the number of blocks in use.
     """
     n = num_blocks.astype(jnp.float32)
-    # blocks that are not in use have no influence, and must not count as far from the mean
+    # unused blocks have no influence, and must not count as far from the mean
     used = jnp.any(pairs, axis=0) | jnp.any(pairs, axis=1)
     influence = jnp.where(used, whole - without, 0)
     mean = influence.sum() / _positive(n)
@@ -154,21 +162,21 @@ def _hits(
     largest: Float[Array, " k"],
     weight: Float[Array, " k"],
 ) -> Float[Array, ""]:
-    """How many gradients carry a coordinate's Σ g², on average over coordinates of some weight.
+    """How many gradients carry a coordinate's Σ g², a weighted mean over coordinates.
 
-    (Σ g²)²/Σ g⁴ is their number where they are of one size. It counts as less where the largest
-    gradient of the whole run fell outside the record and is large against all that is in it.
+    For gradients of equal size their number is (Σ g²)²/Σ g⁴. It is reduced if the largest gradient
+    of the whole run is outside the record and large compared with the sum inside.
     """
     total = _positive(square)
     alone = jnp.maximum(fourth / total / total, _OUTSIDE * largest / total)
-    # where no gradient but rounding was met, the largest is that many times the sum
+    # where only rounding errors were met, the largest is many times the sum
     alone = jnp.where(square > 0, jnp.where(alone < 1, alone, 1), 0)  # 1 for NaN too
     return jnp.sum(weight) / _positive(jnp.sum(weight * alone))
 
 
 def _skewness(mean: Array, variance: Array, square: Array, cube: Array) -> Float[Array, ""]:
     """Root mean square over coordinates; 0 where a gradient does not vary."""
-    # a variance below the rounding of the square is none
+    # a variance below the rounding error of the square counts as zero
     varies = variance > 1e-5 * square
     third = cube - 3 * mean * square + 2 * mean**3
     one = jnp.where(varies, third / _positive(variance) ** 1.5, 0)

@@ -1,4 +1,4 @@
-"""Progress and squares of a table's steps over their limits as β2 → 1, and their errors."""
+"""Progress and squares of a table's steps relative to their limits as β2 → 1, with errors."""
 
 from typing import NamedTuple
 
@@ -13,30 +13,30 @@ from adam_transition.advise.sampling_error import ConfidenceInterval, HalfWidths
 from adam_transition.advise.tables import GradientTable, checked_rows
 from adam_transition.sweeps import keys
 
-_NUM_COMBINED = 2048  # rows of the table of a larger batch, or a little more
-_LEAST_TILTED = 4  # independent batches in the table, or the tilt is that of few combined rows
+_NUM_COMBINED = 2048  # rows of the table for a larger batch, or a few more
+_LEAST_TILTED = 4  # independent larger batches in the table that a tilt needs
 
 _N, _L, _S, _T = range(4)  # ⟨∇f, step⟩ and its limit, mean square step and its limit
 
 
 class Sums(NamedTuple):
-    """Four sums over coordinates at Q values of β2, and what is known of their errors.
+    """Four sums over coordinates at Q values of β2, with their errors.
 
-    In the order: ⟨∇f, E[m/(√v+ε)]⟩, its limit, E‖m/(√v+ε)‖², its limit.
+    They are, in order: ⟨∇f, E[m/(√v+ε)]⟩, its limit, E‖m/(√v+ε)‖², its limit.
     """
 
     value: Float[np.ndarray, "4 Q"]
-    debiased: Float[np.ndarray, "4 Q"]  # the noise of the mean gradient taken off
+    debiased: Float[np.ndarray, "4 Q"]  # without the noise of the mean gradient
     tailed: Float[np.ndarray, "4 Q"]  # `debiased`, with rows beyond the largest
-    influence: Float[np.ndarray, "n 4 Q"]  # of the rows; of no rows if the table is complete
-    between: Float[np.ndarray, "4 4 Q"]  # covariance by the choice of coordinates, about
-    drawn: Float[np.ndarray, "4 4 Q"]  # and by the drawing of larger batches
+    influence: Float[np.ndarray, "n 4 Q"]  # of the rows; no rows if the table is complete
+    between: Float[np.ndarray, "4 4 Q"]  # covariance due to the choice of coordinates, estimated
+    drawn: Float[np.ndarray, "4 4 Q"]  # covariance due to the drawing of larger batches
     tilted: Float[np.ndarray, "2 2 Q"]  # mean square and limit with the rows tilted down and up
     wrong_mass: Float[np.ndarray, " Q"]
 
 
 class Ratios(NamedTuple):
-    """Of one batch size, at Q values of β2; see `Probe`."""
+    """The ratios of one batch size at Q values of β2; see `Probe`."""
 
     progress: Float[np.ndarray, " Q"]
     progress_interval: ConfidenceInterval
@@ -46,7 +46,7 @@ class Ratios(NamedTuple):
 
     @property
     def progress_stderr(self) -> Float[np.ndarray, " Q"]:
-        """To the farther end of the interval, over 1.96; infinite if progress is."""
+        """Distance to the farther end of the interval over 1.96; infinite if progress is."""
         low, high = (np.asarray(end) for end in self.progress_interval)
         with np.errstate(invalid="ignore"):
             farther = np.maximum(high - self.progress, self.progress - low) / 1.96
@@ -61,7 +61,7 @@ def ratios(
     epsilon: float,
     factor: int,
 ) -> Ratios:
-    """The ratios of a table at 1 − β1 = p, with batches `factor` times as large."""
+    """The ratios of a table at 1 − β1 = p, with batches `factor` times as large; see `sums`."""
     return ratios_of(sums(table, q, key, p, epsilon, factor))
 
 
@@ -84,7 +84,7 @@ def contrast(found: Sums, coefficients: Float[np.ndarray, " 4"]) -> Float[np.nda
 def _with_tilted(
     found: Sums, squares: Float[np.ndarray, " Q"], interval: ConfidenceInterval
 ) -> ConfidenceInterval:
-    """The interval, widened to where the tilted tables are."""
+    """The interval, widened to the values of the tilted tables."""
     ends = [interval]
     c = np.stack([np.ones_like(squares), -squares]) / found.value[_T]
     rest = (found.between + found.drawn)[_S:, _S:]
@@ -104,7 +104,7 @@ def _with_tilted(
 
 
 def _half_widths(found: Sums, c: Float[np.ndarray, "4 Q"]) -> HalfWidths:
-    """Of the linear combination with these coefficients."""
+    """Half-widths of the interval of the linear combination with these coefficients."""
     rows = HalfWidths(np.zeros(c.shape[1]), np.zeros(c.shape[1]))
     if len(found.influence):
         rows = sampling_error.half_widths(np.einsum("ijq,jq->iq", found.influence, c))
@@ -115,7 +115,7 @@ def _half_widths(found: Sums, c: Float[np.ndarray, "4 Q"]) -> HalfWidths:
 
 
 def _ratio(found: Sums, over: int, under: int) -> ConfidenceInterval:
-    """Fieller's interval: the ratios r at which the contrast over − r·under may be 0."""
+    """Fieller's interval: the ratios r for which the contrast over − r·under may be 0."""
     lows, highs = [], []
     for values in (found.debiased, found.tailed):
         a, b = values[over], values[under]
@@ -130,12 +130,12 @@ def _ratio(found: Sums, over: int, under: int) -> ConfidenceInterval:
             c[over], c[under] = of_over, of_under
             return _half_widths(found, c)
 
-        # where r is too large the contrast is below 0, and an error upwards makes it 0
+        # if r is too large the contrast is below 0, and an upward error can make it 0
         at, z = half(1, -guess), half(0, np.ones_like(b)).down
         below, above = half(1, 1 - guess).down, half(1, -1 - guess).up
         low = guess - _fieller(-rest, b, at.down, below, z)
         high = guess + _fieller(rest, b, at.up, above, z)
-        # a value that is infinite has no error
+        # an infinite value has no error
         lows.append(np.where(known, low, values[over]))
         highs.append(np.where(known, high, values[over]))
     return ConfidenceInterval(np.minimum(*lows), np.maximum(*highs))
@@ -144,11 +144,11 @@ def _ratio(found: Sums, over: int, under: int) -> ConfidenceInterval:
 def _fieller(
     rest: np.ndarray, b: np.ndarray, at: np.ndarray, one: np.ndarray, z: np.ndarray
 ) -> Float[np.ndarray, " Q"]:
-    """The greatest d at which rest − d·b may be 0; infinite if b may be.
+    """The largest d at which rest − d·b may be 0; infinite if b may be 0.
 
     Its half-widths are √(at² − 2 d·slope + d² z²), with the value `one` at d = 1.
     """
-    # a variance is nowhere below 0; those of skewed errors are not quite of one kind
+    # clipped because a variance is never negative, though half-widths of skewed errors may say so
     slope = np.clip((at**2 + z**2 - one**2) / 2, -at * z, at * z)
     quadratic = b**2 - z**2
     linear = rest * b - slope
@@ -168,12 +168,19 @@ def sums(
     *,
     errors: bool = True,
 ) -> Sums:
-    """The sums over the coordinates of a table at 1 − β1 = p, with batches `factor` times as large.
+    """The sums over the coordinates of a table.
 
-    Without `errors` only `value` and `wrong_mass` are computed.
+    Args:
+      table: the gradients.
+      q: values of 1 − β2.
+      key: for drawing larger batches.
+      p: 1 − β1.
+      epsilon: outside the square root, in the units of the gradient.
+      factor: batch size in units of that of the table.
+      errors: whether to compute more than `value` and `wrong_mass`.
 
     Raises:
-      ValueError: no table, or one with rows that `checked_rows` refuses.
+      ValueError: table is not a table, or has rows that `checked_rows` rejects.
     """
     if not isinstance(table, GradientTable):
         raise ValueError(
@@ -181,8 +188,8 @@ def sums(
             "GradientTable.from_rows makes it"
         )
     rows = checked_rows(table.rows)
-    # only gradients over ε count: in units of the largest no square leaves the floats, and neither
-    # does that of an ε that is the denominator alone
+    # only gradients over ε matter: in units of the largest gradient no square overflows, nor does
+    # that of an ε that alone is the denominator
     largest = np.abs(rows).max()
     if largest == 0:
         raise ValueError("rows: all gradients are zero, so that there is no step to compare")
@@ -190,7 +197,7 @@ def sums(
     n, k = rows.shape
     sampled = errors and not table.complete
     parts = _parts(n, factor, key)  # [m, factor] rows of each combined one
-    # what a row's weight does: it is `factor` of the draws of the combined rows that it is in
+    # maps influences of combined rows to those of rows, one of `factor` draws in a combined row
     spread = scipy.sparse.csr_array(
         (np.ones(parts.size), (parts.ravel(), np.arange(len(parts)).repeat(factor))),
         shape=(n, len(parts)),
@@ -219,7 +226,7 @@ def sums(
             residual += by_mean * (influence - own[parts].sum(axis=1) / factor)
         if not sampled:
             continue
-        # ∇f is known from the rows that the step is: the products with themselves are taken off
+        # ∇f and the step are from the same rows: subtract the products of rows with themselves
         centred = column - mean
         bias[:2] += np.einsum("i,iaq->aq", centred, own[:, :2]) / (n * (n - 1))
         own = by_mean * own
@@ -258,7 +265,7 @@ def _tilted_weights(
     influence: Float[np.ndarray, "n 4 Q"],
     parts: Int[np.ndarray, "m factor"],
 ) -> Float[np.ndarray, "2Q m"]:
-    """Weights of the combined rows that move the squares of single steps down, and up."""
+    """Weights of the combined rows that move the squares of single steps down and up."""
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = value[_S] / value[_T]
         of_ratio = (influence[:, _S] - squares * influence[:, _T]) / value[_T]
@@ -276,7 +283,7 @@ def _of_column(
     *,
     errors: bool,
 ) -> tuple[Float[np.ndarray, "4 Q"], Float[np.ndarray, "m 4 Q"]]:
-    """Of one coordinate: step, its limit, square and its limit; and influences."""
+    """Step, its limit, square and its limit for one coordinate; and their influences."""
     found = field.steps(column, p, q, epsilon, weights, influences=errors)
     share = np.full((1, len(column)), 1 / len(column)) if weights is None else weights
     mean, square = share @ column, share @ column**2
@@ -316,10 +323,10 @@ def _with_tail(
 
 
 def _parts(n: int, factor: int, key: Key[Array, ""]) -> Int[np.ndarray, "m factor"]:
-    """Which rows make up the larger batches; each is drawn equally often.
+    """The rows that make up each larger batch; every row is drawn equally often.
 
-    So the mean is that of the table exactly; moving it there would change the small gradients,
-    whose sign matters where noise is heavy-tailed.
+    So the mean is exactly that of the table. Shifting the batches to it instead would change small
+    gradients, whose sign matters if the noise is heavy-tailed.
     """
     if factor == 1:
         return np.arange(n)[:, None]

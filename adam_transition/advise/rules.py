@@ -1,19 +1,19 @@
-"""From a setting that works at batch size B1 to batch size B2.
+"""Rules that carry a setting that works at batch size B1 over to batch size B2.
 
-Three rules, of which none leaves [0, 1):
+Three rules, none of which leaves [0, 1):
 
-- *Half-life* (Marek et al., 2025): β2 → β2^k with k = B2/B1 keeps the number of samples that v
-  averages over. The phase boundary of skewed noise moves in the same way: with mini-batches of B
-  independent samples, 1 − β2* ≈ 2μσ²B/κ3 to first order, linear in B.
-- *SDE* (Malladi et al., 2022), in its exponential form: β1 and β2 → β^k, learning rate × √k, ε/√k.
-  It keeps the distribution of the path where that is the path of a stochastic differential
-  equation: while a step forgets little of m and v, that is while k(1 − β1) and k(1 − β2) are small.
-  The linear form 1 − β → k(1 − β) agrees there and turns negative beyond.
+- *Half-life* (Marek et al., 2025, arXiv:2507.07101): β2 → β2^k with k = B2/B1 keeps the number of
+  samples that v averages over. The phase boundary of skewed noise moves in the same way: with
+  mini-batches of B independent samples, 1 − β2* ≈ 2μσ²B/κ3 to first order, linear in B.
+- *SDE* (Malladi et al., 2022, arXiv:2205.10287), in its exponential form: β1 and β2 → β^k, learning
+  rate × √k, ε/√k. It keeps the distribution of the path while this is the path of a stochastic
+  differential equation: while a step forgets little of m and v, that is, while k(1 − β1) and
+  k(1 − β2) are small. The linear form 1 − β → k(1 − β) agrees there, and gives a negative β beyond.
 - *Clipped*: the half-life rule between a floor and a ceiling. At large batches there is little
   noise left to average, and runs without a floor have spiked.
 
-None of them knows the learning rate, on which the β2 that training needs depends as much as on the
-batch size. Batch sizes may be counted in samples or in tokens.
+None of them depends on the learning rate, although the β2 that training needs depends on it as much
+as on the batch size. Batch sizes may be counted in samples or in tokens.
 """
 
 import math
@@ -24,13 +24,13 @@ from adam_transition.advise import arguments
 Rule = Literal["half-life", "SDE", "clipped"]
 
 SMALL = 0.5
-"""A step of the SDE rule forgets little while 1 − β is at most this at both batch sizes: at 1/2 the
-exponential and the linear form differ by a third or more."""
+"""The SDE rule holds while 1 − β is at most this at both batch sizes: at 1/2 its exponential and
+linear forms differ by a third or more."""
 
 ENOUGH = 0.999
-"""The β2 of optax and PyTorch, which most runs have as their default."""
+"""The default β2 of optax and PyTorch."""
 
-_LEAST_BETA2 = 0.5  # of the half-life rule
+_LEAST_BETA2 = 0.5  # below which the half-life rule does not hold
 _MOST_RATIO = 1e9  # of batch sizes
 
 
@@ -43,18 +43,18 @@ class Setting(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """What a rule says."""
+    """The advice of one rule."""
 
     rule: Rule
     setting: Setting
     learning_rate_factor: float
     epsilon_factor: float
-    half_life: float  # of v, in samples: after so many a gradient's weight has halved
+    half_life: float  # of v: samples after which the weight of a gradient has halved
     bounded_steps: bool  # β1 < √β2
-    steps: tuple[str, ...]  # what to do, in the paper's order
-    holds: bool  # whether the rule says anything at this distance
-    preserves: str  # what it keeps
-    limits: str  # where it stops to hold
+    steps: tuple[str, ...]  # instructions, in the paper's order
+    holds: bool  # whether the rule holds for this change of batch size
+    preserves: str  # the quantity that the rule keeps
+    limits: str  # where the rule stops holding
 
 
 def half_life(beta2: float, batch_size: float) -> float:
@@ -72,7 +72,7 @@ def half_life(beta2: float, batch_size: float) -> float:
 
 
 def beta2_of_half_life(samples: float, batch_size: float) -> float:
-    """The β2 whose half-life is that many samples (or tokens): 2^(−batch_size/samples).
+    """The β2 whose half-life is this many samples (or tokens): 2^(−batch_size/samples).
 
     Raises:
       ValueError: a half-life or a batch size that is not positive, or a half-life so long that β2
@@ -90,7 +90,7 @@ def beta2_of_half_life(samples: float, batch_size: float) -> float:
 
 
 def half_life_rule(known: Setting, batch_size: float) -> Setting:
-    """β2 → β2^(B2/B1), β1 as it was.
+    """β2 → β2^(B2/B1), with β1 unchanged.
 
     Raises:
       ValueError: a β outside [0, 1), a batch size that is not positive, or a β2 that rounds to 1.
@@ -103,10 +103,10 @@ def half_life_rule(known: Setting, batch_size: float) -> Setting:
 
 
 def sde_rule(known: Setting, batch_size: float) -> Setting:
-    """β1 and β2 → β^(B2/B1); it belongs with learning rate × √(B2/B1) and ε/√(B2/B1).
+    """β1 and β2 → β^(B2/B1), to be used with learning rate × √(B2/B1) and ε/√(B2/B1).
 
     Raises:
-      ValueError: as `half_life_rule`.
+      ValueError: as for `half_life_rule`.
     """
     ratio = _ratio(known, batch_size)
     beta1, beta2 = (
@@ -119,10 +119,16 @@ def sde_rule(known: Setting, batch_size: float) -> Setting:
 def clipped_rule(
     known: Setting, batch_size: float, *, floor: float = 0.95, ceiling: float = 0.9999
 ) -> Setting:
-    """The half-life rule, with β2 held between a floor and a ceiling, both in [0, 1).
+    """The half-life rule, with β2 clipped to [floor, ceiling].
+
+    Args:
+      known: the setting that works.
+      batch_size: the new batch size.
+      floor: in [0, 1).
+      ceiling: in [0, 1).
 
     Raises:
-      ValueError: as `half_life_rule`, or a floor above the ceiling.
+      ValueError: as for `half_life_rule`, or a floor above the ceiling.
     """
     arguments.in_unit("floor", floor)
     arguments.in_unit("ceiling", ceiling)
@@ -136,10 +142,16 @@ def clipped_rule(
 def advise(
     known: Setting, batch_size: float, *, floor: float = 0.95, ceiling: float = 0.9999
 ) -> list[Advice]:
-    """What each rule says, whether it holds there, and what to do in the order of the paper.
+    """The advice of each rule: its setting, whether it holds, and what to do in the paper's order.
+
+    Args:
+      known: the setting that works.
+      batch_size: the new batch size.
+      floor: of the clipped rule.
+      ceiling: of the clipped rule.
 
     Raises:
-      ValueError: as the rules.
+      ValueError: as for the rules.
     """
     ratio = _ratio(known, batch_size)
     return [
@@ -152,18 +164,18 @@ def advise(
 
 
 def recommended(advice: list[Advice]) -> Advice:
-    """The one to follow: the clipped rule, which holds at every distance and leaves β1 alone."""
+    """The advice to follow: the clipped rule, which always holds and does not change β1."""
     return next(one for one in advice if one.rule == "clipped")
 
 
 def recommendation(known: Setting, advice: list[Advice]) -> str:
-    """One line: what to do about β2, and what to look at besides.
+    """One line: what to do about β2, and what else matters.
 
-    A smaller batch needs a β2 at least as large as the rule's; 0.999 is kept where it is that
-    already, and a β2 that works is not lowered, since too large a one costs little.
+    A smaller batch needs a β2 at least as large as that of the rule. A β2 that works is never
+    lowered, as too large a β2 costs little.
 
     Raises:
-      ValueError: known is no Setting.
+      ValueError: known is not a Setting.
     """
     _check_setting(known)
     one = recommended(advice)
@@ -194,7 +206,7 @@ def _advice(rule: Rule, known: Setting, found: Setting, ratio: float) -> Advice:
 
 
 def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bool, str, str]:
-    """Whether a rule holds, what it keeps, and where it stops to hold."""
+    """Whether a rule holds, what it keeps, and where it stops holding."""
     if rule == "SDE":
         largest = max((1 - beta) * max(ratio, 1) for beta in (known.beta1, known.beta2))
         limits = (
@@ -267,6 +279,6 @@ def _check_size(name: str, value: float) -> None:
 
 
 def _shown(beta: float, digits: int = 6) -> str:
-    """With as many digits as it takes to differ from 1."""
+    """Formats β with as many digits as it takes to differ from 1."""
     texts = (f"{beta:.{count}g}" for count in range(digits, 18))
     return next((text for text in texts if float(text) < 1), repr(beta))

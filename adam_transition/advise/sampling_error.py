@@ -1,24 +1,25 @@
-"""What other batches of the same data would say: errors of statistics of a table's rows.
+"""Errors of statistics of a table's rows, due to the choice of batches from the same data.
 
-A statistic's influence values, its derivatives by the weights of the rows, give its variance over
-tables. Three things make such errors too small, and all are counted:
+The influence values of a statistic, its derivatives by the weights of the rows, give its variance
+over tables. Three things make such errors too small, and all are accounted for:
 
-- *Few rows count.* If m rows carry a statistic, its variance is known to about 2m degrees of
-  freedom, and Student's quantile with those (Satterthwaite's) stands for 1.96.
-- *They count on one side.* A table that met few of the rare rows knows neither them nor its error.
-  Where the influences are skewed the error is that of Hall's transformation (1992) on the side
-  that the missing rows would move it to; for a count of m rare rows about that of Poisson's law.
-- *Larger rows than any in the table.* A sample knows nothing beyond its largest row; by the rule
-  of three, up to 3/n of all batches may lie there (with 95 % confidence). Where the largest rows
-  fall off slowly, like a power of their rank, the statistic is computed a second time with a tail
-  of that power and mass beyond them, and the interval reaches from one to the other.
+- *Few rows matter.* If m rows carry a statistic, its variance has about 2m degrees of freedom
+  (Satterthwaite), and Student's quantile replaces 1.96.
+- *They matter on one side.* A table that happens to contain few of the rare rows underestimates
+  both their effect and its error. If the influences are skewed, the error on the side to which the
+  missing rows would move the statistic is from Hall's transformation (1992); for a count of m rare
+  rows it is close to that of the Poisson law.
+- *Larger rows than any in the table.* A sample contains no information beyond its largest row; by
+  the rule of three, up to 3/n of all batches may lie there (with 95 % confidence). If the largest
+  rows fall off slowly, like a power of their rank, the statistic is recomputed with a tail of that
+  power and mass beyond them, and the interval covers both results.
 
-Neither knows of a kind of batch that is not in the table and unlike all that are.
+None of these accounts for a kind of batch that is unlike all batches in the table.
 
-All of this is linear in the weights of the rows. A statistic that is not, in the reach of its
-error, is computed again at the ends of the table's *tilted* family (Efron 1981; DiCiccio & Romano
-1990, Int. Stat. Rev. 58): weights ∝ e^{λ·influence}, with the two λ at which a tilted table as
-good as never is the one that was met.
+All of this is linear in the weights of the rows. A statistic that is nonlinear within the range of
+its error is also computed at the ends of the table's *tilted* family (Efron 1981; DiCiccio & Romano
+1990, Int. Stat. Rev. 58): weights ∝ e^{λ·influence}, with the two λ beyond which a tilted table
+would hardly ever yield the table that was met.
 """
 
 from typing import NamedTuple
@@ -29,23 +30,23 @@ from scipy import special, stats
 from scipy.optimize import elementwise
 
 _LEVEL = 0.975
-_UNSEEN = 3.0  # rows
-_HEAVY = 0.22  # exponents 1/α of a tail P(|g| > x) ~ x^−α from which fourth moments are uncertain
-_HEAVY_THIRD = 0.3  # and those from which third moments are
-_STEEPEST = 0.8  # tails heavier than this are cut to it: E g² is infinite from a half on
-_REACH = np.geomspace(1, 1e-4, 13)  # of the tail: shares of it that lie beyond
-_SHRUNK = 20  # spacings that count as much as those of all coordinates together
+_UNSEEN = 3.0  # rows, by the rule of three
+_HEAVY = 0.22  # 1/α of a tail P(|g| > x) ~ x^−α from which on fourth moments are uncertain
+_HEAVY_THIRD = 0.3  # 1/α from which on third moments are uncertain
+_STEEPEST = 0.8  # heavier tails are reduced to this 1/α; E g² is infinite from 1/2 on
+_REACH = np.geomspace(1, 1e-4, 13)  # shares of the tail that lie beyond its nodes
+_SHRUNK = 20  # number of own spacings with the same weight as all coordinates together
 
 
 class ConfidenceInterval(NamedTuple):
-    """95 % of a statistic over tables of other batches; infinite where the table cannot tell."""
+    """95 % interval over the choice of batches; infinite if the table cannot decide."""
 
     low: ArrayLike
     high: ArrayLike
 
 
 class Tail(NamedTuple):
-    """A coordinate with rows beyond the largest, and their probabilities."""
+    """A coordinate with additional rows beyond the largest, and the probabilities of all rows."""
 
     column: Float[np.ndarray, " m"]  # the rows of the table first
     weights: Float[np.ndarray, " m"]
@@ -53,22 +54,26 @@ class Tail(NamedTuple):
 
 
 class HalfWidths(NamedTuple):
-    """From a value down and up to the ends of its 95 % interval, both ≥ 0."""
+    """Distances from a value down and up to the ends of its 95 % interval, both ≥ 0."""
 
     down: np.ndarray
     up: np.ndarray
 
 
 def half_widths(influence: Float[np.ndarray, "n ..."], n: int | None = None) -> HalfWidths:
-    """Of a 95 % interval; `n` is the number of rows, if not all influences are given.
+    """Half-widths of the 95 % interval of a statistic.
 
-    With W the error in standard errors and a the skewness of the influences over √rows, Hall's
+    With W the error over the standard error and a the skewness of the influences over √rows, Hall's
     W + aW²/3 + a²W³/27 + a/6 is nearly normal. Neither side is shorter than Student's.
+
+    Args:
+      influence: influences of the rows.
+      n: number of rows, if not all influences are given.
     """
     centred = influence - influence.mean(axis=0)
     largest = np.abs(centred).max(axis=0)
     largest = np.where(largest > 0, largest, 1.0)
-    centred = centred / largest  # whose fourth powers may overflow
+    centred = centred / largest  # as fourth powers may overflow
     square = (centred**2).sum(axis=0)
     fourth = (centred**4).sum(axis=0)
     count = len(influence)
@@ -84,19 +89,19 @@ def half_widths(influence: Float[np.ndarray, "n ..."], n: int | None = None) -> 
 
 
 def _hall(a: np.ndarray) -> np.ndarray:
-    """Standard errors up to the end on the side to which influences are skewed if a > 0."""
+    """Half-width, in standard errors, on the side to which influences are skewed if a > 0."""
     z = stats.norm.ppf(_LEVEL)
     a = np.maximum(a, 1e-6)  # on the other side Student's is longer
-    # from the turn of the cubic on its root is that of a normal variable that is none
+    # beyond the turning point of the cubic the half-width is kept at its value there
     return 3 / a * (1 - np.cbrt(np.maximum(1 - a * (z + a / 6), 0)))
 
 
 def tilts(influence: Float[np.ndarray, "n Q"]) -> Float[np.ndarray, "2 Q n"]:
     """Logarithms of weights, up to a constant, that move statistics down and up by their error.
 
-    Under such weights the table is that far out: one as low, or as high, has a probability of
-    2.5 %, by the saddlepoint formula of Lugannani and Rice for the mean influence of n draws. With
-    K(λ) = log mean e^{λu} its r is √(2nK), and λ solves r + log(λ√n sd/r)/r = 1.96.
+    Under these weights a table as low, or as high, as the one met has a probability of 2.5 %, by
+    the saddlepoint formula of Lugannani and Rice for the mean influence of n draws. With
+    K(λ) = log mean e^{λu}, r = √(2nK) and λ solves r + log(λ√n sd/r)/r = 1.96.
     """
     centred = influence - influence.mean(axis=0)
     n, deviation = len(centred), centred.std(axis=0)
@@ -118,11 +123,11 @@ def tilts(influence: Float[np.ndarray, "n Q"]) -> Float[np.ndarray, "2 Q n"]:
 
 
 def tail_exponents(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
-    """1/α of tails |g| > x with probability ~ x^−α, from the largest twentieth.
+    """1/α of tails P(|g| > x) ~ x^−α, from the largest twentieth of the rows.
 
-    With i the rank, the i·log(x_i/x_{i+1}) of such a tail are exponential of mean 1/α (Rényi).
-    Their median does not see a single gap, as below rare gradients of one size. A coordinate's own
-    is drawn to that of all, since it rests on few rows.
+    With i the rank, the i·log(x_i/x_{i+1}) of such a tail are exponential with mean 1/α (Rényi).
+    Their median is insensitive to a single gap, such as that below rare gradients of one size. The
+    estimate of a coordinate is shrunk towards that of all, as it rests on few rows.
     """
     count = _num_largest(len(rows))
     largest = np.sort(np.abs(rows), axis=0)[::-1][: count + 1]
@@ -139,8 +144,8 @@ def with_tail(
 ) -> Tail | None:
     """The column with what may lie beyond its largest row; None if its tail is light.
 
-    The tail has the exponent, the signs of the largest rows, and the mass of the rule of three.
-    With `num_drawn`, those of means of so many rows.
+    The tail has the given exponent 1/α, the signs of the largest rows, and the mass of the rule of
+    three, times `num_drawn` for means of this many rows.
     """
     if exponent <= _HEAVY or not column.any():
         return None
@@ -161,7 +166,7 @@ def with_tail(
 
 
 def mean_with_tail(squares: Float[np.ndarray, " n"]) -> float:
-    """The mean of ‖g‖² with what may lie beyond the largest."""
+    """The mean of ‖g‖², including what may lie beyond the largest."""
     size = np.sqrt(squares)
     [exponent] = tail_exponents(size[:, None])
     tail = with_tail(size, float(exponent))
@@ -181,7 +186,7 @@ def skewness_interval(rows: Float[np.ndarray, "n k"]) -> ConfidenceInterval:
     influence = cube - value - 3 * z - 1.5 * value * (z**2 - 1)
     half = half_widths(influence)
     low, high = value - half.down, value + half.up
-    # most of the third moment in one row, or a decay so slow that there may be none
+    # one row has most of the third moment, or the decay is so slow that it may not exist
     size = np.abs(rows - rows.mean(axis=0))
     places = np.argsort(-size, axis=0, kind="stable")[: _num_largest(len(rows))]
     positive = np.mean(np.take_along_axis(z, places, axis=0) > 0, axis=0)
@@ -196,7 +201,7 @@ def skewness_interval(rows: Float[np.ndarray, "n k"]) -> ConfidenceInterval:
 def _standardised(rows: np.ndarray) -> np.ndarray:
     centred = rows - rows.mean(axis=0)
     scale = np.sqrt((centred**2).mean(axis=0))
-    # a constant coordinate has but rounding errors
+    # a constant coordinate has only rounding errors
     varies = scale > 1e-12 * np.abs(rows).max(axis=0)
     return np.divide(centred, scale, out=np.zeros_like(centred), where=varies)
 

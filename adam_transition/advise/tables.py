@@ -20,39 +20,38 @@ _NO_MEAN = (
     "gradients that underflow, and probe a checkpoint from before"
 )
 
-_LARGEST = (
-    1e120  # entry of a row, so that norms of 1e12 parameters and of a mean in noise are floats
-)
+_LARGEST = 1e120  # of a row's entries: norms of 1e12 parameters must not overflow
 
 
 class GradientTable(NamedTuple):
     """Mini-batch gradients at one point, for some coordinates of the parameters.
 
-    Made by `gradient_table`, or by `GradientTable.from_rows` from gradients of any library.
+    Create it with `gradient_table`, or with `GradientTable.from_rows` from gradients of any
+    library.
     """
 
     rows: Float[np.ndarray, "n k"]
     num_parameters: int
     squared_norms: Float[np.ndarray, " n"]  # ‖g_i‖² over all parameters
     mean_squared_norm: float  # ‖mean of g_i‖² over all parameters
-    alignments: Float[np.ndarray, " n"] | None = None  # ⟨g_i, mean of those before⟩, over all
-    complete: bool = False  # the rows are all mini-batches that there are, equally often
+    alignments: Float[np.ndarray, " n"] | None = None  # ⟨g_i, mean of g_0 … g_{i−1}⟩, likewise
+    complete: bool = False  # whether the rows are all existing mini-batches, equally often
 
     @classmethod
     def from_rows(
         cls, rows: Any, *, num_parameters: int | None = None, complete: bool = False
     ) -> "GradientTable":
-        """A table from gradients that were computed elsewhere, one mini-batch a row.
+        """A table from gradients that were computed elsewhere, one mini-batch per row.
 
         Args:
-          rows: [n, k], whatever NumPy can read: arrays, lists, tensors on the CPU.
-          num_parameters: of the whole model, if the k coordinates were drawn from them at random;
+          rows: [n, k], anything that NumPy can read: arrays, lists, tensors on the CPU.
+          num_parameters: of the whole model, if the k coordinates were drawn from it at random;
             norms are then estimated from the rows. k if None.
-          complete: the rows are all mini-batches that there are, so that they are not a sample.
+          complete: whether the rows are all existing mini-batches and not a sample.
 
         Raises:
-          ValueError: rows that are no table of finite numbers, have entries missing under a mask,
-            are fewer than two, have a mean of zero, or are of a size beyond 1e±120.
+          ValueError: rows that are not a table of finite numbers, have masked entries, are fewer
+            than two, have a mean of zero, or entries of a size beyond 1e±120.
         """
         found = checked_rows(rows)
         whole = found.shape[1]
@@ -70,14 +69,15 @@ class GradientTable(NamedTuple):
     def noise_ratio(self) -> float:
         """E‖g_i‖²/‖E g_i‖²: D1/n of assumption A2 at this point, if D0 = 0.
 
-        The variance of the mean of the rows is taken off its square; infinite if nothing is left.
+        The variance of the mean of the rows is subtracted from its square; the ratio is infinite if
+        nothing is left.
         """
         square, mean = self._norms()
         return square / mean if mean > 0 else np.inf
 
     @property
     def noise_ratio_interval(self) -> ConfidenceInterval:
-        """95 % of it over the drawing of batches; no upper end if the mean is lost in noise."""
+        """95 % interval over the choice of batches; no upper end if the mean is lost in noise."""
         square, mean = self._norms()
         if self.complete:
             return ConfidenceInterval(square / mean, square / mean)
@@ -99,10 +99,10 @@ class GradientTable(NamedTuple):
 
     @property
     def skewness_interval(self) -> ConfidenceInterval:
-        """95 % of each coordinate's skewness over the drawing of batches, two arrays [k].
+        """95 % interval of each coordinate's skewness over the choice of batches, two arrays [k].
 
-        Infinite where the largest rows do not bound it: where they have most of the third moment,
-        or fall off so slowly that there may be none.
+        Infinite where the largest rows do not bound it: if they have most of the third moment, or
+        fall off so slowly that it may not exist.
         """
         rows = np.asarray(self.rows, np.float64)
         if self.complete:
@@ -111,10 +111,10 @@ class GradientTable(NamedTuple):
 
     @property
     def unseen(self) -> float:
-        """A kind of batch rarer than this is in no row of the table with 5 % probability or more.
+        """A kind of batch rarer than this is missing from the table with 5 % probability or more.
 
-        The rule of three, 3/n; 0 if the table is complete. No error bar here knows of batches
-        that are not in the table and like none of those that are.
+        This is the rule of three, 3/n; 0 if the table is complete. No error bar accounts for
+        batches that are unlike all those in the table.
         """
         return 0.0 if self.complete else min(1.0, 3 / len(self.rows))
 
@@ -125,10 +125,10 @@ class GradientTable(NamedTuple):
         return square, mean if self.complete else (n * mean - square) / (n - 1)
 
     def _alignments(self) -> tuple[np.ndarray, slice]:
-        """⟨g_i, E g⟩ as well as it is known, and of which rows."""
+        """The best available estimates of ⟨g_i, E g⟩, and the rows that they are for."""
         rows, n = np.asarray(self.rows, np.float64), len(self.rows)
         if self.alignments is not None and n >= 8:
-            # the later half: means of few rows are noise
+            # only the later half, as means of few rows are noise
             part = slice(n // 2, None)
             return np.asarray(self.alignments, np.float64)[part], part
         return self.num_parameters / rows.shape[1] * (rows @ rows.mean(axis=0)), slice(None)
@@ -138,8 +138,8 @@ def checked_rows(rows: Any) -> Float[np.ndarray, "n k"]:
     """The rows in float64.
 
     Raises:
-      ValueError: rows that are no table of finite numbers, fewer than two, or no coordinate; or
-        entries missing under a mask, or of a size whose squares floats do not hold.
+      ValueError: rows that are not a table of finite numbers, are fewer than two, have no
+        coordinate, masked entries, or entries whose squares over- or underflow.
     """
     if np.ma.is_masked(rows):
         raise ValueError("rows: a masked array with entries missing: fill them or leave them out")
@@ -178,26 +178,26 @@ def gradient_table(
     key_per_batch: bool = False,
     complete: bool = False,
 ) -> GradientTable:
-    """Draws gradients of a loss at params, one batch at a time; keeps some coordinates of each.
+    """Computes gradients of a loss at params, one batch at a time; keeps some coordinates of each.
 
-    Memory: two gradients in float32 or wider and n × num_coordinates numbers. Progress on stderr,
-    if a terminal. Sums are in float32 or wider, whatever the parameters are in.
+    Memory: two gradients in float32 or wider and n × num_coordinates numbers. Progress is shown on
+    stderr, if that is a terminal. Sums are in float32 or wider, whatever the parameters' type.
 
-    State that the loss reads but that is not trained (running means of a batch norm) belongs into
-    the function: `lambda p, batch: model_loss(p, state, batch)`. Randomness such as dropout takes a
-    key of each batch: `key_per_batch=True`. A `flax.nnx` module can be passed as it is; it is
-    not changed, and its random streams are moved on from batch to batch.
+    State that the loss reads but does not train (running means of a batch norm) belongs in the
+    function: `lambda p, batch: model_loss(p, state, batch)`. Randomness such as dropout needs a key
+    per batch: `key_per_batch=True`. A `flax.nnx` module can be passed directly; it is not changed,
+    and its random streams advance from batch to batch.
 
     Args:
       loss: (params, batch) → scalar, differentiable by JAX; (params, batch, key) with
-        `key_per_batch`. Gradients of other libraries: `GradientTable.from_rows`.
-      params: any pytree; its floating-point arrays are watched, all else is handed on as it is.
-      batches: mini-batches of one size, pytrees of arrays and numbers; a finite iterable.
+        `key_per_batch`. For gradients of other libraries use `GradientTable.from_rows`.
+      params: any pytree; its floating-point arrays are watched, all else is passed on unchanged.
+      batches: a finite iterable of mini-batches of one size, pytrees of arrays and numbers.
       key: chooses the coordinates.
       num_coordinates: how many to keep; all if there are fewer.
-      has_aux: the loss returns (value, anything).
-      key_per_batch: the loss takes a key of its own for each batch.
-      complete: the batches are all that there are, and not a sample of them.
+      has_aux: whether the loss returns (value, anything).
+      key_per_batch: whether the loss takes a separate key for each batch.
+      complete: whether the batches are all that exist and not a sample.
 
     Raises:
       ValueError: naming the batch or the leaf: a loss that is not a finite scalar, batches of
@@ -266,13 +266,13 @@ def gradient_table(
 
 
 class _Gradient(NamedTuple):
-    """Of one batch."""
+    """The gradient of one batch."""
 
-    value: Float[Array, ""]
+    value: Float[Array, ""]  # of the loss
     kept: Float[Array, " k"]
     square: tuple[Array, tuple[Array, Array]]  # ‖g‖², see `_dot`
-    aligned: tuple[Array, tuple[Array, Array]]  # ⟨g, sum of those before⟩
-    total: list[Array]  # with it
+    aligned: tuple[Array, tuple[Array, Array]]  # ⟨g, sum of the gradients before⟩
+    total: list[Array]  # sum of the gradients, including this one
 
 
 def _wide(x: Array) -> Array:
@@ -334,7 +334,7 @@ def _evaluation(
 
 
 def _trained(params: PyTree) -> list[bool]:
-    """For each leaf, whether the loss is differentiated by it."""
+    """For each leaf, whether the loss is differentiated with respect to it."""
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         dtype = getattr(leaf, "dtype", None)
@@ -353,7 +353,7 @@ def _trained(params: PyTree) -> list[bool]:
 
 
 def _chosen(sizes: list[int], count: int, key: Key[Array, ""]) -> list[np.ndarray]:
-    """`count` of all places, in each leaf; by Floyd's algorithm, so without a list of all."""
+    """Draws `count` of all positions, by leaf; by Floyd's algorithm, without a list of all."""
     places = np.sort(keys.generator(key).choice(sum(sizes), count, replace=False, shuffle=False))
     ends = np.cumsum(sizes)
     parts = np.split(places, np.searchsorted(places, ends)[:-1])
@@ -361,10 +361,10 @@ def _chosen(sizes: list[int], count: int, key: Key[Array, ""]) -> list[np.ndarra
 
 
 def _shapes(batch: Any, i: int) -> tuple[Any, ...]:
-    """Names, shapes and types of what a batch is made of.
+    """The tree structure of a batch, with names and shapes of its leaves.
 
     Raises:
-      ValueError: naming a leaf that is no array and no number.
+      ValueError: naming a leaf that is neither an array nor a number.
     """
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
@@ -385,7 +385,7 @@ def _named(shapes: tuple[Any, ...]) -> str:
 
 
 def _called(one: Callable[..., _Gradient], start: Any, total: Any, batch: Any, i: int) -> _Gradient:
-    """Calls it; what JAX says of a loss that it cannot differentiate, in one line."""
+    """Calls `one`; turns JAX's errors about losses it cannot differentiate into one line."""
     try:
         return one(start, total, batch, jnp.asarray(i, jnp.int32))
     except jax.errors.JAXTypeError as error:

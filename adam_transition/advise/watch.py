@@ -1,8 +1,8 @@
-"""What the monitor keeps of one Adam: sums over blocks of steps, for some of its coordinates.
+"""The monitor's record of one Adam: sums over blocks of steps, for some of its coordinates.
 
-Adam's moments before and after a step give back the gradient that it was fed,
-g = (m' − β1 m)/(1 − β1), whatever was done to it on the way, and say whether they follow the β1 and
-β2 in hand: v' = β2 v + (1 − β2) g².
+Adam's moments before and after a step determine the gradient that it received,
+g = (m' − β1 m)/(1 − β1), whatever transformed it before, and show whether they follow the assumed
+β1 and β2: v' = β2 v + (1 − β2) g².
 """
 
 from typing import NamedTuple
@@ -18,26 +18,26 @@ from adam_transition.advise.adams import Settings
 BLOCKS = 16
 ROWS = ("gradient", "square", "cube", "fourth", "first", "step", "step_square", "second")
 """Sums over a block, per coordinate: g, g², g³, g⁴; m; u = m/(√v + ε), u²; v. Moments are corrected
-for bias if Adam does so, and m is what Adam divides, also with Nesterov's momentum."""
-_LARGE = 1e15  # stands for an infinite step: squares of it and their sums are finite
-_CHANGED = 1.5  # a factor of 1 − β that begins a new record
-_STALLED = 0.01  # v that should move by more than this part of (1 − β2) v, and does not
+for bias if Adam corrects them; m is the numerator of Adam's step, also with Nesterov momentum."""
+_LARGE = 1e15  # represents an infinite step: its squares and their sums are finite
+_CHANGED = 1.5  # a change of 1 − β by this factor begins a new record
+_STALLED = 0.01  # v stalls if it should move by more than this fraction of (1 − β2) v but does not
 
 
 class Counts(NamedTuple):
-    """Whole numbers of a record."""
+    """The integers of a record."""
 
     adam: Array  # the count in Adam's state, as last seen
-    steps: Array  # of Adam, seen
+    steps: Array  # number of Adam's steps observed
     record: Array  # steps in the blocks, since the start or a change of β
     skipped: Array  # steps with a number that is not finite
-    contradicted: Array  # steps in which the moments did not follow the β in hand
-    overruled: Array  # steps in which an argument differed from the optimiser's own
+    contradicted: Array  # steps in which the moments did not follow the assumed β
+    overruled: Array  # steps in which an argument differed from the optimiser's own value
     block: Array  # steps in a block
 
 
 class Numbers(NamedTuple):
-    """Real numbers of a record."""
+    """The real numbers of a record."""
 
     one_minus_beta1: Array  # as last seen
     one_minus_beta2: Array
@@ -45,13 +45,16 @@ class Numbers(NamedTuple):
     epsilon_root: Array
     began_beta1: Array  # 1 − β1 and 1 − β2 when the record began
     began_beta2: Array
-    stalled: Array  # coordinates whose v stood still and should not, with decay
-    moving: Array  # coordinates whose v should move, with decay
-    share: Array  # of the parameters that this Adam moves
+    stalled: Array  # decaying count of coordinates whose v stood still but should have moved
+    moving: Array  # decaying count of coordinates whose v should have moved
+    share: Array  # share of the parameters that this Adam moves
 
 
 class Watch(NamedTuple):
-    """A record of one Adam; k watched coordinates. Few arrays: each costs time in every step."""
+    """A record of one Adam, with k watched coordinates.
+
+    It consists of few arrays, as each costs time in every step.
+    """
 
     moments: Float[Array, "3 k"]  # m and v as last seen; the largest g² so far
     blocks: Float[Array, "blocks rows k"]  # the last `BLOCKS`, a ring
@@ -62,7 +65,15 @@ class Watch(NamedTuple):
 def start(
     first: Float[Array, " k"], second: Array, count: Array, *, block: int, share: float
 ) -> Watch:
-    """An empty record."""
+    """An empty record.
+
+    Args:
+      first: m of the watched coordinates.
+      second: v of the watched coordinates.
+      count: the count in Adam's state.
+      block: steps in a block.
+      share: share of the parameters that this Adam moves.
+    """
     counts = jnp.zeros(len(Counts._fields), jnp.int32).at[0].set(count).at[-1].set(block)
     return Watch(
         jnp.stack([first, second, jnp.zeros_like(first)]),
@@ -73,12 +84,12 @@ def start(
 
 
 def size(tree: PyTree) -> int:
-    """How many real numbers a tree holds."""
+    """Number of real numbers in a tree."""
     return sum(int(np.prod(leaf.shape)) for leaf in _real_leaves(tree))
 
 
 def pick(tree: PyTree, num_coordinates: int, seed: int) -> Float[Array, " k"]:
-    """Some of a tree's real numbers, in float32: the same places for the same shapes."""
+    """Some of a tree's real numbers, in float32; the same positions for the same shapes."""
     parts = [
         _at(leaf, index).astype(jnp.float32)
         for leaf, index in _places(_real_leaves(tree), num_coordinates, seed)
@@ -89,7 +100,7 @@ def pick(tree: PyTree, num_coordinates: int, seed: int) -> Float[Array, " k"]:
 def rounding(
     first: PyTree, second: PyTree, num_coordinates: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Relative spacing of the numbers that `pick` takes from m and from v; the least v > 0."""
+    """Relative spacing of the numbers that `pick` takes from m and v; the smallest normal v > 0."""
     leaves = _real_leaves(first), _real_leaves(second)
     spacing = []
     for numbers, name in ((0, "eps"), (1, "eps"), (1, "smallest_normal")):
@@ -102,7 +113,7 @@ def rounding(
 
 
 def _real_leaves(tree: PyTree) -> list[Array]:
-    """The leaves that Adam's diagnostics understand; masks and placeholders have none."""
+    """The floating-point arrays of a tree; masks and placeholders contribute none."""
     return [
         leaf
         for leaf in jax.tree.leaves(tree)
@@ -115,7 +126,7 @@ def _real_leaves(tree: PyTree) -> list[Array]:
 def _places(
     leaves: list[Array], num_coordinates: int, seed: int
 ) -> list[tuple[Array, tuple[np.ndarray, ...]]]:
-    """The leaves that are looked at, each with an index along every axis."""
+    """The leaves with watched coordinates, each with indices along every axis."""
     sizes = [int(np.prod(leaf.shape)) for leaf in leaves]
     count = min(num_coordinates, sum(sizes))
     places = np.sort(np.random.default_rng(seed).choice(sum(sizes), count, replace=False))
@@ -129,7 +140,7 @@ def _places(
 
 
 def _at(leaf: Array, index: tuple[np.ndarray, ...]) -> Float[Array, " k"]:
-    """Numbers of a leaf; those of one that is sharded over explicit axes, on every device."""
+    """Numbers of a leaf, replicated to every device if the leaf is sharded over explicit axes."""
     leaf = jnp.asarray(leaf)
     sharding = jax.typeof(leaf).sharding
     whole = None
@@ -154,18 +165,18 @@ def observe(
     overruled: Bool[Array, ""] | bool = False,
     dropped: Bool[Array, ""] | bool = False,
 ) -> Watch:
-    """The record after a call of the optimiser; the same if Adam has taken no step in it.
+    """The record after a call of the optimiser; its sums change only if Adam has taken a step.
 
     Args:
-      watch: before it.
-      first: m after it.
-      second: v after it.
-      count: Adam's own, after it.
+      watch: the record before the call.
+      first: m after the call.
+      second: v after the call.
+      count: Adam's own count after the call.
       settings: β1, β2, ε of this step.
       rounding: from `rounding`.
       block: steps in a block.
       overruled: whether an argument differs from the settings.
-      dropped: whether a gradient was kept from Adam in this call.
+      dropped: whether a gradient was withheld from Adam in this call.
     """
     hyper = [jnp.asarray(one, jnp.float32) for one in settings.hyper]
     p, q = hyper[:2]
@@ -176,7 +187,7 @@ def observe(
     off, moved, stood, should, lost = _compare(
         watch.moments[:2], first, second, g, (p, q), rounding
     )
-    # a step contradicts when most coordinates that moved are off by more than rounding explains
+    # a step contradicts β if most coordinates that moved are off by more than rounding explains
     counted = stepped & (2 * off <= moved)
 
     began = numbers.began_beta1, numbers.began_beta2
@@ -188,7 +199,7 @@ def observe(
     held = jax.lax.dynamic_index_in_dim(watch.blocks, slot, keepdims=False)
     rows = _rows(first, second, g, count, settings, hyper)
     held = jnp.where(counted, jnp.where(place == 0, 0, held) + rows, held)
-    # what contradicts is no gradient; a NaN fails the comparison
+    # contradicted steps yield no gradient; a NaN fails the comparison
     largest = jnp.where(counted & (rows[1] > largest), rows[1], largest)
     decay = jnp.where(stepped, 1 - 1 / (block * BLOCKS), 1)
     return Watch(
@@ -229,7 +240,7 @@ def _compare(
     one_minus_beta: tuple[Array, Array],
     rounding: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> Float[Array, "5"]:
-    """How many coordinates: contradict β1 and β2; moved; stall; should move; are lost to NaN.
+    """Counts coordinates that contradict β1 and β2; moved; stall; should move; became NaN.
 
     The error of g is that of m over 1 − β1.
     """
@@ -240,7 +251,7 @@ def _compare(
     allowed = 8 * rounding[1] * (v + second) + q * (2 * jnp.abs(g) + of_g) * of_g + least
     finite = jnp.isfinite(second) & jnp.isfinite(push)
     off = finite & (jnp.abs(second - v - push) > allowed)
-    vanished = (second == 0) & (first != 0)  # squares below the least number
+    vanished = (second == 0) & (first != 0)  # squares underflow
     should = finite & ((jnp.abs(push) > _STALLED * q * v + least) | vanished)
     lost = ~jnp.isfinite(first + second) & jnp.isfinite(m + v)
     flags = [off, finite & ((second != v) | off), should & (second == v), should, lost]

@@ -1,6 +1,6 @@
-"""The commands, from flags to a study: `adam-transition NAME`.
+"""The commands: from flags to a study.
 
-In a checkout `python -m experiments.NAME` is the same.
+Run `adam-transition NAME`, or in a checkout `python -m experiments.NAME`.
 """
 
 import importlib
@@ -15,7 +15,7 @@ NAMES = tuple(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that the first argument names; returns the exit status."""
+    """Runs the command named by the first argument; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     if name not in NAMES:

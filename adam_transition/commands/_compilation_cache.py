@@ -1,7 +1,7 @@
-"""JAX's persistent compilation cache, on by default: a second run of a job does not compile again.
+"""JAX's persistent compilation cache, on by default: a second run of a job does not recompile.
 
-`JAX_COMPILATION_CACHE_DIR` and the other settings of JAX's documentation win over the defaults
-here; `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+`JAX_COMPILATION_CACHE_DIR` and the other settings in JAX's documentation take precedence over the
+defaults here; `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ import platformdirs
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 MAX_BYTES = 1 << 30
-"""Size of the cache; beyond it, what was not used for longest goes. With a limit, JAX locks it too,
-so that experiments may run side by side."""
+"""Size limit of the cache; beyond it the least recently used programs are evicted. With a limit JAX
+also locks the cache, so experiments may run concurrently."""
 
 MIN_COMPILE_S = 0.1
-"""What compiles faster is not kept."""
+"""Programs that compile faster than this are not cached."""
 
-IN_USE = "another process holds the lock of the compilation cache: going on without the cache"
+IN_USE = "another process holds the lock of the compilation cache: continuing without the cache"
 
 _LOCK_S = 2.0
 _NAMES = ("jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_time_secs")
 
 
 def enable() -> bool:
-    """Turns the cache on in the user's cache folder; does nothing where it cannot be written.
+    """Turns the cache on in the user's cache folder; does nothing if that is not writable.
 
     Returns:
-      False if another process holds the cache's lock and does not let it go, as one that was
-      stopped does: the cache is off then. Nothing is waited for longer than two seconds.
+      False if another process, for example a suspended one, holds the cache's lock for two seconds
+      or longer; the cache is then off. Else True.
     """
     folder = jax.config.values["jax_compilation_cache_dir"]
     if folder is None:
@@ -58,10 +58,10 @@ def enable() -> bool:
 
 
 def give_up_when_locked(name: str) -> None:
-    """Turns the cache off, with a line on stderr, once JAX has waited for its lock in vain.
+    """Turns the cache off, with a line on stderr, once JAX has timed out waiting for its lock.
 
-    For a lock that is taken and kept while this process runs: JAX waits ten seconds for it, then
-    warns, and would wait again at every program.
+    This covers a lock that is taken and held while this process runs: JAX waits ten seconds for it,
+    then warns, and would wait again for every program.
     """
     show = warnings.showwarning
 
@@ -70,7 +70,7 @@ def give_up_when_locked(name: str) -> None:
             show(message, *rest, **more)
         elif jax.config.values["jax_enable_compilation_cache"]:
             jax.config.update("jax_enable_compilation_cache", False)
-            jax_cache.reset_cache()  # or JAX remembers that it was on
+            jax_cache.reset_cache()  # else JAX keeps using it
             print(f"{name}: {IN_USE}", file=sys.stderr)
 
     warnings.showwarning = showwarning
@@ -87,7 +87,7 @@ def _can_lock(folder: str) -> bool:
 
 
 def _machine() -> str:
-    """Programs for a CPU use its instructions: a home folder may serve machines that differ."""
+    """A hash of JAX's version and the CPU: machines that differ may share a home folder."""
     parts = [jaxlib.__version__, platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Several processes for one experiment: `jax.distributed`, when asked for or on a cluster."""
+"""Several processes for one experiment: `jax.distributed`, on request or on a cluster."""
 
 import contextlib
 import itertools
@@ -15,13 +15,13 @@ from typing import Any
 from absl import flags
 
 _SHUTDOWN_S = 24 * 3600
-"""For so long the others wait for the first process, which draws the figures."""
+"""How long the other processes wait for the first, which draws the figures."""
 
 _SILENT_S = float(os.environ.get("ADAM_TRANSITION_SILENT_S", "60"))
 _BEAT_S = min(5.0, _SILENT_S / 4)
 _LEAVING = threading.Event()
 _BEATS, _DONE = "adam_transition/beats/", "done"
-_LONGER_S = 600  # than we wait ourselves
+_LONGER_S = 600  # JAX's timeout minus ours, so that ours fires first
 
 _TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -36,14 +36,18 @@ def define_flags(values: flags.FlagValues) -> None:
         "auto: share the work with the other tasks of a SLURM, MPI, GKE or TPU job.",
         flag_values=values,
     )
-    text("coordinator_address", None, "host:port of process 0, where no cluster says it.")
+    text("coordinator_address", None, "host:port of process 0, if no cluster provides it.")
     number = partial(flags.DEFINE_integer, lower_bound=0, flag_values=values)
-    number("num_processes", None, "Number of processes, with --coordinator_address.")
-    number("process_id", None, "This process, from 0, with --coordinator_address.")
+    number("num_processes", None, "Number of processes; requires --coordinator_address.")
+    number(
+        "process_id",
+        None,
+        "Index of this process, in [0, num_processes); requires --coordinator_address.",
+    )
     flags.DEFINE_integer(
         "join_timeout",
         120,
-        "Seconds to wait for the other processes of a job, when it starts.",
+        "Seconds to wait for the other processes when a job starts.",
         1,
         86_400,
         flag_values=values,
@@ -51,10 +55,14 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
-    """Joins the job that the flags or the cluster describe; does nothing where there is none.
+    """Joins the job described by the flags or the cluster; does nothing if there is none.
+
+    Args:
+      values: the flags.
+      shares_work: whether the experiment can run in several processes.
 
     Raises:
-      ValueError: flags that do not fit, a job that cannot be joined, or an experiment that does not
+      ValueError: inconsistent flags, a job that cannot be joined, or an experiment that does not
         share its work.
     """
     import jax
@@ -91,10 +99,10 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
     except ValueError:
         if given:
             raise
-        return  # JAX knows of no cluster here
+        return  # JAX has detected no cluster
     except RuntimeError as error:
         if not given and "must be called before" in str(error):
-            return  # JAX is in use already: called from a program of its own, not a task of a job
+            return  # JAX is in use already: called from another program, not as a task of a job
         raise ValueError(
             f"{where}: cannot join the job ({error}); --distributed=off runs alone"
         ) from error
@@ -108,13 +116,14 @@ def initialize(values: Mapping[str, Any], *, shares_work: bool) -> None:
 
 
 def _watch_the_others() -> None:
-    """Ends this process, in one line, when another is silent for a minute: stopped, or cut off.
+    """Ends this process, with one line, when another has been silent for a minute.
 
-    One that has died is noticed at once (`processes.gather`). JAX notices silence too, but later,
-    and ends with a stack trace. Every process counts up in the job's key-value store.
+    The other may be suspended or disconnected; a process that dies is noticed at once
+    (`processes.gather`). JAX notices silence too, but later, and ends with a stack trace. Every
+    process increments a counter in the job's key-value store.
     """
     import jax
-    from jax._src.distributed import global_state  # JAX shows its store to nobody else
+    from jax._src.distributed import global_state  # JAX has no public interface to its store
 
     client: Any = global_state.client
     me, count = jax.process_index(), jax.process_count()
@@ -130,7 +139,7 @@ def _watch_the_others() -> None:
                     process = int(key.rpartition("/")[2])
                     if last.get(process) != value:
                         last[process], heard[process] = value, time.monotonic()
-            except Exception:  # the job is over, or JAX is about to say what is wrong
+            except Exception:  # the job is over, or JAX is about to report an error
                 return
             time.sleep(_BEAT_S)
 
@@ -139,11 +148,14 @@ def _watch_the_others() -> None:
         while True:
             time.sleep(1)
             now = time.monotonic()
-            if now - before > _BEAT_S:  # it was us who slept
+            if now - before > _BEAT_S:  # this process itself was suspended
                 heard.update(dict.fromkeys(heard, now))
             before = now
-            silent = [one for one, when in heard.items() if now - when > _SILENT_S and one != me]
-            silent = [one for one in silent if last.get(one) != _DONE]
+            silent = [
+                process
+                for process, when in heard.items()
+                if now - when > _SILENT_S and process != me and last.get(process) != _DONE
+            ]
             if silent and talker.is_alive():
                 text = (
                     f"process {silent[0]} of this job has not answered for {_SILENT_S:.0f} s; "
@@ -170,7 +182,7 @@ def _check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _ending_after(seconds: float, where: str) -> Iterator[None]:
-    """Ends the process in one line where JAX would wait, and then end it with a stack trace."""
+    """Ends the process with one line, where JAX would wait longer and end with a stack trace."""
 
     def end() -> None:
         text = f"{where}: not all processes of the job have come within {seconds} s"
@@ -187,7 +199,7 @@ def _ending_after(seconds: float, where: str) -> Iterator[None]:
 
 
 def leave(status: int) -> int:
-    """Waits for the other processes, or, after an error, ends at once so that they notice."""
+    """Waits for the other processes; after an error, ends at once so that they notice."""
     if is_joined():
         import jax
 
@@ -195,7 +207,7 @@ def leave(status: int) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
-        if jax.process_count() > 1:  # the first draws the figures still, and may take long
+        if jax.process_count() > 1:  # the first may still be drawing figures for a long time
             from jax._src.distributed import global_state
 
             _LEAVING.set()
@@ -208,7 +220,7 @@ def leave(status: int) -> int:
 
 def is_joined() -> bool:
     """Whether this process belongs to a job of `jax.distributed`."""
-    if "jax" not in sys.modules:  # --help is quick
+    if "jax" not in sys.modules:  # avoids the import: --help is quick
         return False
     import jax
 

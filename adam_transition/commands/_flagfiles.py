@@ -9,14 +9,14 @@ _FLAGS = ("--flagfile", "-flagfile")
 
 
 def folder() -> Path:
-    """Where they lie: in a checkout with the thin front of the commands, else in the package."""
+    """The folder of the flagfiles: `experiments/flagfiles` in a checkout, else in the package."""
     package = Path(__file__).parent.parent
     checkout = package.parent / "experiments" / "flagfiles"
     return checkout if checkout.is_dir() else package / "flagfiles"
 
 
 def names() -> list[str]:
-    """What `--flagfile=NAME` knows beside paths: phase, smoke/phase, …"""
+    """Names that `--flagfile=NAME` accepts besides paths, such as phase and smoke/phase."""
     paths = sorted(folder().rglob("*.flags"))
     return [path.relative_to(folder()).with_suffix("").as_posix() for path in paths]
 
@@ -27,7 +27,7 @@ def path(name: str) -> Path:
 
 
 def with_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments, with names of flagfiles that are no files replaced by their paths."""
+    """The arguments, with names of flagfiles that are not existing files replaced by paths."""
     found = list(argv)
     for i, flag, name in _given(argv):
         stem = name.removesuffix(".flags")
@@ -40,7 +40,7 @@ def with_paths(argv: Sequence[str]) -> list[str]:
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Place, flag and value of each --flagfile."""
+    """Position, flag and value of each --flagfile."""
     for i, argument in enumerate(arguments):
         flag, equals, name = argument.strip().partition("=")
         if flag in _FLAGS:

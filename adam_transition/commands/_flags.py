@@ -1,4 +1,4 @@
-"""Flags of the commands: those that all have, grids and lists, and errors that name the flag."""
+"""Flags of the commands: common flags, grids and lists, and errors that name the flag."""
 
 import math
 import re
@@ -15,27 +15,33 @@ if TYPE_CHECKING:  # heavy imports wait until a command runs, so that --help is 
 
 
 _GREATEST_INTEGER = 2**31 - 1
-
-
 _GREATEST_EXPONENT = 400
-
-
 _MOST_VALUES = 10**6  # of one axis
 
 
 def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
-    """A set of flags with those that every experiment has; `figures`: may do without them."""
+    """The flags that every experiment has.
+
+    Args:
+      name: of the experiment, for the default of --out.
+      figures: whether to add --figures, for experiments that can run without drawing.
+    """
     values = flags.FlagValues()
-    flags.DEFINE_string("out", f"out/{name}", "Folder for results; created.", flag_values=values)
+    flags.DEFINE_string(
+        "out", f"out/{name}", "Folder for results; created if missing.", flag_values=values
+    )
     flags.DEFINE_integer(
         "seed", 0, "Seed of all randomness.", 0, 2**31 - 1, flag_values=values, short_name=None
     )
     flags.DEFINE_boolean(
-        "resume", True, "Continue an unfinished run; --noresume replaces it.", flag_values=values
+        "resume", True, "Resume an unfinished run; --noresume replaces it.", flag_values=values
     )
     if figures:
         flags.DEFINE_boolean(
-            "figures", True, "Draw figures; --nofigures: data and summary only.", flag_values=values
+            "figures",
+            True,
+            "Draw figures; --nofigures writes data and summary only.",
+            flag_values=values,
         )
     flags.DEFINE_string(
         "json", None, "File for the machine-readable summary, or - for stdout.", flag_values=values
@@ -52,7 +58,15 @@ def define_float(
     *,
     flag_values: flags.FlagValues,
 ) -> None:
-    """As `flags.DEFINE_float`; a number that a double holds as 0 is refused and not taken for 0."""
+    """Like `flags.DEFINE_float`, but rejects a nonzero number that a double would round to 0.
+
+    Args:
+      name: of the flag.
+      default: its value if not given.
+      help_text: for --help.
+      lower_bound: the smallest allowed value.
+      flag_values: the flags to add it to.
+    """
     parser = _FloatParser(lower_bound)
     serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
     flags.DEFINE(parser, name, default, help_text, flag_values=flag_values, serializer=serializer)
@@ -69,11 +83,17 @@ class _FloatParser(flags.FloatParser):
 def parse_grid(flag: str, text: str, low: float = 0.0, high: float = 1.0) -> "np.ndarray":
     """An ascending grid in [low, high) from `lo:hi:count`, `lo:hi:count:logit`, or a list.
 
-    `logit` spaces evenly in log(β/(1−β)): equal ratios of β near 0 and of 1 − β near 1. An entry
-    may be written 1-1e-6.
+    `logit` spaces evenly in log(β/(1−β)): equal ratios of β close to 0 and of 1 − β close to 1. An
+    entry may be written 1-1e-6.
+
+    Args:
+      flag: its name, for errors.
+      text: its value.
+      low: the smallest allowed value.
+      high: the smallest value too large.
 
     Raises:
-      ValueError: naming the flag, what was given and what is allowed.
+      ValueError: naming the flag, its value and what is allowed.
     """
     import numpy as np
 
@@ -111,7 +131,7 @@ def parse_point(flag: str, text: str) -> tuple[float, float]:
     """A pair (β1, β2) from `beta1/beta2`, both in [0, 1).
 
     Raises:
-      ValueError: naming the flag, what was given and what is allowed.
+      ValueError: naming the flag, its value and what is allowed.
     """
     try:
         beta1, beta2 = (_number(entry) for entry in text.split("/"))
@@ -126,7 +146,7 @@ def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) ->
     """The entries of a list flag as numbers.
 
     Raises:
-      ValueError: naming the flag and the entry, or an empty list, or an entry given twice.
+      ValueError: naming the flag; an entry is not a number, the list is empty, or entries repeat.
     """
     parsed = []
     for entry in entries:
@@ -172,14 +192,14 @@ def check_number(
     above: float | None = None,
     least: float | None = None,
 ) -> None:
-    """Checks a number that is computed with in some precision.
+    """Checks that a number is in range and representable in the precision of the computation.
 
     Args:
       flag: its flag.
-      value: what was given.
-      dtype: the precision, which must hold it: neither infinity nor 0 (or subnormal) in its place.
-      above: what it must exceed.
-      least: the least that is allowed.
+      value: its value.
+      dtype: the precision, in which a nonzero value must be a normal number.
+      above: the number it must exceed.
+      least: the smallest allowed value.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.
@@ -201,27 +221,27 @@ def check_number(
 
 
 def check_slopes(n: Sequence[int], a: Sequence[Fraction], dtype: str = "float64") -> None:
-    """Checks that the slopes of the counterexample, −a and 1 + (n−1)a, can be told apart.
+    """Checks that rounding keeps the slopes of the counterexample, −a and 1 + (n−1)a, meaningful.
 
     Raises:
       ValueError: naming --a, its value and what is allowed.
     """
     import numpy as np
 
-    # the hit exceeds the others' sum by 1, which must be left after rounding; squares must be too
+    # the hit exceeds the sum of the others by 1, which must survive rounding, as must squares
     info = np.finfo(dtype)
-    for one in a:
-        most = Fraction(float(0.1 / info.eps)) / max(n)
-        least = Fraction(float(info.tiny)) * 10**8
-        if one > 0 and not least <= one <= most:
+    for slope in a:
+        largest = Fraction(float(0.1 / info.eps)) / max(n)
+        smallest = Fraction(float(info.tiny)) * 10**8
+        if slope > 0 and not smallest <= slope <= largest:
             raise ValueError(
-                f"--a={_short(one)}: in {dtype}, with --n={max(n)}, a must lie in "
-                f"[{float(least):.2g}, {float(most):.2g}]"
+                f"--a={_short(slope)}: in {dtype}, with --n={max(n)}, a must lie in "
+                f"[{float(smallest):.2g}, {float(largest):.2g}]"
             )
 
 
 def _short(value: Fraction) -> str:
-    """A number that a float may not hold."""
+    """Formats a number that may be out of range for a float."""
     try:
         if value == 0 or float(value) != 0:
             return f"{float(value):g}"
@@ -231,14 +251,14 @@ def _short(value: Fraction) -> str:
 
 
 def check_memory(what: str, num_bytes: float) -> None:
-    """Refuses what does not fit in the memory of this machine, before anything is written.
+    """Rejects, before anything is written, a run that does not fit in this machine's memory.
 
     Args:
-      what: the flags that ask for it, and how much of what.
-      num_bytes: an estimate of what it takes.
+      what: the flags responsible, and the quantity that they ask for.
+      num_bytes: an estimate of the memory needed.
 
     Raises:
-      ValueError: with what it would take.
+      ValueError: stating the memory needed and available.
     """
     from adam_transition.sweeps import memory
 
@@ -253,17 +273,17 @@ def check_memory(what: str, num_bytes: float) -> None:
 def check_work(
     values: Mapping[str, Any], asked: Sequence[str], what: str, count: int, most: int
 ) -> None:
-    """Refuses what would hardly end, before anything is written.
+    """Rejects, before anything is written, a run that would take too long.
 
     Args:
       values: all flags.
-      asked: the names of those that ask for it, grids or lists.
-      what: they ask for, in the plural.
-      count: of it.
-      most: what is allowed.
+      asked: names of the flags responsible, grids or lists.
+      what: the items that they ask for, in the plural.
+      count: the number of items.
+      most: the largest allowed number.
 
     Raises:
-      ValueError: with how much it is and how much is allowed.
+      ValueError: stating how many there are and how many are allowed.
     """
     if count > most:
         given = ((name, values[name]) for name in asked if values[name])
@@ -281,14 +301,14 @@ def _check_count(flag: str, text: str, count: int) -> None:
 
 
 def _check_exponent(flag: str, text: str) -> None:
-    """Before a number is made exact: 1e99999999 has a hundred million digits."""
+    """Checks exponents before a number is made exact: 1e99999999 has a hundred million digits."""
     for exponent in re.findall(r"[eE]([-+]?\d+)", text):
         if len(exponent) > 6 or abs(int(exponent)) > _GREATEST_EXPONENT:
             raise ValueError(f"--{flag}={text}: exponents reach from -400 to 400")
 
 
 def check_choices(flag: str, entries: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raises ValueError unless the entries are different and all allowed."""
+    """Raises ValueError unless the entries are distinct and all allowed."""
     for entry in entries:
         if entry not in allowed:
             raise ValueError(f"--{flag}={entry}: allowed are {', '.join(allowed)}")
@@ -309,5 +329,5 @@ def _number(text: str) -> float:
 
 
 def is_zero(text: str) -> bool:
-    """Whether a number that a double holds as 0 is 0, and not too small for a double."""
+    """Whether a number that a double rounds to 0 is exactly 0, and not merely too small."""
     return not any(digit in "123456789" for digit in text.lower().partition("e")[0])

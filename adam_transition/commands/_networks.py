@@ -1,4 +1,4 @@
-"""What `experiments.networks` and `experiments.batch_size` share: flags of networks."""
+"""Flags of networks, shared by `experiments.networks` and `experiments.batch_size`."""
 
 import contextlib
 import math
@@ -16,40 +16,50 @@ if TYPE_CHECKING:
 
 
 PACKAGES = ("flax",)
-"""What all networks need, of the extra `networks`; some data sets need others."""
+"""Packages of the extra `networks` that all networks need; some data sets need others."""
 
 _BYTES_PER_NETWORK = 200.0
-"""For each epoch: loss and accuracy in single and double precision, at four records and more."""
+"""Per epoch: loss and accuracy in single and double precision, at four records or more."""
 
 
 def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
-    """The flags of either experiment."""
+    """The flags that both experiments share."""
     values = _flags.common_flags(name)
     string = partial(flags.DEFINE_string, flag_values=values)
     integer = partial(flags.DEFINE_integer, flag_values=values)
-    string("data_dir", None, "Folder of the files of mnist or cifar10; the file of text.")
-    integer("samples", None, "Training samples, the first so many; default: nearly all.", 1)
+    string("data_dir", None, "Folder with the files of mnist or cifar10, or the file for text.")
+    integer("samples", None, "Use only the first training samples; default: nearly all.", 1)
     integer(
         "width",
         None,
-        "Hidden units or channels of the first layer; default: the model's.",
+        "Hidden units, or channels of the first layer; default: that of the model.",
         1,
         2**16,
     )
-    string("sampling", "random_shuffling", "How samples are drawn.")
-    string("schedule", "inverse_sqrt_epoch", "Step sizes: eta0/sqrt(epoch), or constant.")
-    string("initialization", "bias_correction", "Initial moments.")
-    _flags.define_float("epsilon", 1e-8, "epsilon of Adam.", 0, flag_values=values)
-    flags.DEFINE_enum(
-        "dtype", "float32", ("float32", "float64"), "Of the training.", flag_values=values
+    string(
+        "sampling",
+        "random_shuffling",
+        "Sampling scheme: cyclic, shuffle_once, random_shuffling or with_replacement.",
     )
-    integer("seeds", seeds, "Seeds: initial parameters and order of the samples.", 1)
-    integer("evaluated", 2048, "Training samples on which the loss is measured, at most.", 1)
+    string(
+        "schedule", "inverse_sqrt_epoch", "Step sizes: constant or inverse_sqrt_epoch (per epoch)."
+    )
+    string(
+        "initialization",
+        "bias_correction",
+        "Initial moments: zero, first_gradient or bias_correction.",
+    )
+    _flags.define_float("epsilon", 1e-8, "epsilon of Adam, 0 or more.", 0, flag_values=values)
+    flags.DEFINE_enum(
+        "dtype", "float32", ("float32", "float64"), "Precision of training.", flag_values=values
+    )
+    integer("seeds", seeds, "Number of seeds, for initial parameters and sample order.", 1)
+    integer("evaluated", 2048, "Largest number of training samples to measure the loss on.", 1)
     return values
 
 
 def parse_conditions(values: dict[str, Any]) -> "Conditions":
-    """What all networks share.
+    """The conditions that all networks share.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.
@@ -87,7 +97,7 @@ def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
 
 @contextlib.contextmanager
 def naming_flags(flag: str, values: dict[str, Any]) -> Iterator[None]:
-    """Errors of the library about a task name the flag that it is given by."""
+    """Makes errors of the library about a task name the flag of the task."""
     try:
         yield
     except ValueError as error:
@@ -99,7 +109,7 @@ def naming_flags(flag: str, values: dict[str, Any]) -> Iterator[None]:
 
 
 def check_data_dir(values: dict[str, Any], tasks: Iterable["Task"]) -> None:
-    """Raises ValueError for files that no task reads."""
+    """Raises ValueError if --data_dir is given but no task reads files."""
     from adam_transition.networks import data
 
     if values["data_dir"] is not None and not any(task.data in data.FROM_FILES for task in tasks):

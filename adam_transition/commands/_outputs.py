@@ -1,4 +1,4 @@
-"""What a command writes: the data set, figures, the summary; and where they come from."""
+"""The outputs of a command: data set, figures and summary, with their provenance."""
 
 import contextlib
 import io
@@ -32,11 +32,11 @@ NOT_IDENTITY = (
     "process_id",
     "resume",
 )
-"""Flags on which the numbers do not depend."""
+"""Flags that do not affect the numbers."""
 
 
 def _identity(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the numbers depend on: the flags, the program's version, the backend."""
+    """Everything that affects the numbers: the flags, the program's version, the backend."""
     import jax
 
     kept = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
@@ -75,8 +75,8 @@ def run_study(
     Args:
       values: the flags.
       study: what to compute.
-      identity: what the numbers depend on beside the flags.
-      summary: what goes into NAME.json beside the study's own.
+      identity: what the numbers depend on besides the flags.
+      summary: entries of NAME.json in addition to the study's own.
     """
     from adam_transition.sweeps import processes
     from adam_transition.sweeps import study as studies
@@ -124,7 +124,15 @@ def write_summary(
     paths: Sequence[Path],
     **more: Any,
 ) -> None:
-    """Writes NAME.json (and the --json file), then prints the claims and the paths written."""
+    """Writes NAME.json (and the --json file), then prints the claims and the paths written.
+
+    Args:
+      name: of the experiment.
+      values: the flags.
+      claims: its claims.
+      paths: files already written, to be printed.
+      **more: further entries of the summary.
+    """
     target = write_json(name, values, [claim.as_json() for claim in claims], **more)
     if values["json"] == "-":
         return
@@ -139,7 +147,7 @@ def write_summary(
 def write_json(
     name: str, values: Mapping[str, Any], claims: Sequence[Mapping[str, Any]], **more: Any
 ) -> Path:
-    """Writes the summary to NAME.json and to the --json file; returns the path of the first."""
+    """Writes the summary to NAME.json and to the --json file; returns the path of NAME.json."""
     summary = {
         "experiment": name,
         "version": metadata.version("adam-transition"),
@@ -158,12 +166,12 @@ def write_json(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole, or leaves the one that is there; its folder is made."""
+    """Writes a text file atomically; creates its folder."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole, or leaves the one that is there; its folder is made.
+    """Writes a file atomically; creates its folder.
 
     Raises:
       StoreError: it cannot be written.
@@ -187,12 +195,12 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
     from adam_transition.studies.plotting import style
 
     paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
-    with style():  # resolution and fonts are read when a figure is saved
+    with style():  # saving reads the resolution and fonts
         for path in paths:
-            content = io.BytesIO()  # a disk that is full must not leave half a file
+            content = io.BytesIO()  # a full disk must not leave half a file
             figure.savefig(content, format=path.suffix[1:])
             write_bytes(path, content.getvalue())
-            figure.set_layout_engine("none")  # it has its layout, which takes half of the time
+            figure.set_layout_engine("none")  # already laid out, which takes half of the time
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Runs a command: flags, compilation cache, processes of a job, one-line errors, exit status."""
+"""Runs a command: flags, compilation cache, distributed jobs, one-line errors, exit status."""
 
 import errno
 import importlib.util
@@ -13,24 +13,24 @@ from absl import flags
 
 from adam_transition.commands import _distributed, _flagfiles, _terminal
 
-_LONGEST_WORD = 400  # of an error line
+_LONGEST_WORD = 400  # characters of a word in an error line
 
 
 class Command(NamedTuple):
-    """A command: its flags, and what it does with their values."""
+    """A command: its flags, and the function that receives their values."""
 
     name: str
     description: str
     flags: flags.FlagValues
     main: Callable[[dict[str, Any]], None]
-    shares_work: bool = False  # whether `main` may be run by all processes of a job
+    shares_work: bool = False  # whether all processes of a job may run `main`
     needs: tuple[str, ...] = ()  # packages of the extra `networks`
 
     def run(self, argv: Sequence[str] | None = None) -> int:
-        """Parses the flags and calls `main`; returns the exit status. Errors are one line.
+        """Parses the flags and calls `main`; returns the exit status. Errors take one line.
 
         Args:
-          argv: flags; default: those of this program, which then ends with the command.
+          argv: flags; default: those of this program, which then handles streams and signals too.
         """
         if argv is None:
             _terminal.make_streams_usable()
@@ -42,7 +42,7 @@ class Command(NamedTuple):
 
 
 def check_installed(packages: Sequence[str]) -> None:
-    """Raises ValueError, with the command that installs them, where packages are missing."""
+    """Raises ValueError, with the command that installs them, if packages are missing."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -95,7 +95,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether an error is the user's or the machine's, and says so in one line."""
+    """Whether an error is due to the user or the machine, so that one line suffices."""
     from adam_transition.sweeps.processes import ProcessError
     from adam_transition.sweeps.store import StoreError
 
@@ -103,13 +103,13 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _check_json(values: flags.FlagValues) -> None:
-    """Raises ValueError for a --json that could not be written at the end of a long run."""
+    """Raises ValueError if --json cannot be written, before a long run rather than after it."""
     if values.json in (None, "-"):
         return
     path = Path(values.json)
     if not values.json or path.is_dir():
         raise ValueError(f"--json={values.json}: must name a file, or be -")
-    folder = next((one for one in path.absolute().parents if one.exists()), None)
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if folder is None or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"--json={values.json}: cannot write to {folder}")
 
@@ -118,13 +118,13 @@ def _fail(name: str, error: object, status: int = 2) -> int:
     try:
         words = (_shortened(word) for word in str(error).split())
         print(f"{name}: {' '.join(words)}", file=sys.stderr, flush=True)
-    except OSError:  # nobody reads it
+    except OSError:  # stderr is closed
         _terminal.discard(sys.stderr)
     return status
 
 
 def _shortened(word: str) -> str:
-    """A value of thousands of characters is no help in a line, and no path is so long."""
+    """Shortens a word that is longer than any path, such as a huge value of a flag."""
     if len(word) <= _LONGEST_WORD:
         return word
     return f"{word[:60]}…({len(word)} characters)…{word[-20:]}"

@@ -1,4 +1,4 @@
-"""The streams and signals of a program: any encoding, closed pipes, being told to stop."""
+"""Streams and signals of a program: any encoding, closed pipes, requests to stop."""
 
 import codecs
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 BROKEN_PIPE = 128 + 13
-"""Exit status where nobody reads the output: that of a program which SIGPIPE ends."""
+"""Exit status if the reader of the output has gone: that of a program ended by SIGPIPE."""
 
 KEPT = "finished chunks are kept, run again to continue"
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -19,8 +19,8 @@ if hasattr(signal, "SIGHUP"):
     _WORDS[signal.SIGHUP] = "its terminal hung up"
 
 STOP_WITH_STDIN = "ADAM_TRANSITION_STOP_WITH_STDIN"
-"""Environment variable: where it is set, the program ends with its standard input, a pipe of the
-program that started it. A parent that is killed cannot tell its children."""
+"""Environment variable: if set, the program ends when its standard input, a pipe from its parent,
+closes. A parent that is killed cannot signal its children."""
 
 _PLAIN = {
     "α": "alpha", "β": "beta", "δ": "delta", "ε": "epsilon", "η": "eta", "τ": "tau", "ρ": "rho",
@@ -31,11 +31,11 @@ _PLAIN = {
 
 
 def make_streams_usable() -> None:
-    """Streams that were closed lead nowhere; text that an encoding lacks is written in ASCII."""
+    """Redirects closed streams to the null device; writes unencodable text in ASCII."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # or the next file that is opened would be taken for it
+        except OSError:  # else the next file opened would get this descriptor
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error("plain", _plain)
     for name in ("stdout", "stderr"):
@@ -47,7 +47,7 @@ def make_streams_usable() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Symbols in words, superscripts as powers, and anything else by its number."""
+    """Replaces symbols by words, superscripts by powers, and other characters by their number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     found = "".join(map(_in_ascii, error.object[error.start : error.end]))
@@ -58,7 +58,7 @@ def _in_ascii(character: str) -> str:
     if character in _PLAIN:
         return _PLAIN[character]
     base = unicodedata.normalize("NFKD", character).replace("−", "-")
-    base = "".join(one for one in base if not unicodedata.combining(one))
+    base = "".join(part for part in base if not unicodedata.combining(part))
     if not base or not base.isascii():
         return character.encode("ascii", "backslashreplace").decode()
     raised = unicodedata.decomposition(character).startswith("<super>")
@@ -66,7 +66,7 @@ def _in_ascii(character: str) -> str:
 
 
 def flush(status: int) -> int:
-    """Writes what is left to be written; returns the exit status."""
+    """Flushes stdout; returns the exit status."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -84,7 +84,7 @@ def flush(status: int) -> int:
 
 
 def discard(stream: TextIO) -> None:
-    """Lets a stream lead nowhere, so that its end at exit raises nothing."""
+    """Redirects a stream to the null device, so that closing it at exit raises nothing."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -93,39 +93,39 @@ def discard(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def stoppable(name: str) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP end the program at once, with one line, 130, 143 or 129.
+    """SIGINT, SIGTERM and SIGHUP end the program at once, with one line and status 130, 143 or 129.
 
-    Not by an exception: that waits until a compiled program has run to its end, and is lost where
-    it happens to be raised in a callback. Nothing has to be tidied: what is written is whole at any
-    time, and the kernel gives locks back.
+    They raise no exception: that would wait until a compiled program has finished, and would be
+    lost if raised in a callback. No clean-up is needed: files are written atomically, and the
+    kernel releases locks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {one: signal.getsignal(one) for one in _WORDS}
-    before = {one: old for one, old in before.items() if old != signal.SIG_IGN}  # as nohup sets it
+    handlers = {number: signal.getsignal(number) for number in _WORDS}
+    before = {k: old for k, old in handlers.items() if old != signal.SIG_IGN}  # as nohup sets it
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     wakeup = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    for one in before:
-        signal.signal(one, _left_to_the_thread)
+    for number in before:
+        signal.signal(number, _left_to_the_thread)
     threading.Thread(target=_end_by_signal, args=(name, receiver), daemon=True).start()
-    if os.environ.pop(STOP_WITH_STDIN, None):  # popped: it is not meant for our own children
+    if os.environ.pop(STOP_WITH_STDIN, None):  # popped, as our own children must not inherit it
         threading.Thread(target=_end_with_stdin, args=(name,), daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(wakeup)
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(sender)
 
 
 def catch_again() -> None:
-    """After a library has taken the signals for itself, outside of Python."""
-    for one in _WORDS:
-        if signal.getsignal(one) is _left_to_the_thread:
-            signal.signal(one, _left_to_the_thread)
+    """Reinstalls the handlers after a library has replaced them outside of Python."""
+    for number in _WORDS:
+        if signal.getsignal(number) is _left_to_the_thread:
+            signal.signal(number, _left_to_the_thread)
 
 
 def _left_to_the_thread(signum: int, frame: object) -> None:
@@ -148,6 +148,6 @@ def _end_with_stdin(name: str) -> None:
 
 def _end(name: str, words: str, status: int) -> None:
     with contextlib.suppress(OSError):
-        bar = "\n" if os.isatty(2) else ""  # a progress bar may stand in the line
+        bar = "\n" if os.isatty(2) else ""  # a progress bar may occupy the line
         os.write(2, f"{bar}{name}: {words}; {KEPT}\n".encode())
     os._exit(status)

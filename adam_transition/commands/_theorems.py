@@ -1,4 +1,4 @@
-"""What `experiments.theorem_3_1` and `theorem_3_3` share: they differ in the sampling scheme."""
+"""Shared by `experiments.theorem_3_1` and `theorem_3_3`, which differ in the sampling scheme."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
 
 _BYTES_PER_RUN = 2000.0
-"""Three results at 40 steps in single precision, and again in double: an estimate."""
+"""An estimate: three results at 40 steps, in single and in double precision."""
 
 
 def theorem_flags(name: str) -> flags.FlagValues:
-    """The flags of either experiment."""
+    """The flags that both experiments share."""
     values = _flags.common_flags(name)
     integer = partial(flags.DEFINE_integer, flag_values=values)
-    flags.DEFINE_list("n", "3,5,10,20", "Numbers of components.", flag_values=values)
-    integer("triples", 384, "Pairs (beta1, beta2) for each n and family of problems.", 16)
-    integer("seeds", 10, "Index streams over which expectations are taken.", 3)
-    integer("steps", 1_000_000, "Steps of each run.", 2000, 2**31 - 1)
-    _flags.define_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=values)
-    integer("samples", 50_000, "Steps averaged for each point of the random drift.", 10_000, 10**7)
+    flags.DEFINE_list("n", "3,5,10,20", "Numbers of components, 3 or more.", flag_values=values)
+    integer("triples", 384, "Pairs (beta1, beta2) per n and family of problems.", 16)
+    integer("seeds", 10, "Number of index streams that expectations average over.", 3)
+    integer("steps", 1_000_000, "Steps T of each run.", 2000, 2**31 - 1)
+    _flags.define_float(
+        "step_size", 0.1, "eta0 in eta0/sqrt(k), 1e-9 or more.", 1e-9, flag_values=values
+    )
+    integer("samples", 50_000, "Steps averaged per point of an estimated drift.", 10_000, 10**7)
     return values
 
 

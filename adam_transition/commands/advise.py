@@ -1,9 +1,9 @@
-"""What to set beta2 to at another batch size: what to do, and what three rules say.
+"""Which beta2 to use at another batch size: a recommendation, and three rules.
 
 Example:
     python -m experiments.advise --batch_size=512 --beta1=0.9 --beta2=0.95 --new_batch_size=16
 
-With the results of experiments.batch_size, also how the probe and the rules do on its networks:
+With the results of experiments.batch_size, also tests the probe and the rules on its networks:
     python -m experiments.advise --results=out/batch_size
 """
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 FLAGS = _flags.common_flags("advise")
 _float = partial(_flags.define_float, flag_values=FLAGS)
 
-_float("batch_size", 512, "Batch size of the setting that works, in samples or in tokens.")
+_float("batch_size", 512, "Batch size of the setting that works, > 0, in samples or tokens.")
 _float("beta1", 0.9, "beta1 of the setting that works, in [0, 1).")
 _float("beta2", 0.999, "beta2 of the setting that works, in [0, 1).")
-_float("new_batch_size", 16, "Batch size to move to, in the same unit.")
-_float("floor", 0.95, "Least beta2 of the clipped rule.")
+_float("new_batch_size", 16, "Batch size to move to, > 0, in the same unit.")
+_float("floor", 0.95, "Smallest beta2 of the clipped rule, in [0, 1).")
 flags.DEFINE_string(
-    "results", None, "Folder of a finished experiments.batch_size.", flag_values=FLAGS
+    "results", None, "Folder of a finished run of experiments.batch_size.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "probed_seeds", 3, "Networks probed at each batch size, with --results.", 1, flag_values=FLAGS
+    "probed_seeds", 3, "Networks probed per batch size, with --results.", 1, flag_values=FLAGS
 )
-_float("ceiling", 0.9999, "Greatest beta2 of the clipped rule.")
+_float("ceiling", 0.9999, "Largest beta2 of the clipped rule, in [0, 1).")
 
 
 def main(values: dict[str, Any]) -> None:
-    """Flags → the table of rules, printed and in advise.json; and the probe beside training."""
+    """Flags → table of rules, printed and in advise.json; with --results also the study."""
     from adam_transition.advise import Setting, advise, half_life, recommendation
 
     known = Setting(values["batch_size"], values["beta1"], values["beta2"])
@@ -59,7 +59,7 @@ def main(values: dict[str, Any]) -> None:
             "holds": one.holds,
             "preserves": one.preserves,
             "limits": one.limits,
-            # a number where the rule says nothing would be followed all the same
+            # no numbers where the rule does not hold, as they would be followed all the same
             "beta1": one.setting.beta1 if one.holds else None,
             "beta2": one.setting.beta2 if one.holds else None,
             "learning_rate_factor": one.learning_rate_factor if one.holds else None,
@@ -99,10 +99,10 @@ def main(values: dict[str, Any]) -> None:
 
 
 def parse_results(values: dict[str, Any]) -> "AdviseStudy":
-    """The networks of a finished experiments.batch_size.
+    """The study of the networks of a finished experiments.batch_size.
 
     Raises:
-      ValueError: naming the flag, its value and what is wrong.
+      ValueError: naming the flag, its value and the problem.
     """
     from adam_transition.studies.advise.study import AdviseStudy
     from adam_transition.sweeps.store import Store, StoreError

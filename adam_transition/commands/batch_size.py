@@ -20,13 +20,17 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _string = partial(flags.DEFINE_string, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
-_string("task", "mlp/mnist1d", "model/data.")
-_list("batch_size", "1,2,4,8,16,64,full", "Batch sizes; each divides the number of samples.")
-_integer("epochs", 16, "Epochs of each run, at equal epochs.", 2)
-_integer("steps", 480, "Steps of each run, at equal steps; a multiple of --epochs.", 2)
-_list("learning_rate", "0.003,0.01,0.03,0.1", "eta0; all are swept and kept.")
-_string("beta1", "0.9", "beta1, one value.")
-_string("beta2", "0.4:1-1e-5:16:logit", "Grid of beta2.")
+_string("task", "mlp/mnist1d", "Model and data, written model/data.")
+_list(
+    "batch_size",
+    "1,2,4,8,16,64,full",
+    "Batch sizes, each a divisor of the number of samples; full: all samples.",
+)
+_integer("epochs", 16, "Epochs of each run with equal epochs.", 2)
+_integer("steps", 480, "Steps of each run with equal steps; a multiple of --epochs.", 2)
+_list("learning_rate", "0.003,0.01,0.03,0.1", "Values of eta0 > 0; results of all are kept.")
+_string("beta1", "0.9", "beta1, a single value in [0, 1).")
+_string("beta2", "0.4:1-1e-5:16:logit", "Grid of beta2 in [0, 1), three or more values.")
 
 
 def main(values: dict[str, Any]) -> None:
@@ -35,7 +39,7 @@ def main(values: dict[str, Any]) -> None:
 
 
 def parse(values: dict[str, Any]) -> "BatchSizeStudy":
-    """The study that the flags describe; its data set is loaded once, so that errors come first.
+    """The study that the flags describe; loads its data set once, so that errors come early.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.

@@ -25,11 +25,15 @@ _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 _GREATEST_N = 10**6
 _MOST_BOUNDARIES = 100_000
 
-_list("n", "5,10,20,50", "Numbers of components, a list or lo:hi:count.")
-_list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
-_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
+_list("n", "5,10,20,50", "Numbers of components, 3 to 10^6: a list or lo:hi:count.")
+_list("a", "", "Slopes a > 0 of the counterexample; default: 1/(n-1)^2 for each n.")
+_list(
+    "sampling",
+    "cyclic,random_shuffling,with_replacement",
+    "Sampling schemes: cyclic, shuffle_once, random_shuffling, with_replacement.",
+)
 _list("beta1", "0,0.25,0.5,0.75,0.9", "Values of beta1 in [0, 1).")
-_integer("largest_n", 10_000, "The scaling figures reach from n = 3 to this n.", 200, 10**6)
+_integer("largest_n", 10_000, "Largest n of the scaling figures, which start at 3.", 200, 10**6)
 
 
 def main(values: dict[str, Any]) -> None:

@@ -22,13 +22,23 @@ _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 _LEAST_Q = 1e-12
 _GREATEST_N = 10**4
 
-_list("n", "3,5,10,20,50", "Numbers of components.")
+_list("n", "3,5,10,20,50", "Numbers of components, 3 to 10^4.")
 _list("delta", "1,0.5", "delta of the lemma in units of 1/(4n), in (0, 1].")
-_list("q", "0.9,0.3,0.1,0.03", "1 - beta2 in units of the greatest at which the lemma speaks.")
-_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes of the direction.")
-_integer("samples", 4096, "Draws of v for each point.", 256, 2**31 - 1)
-flags.DEFINE_string("beta1", "0", "beta1 of the direction, in [0, 1).", flag_values=FLAGS)
-_integer("points", 33, "Values of beta2 of the direction.", 5, 1000)
+_list(
+    "q",
+    "0.9,0.3,0.1,0.03",
+    "1 - beta2 as a fraction, in (0, 1], of the largest with a non-trivial bound of the lemma.",
+)
+_list(
+    "sampling",
+    "cyclic,random_shuffling,with_replacement",
+    "Sampling schemes for the direction of the update.",
+)
+_integer("samples", 4096, "Draws of v per point.", 256, 2**31 - 1)
+flags.DEFINE_string(
+    "beta1", "0", "beta1 for the direction of the update, in [0, 1).", flag_values=FLAGS
+)
+_integer("points", 33, "Number of beta2 for the direction of the update.", 5, 1000)
 
 
 def main(values: dict[str, Any]) -> None:

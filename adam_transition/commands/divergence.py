@@ -1,6 +1,6 @@
-"""The divergence theorem: regions, areas, trajectories, Sign-SGD, and the least D1.
+"""The divergence theorem: regions, areas, trajectories, Sign-SGD, and the smallest D1.
 
-For each n two members of the problem class: the paper's, and the one with D1 = 2n². Example:
+For each n there are two members of the problem class: the paper's, and one with D1 = 2n². Example:
 
     python -m experiments.divergence --flagfile=experiments/flagfiles/divergence.flags
 """
@@ -22,22 +22,34 @@ _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
 _GREATEST_N = {"n": 10**5, "d1_n": 100}
 _MOST_N = 1000
-_MOST_LEAST_D1 = 10_000  # seconds each
+_MOST_SEARCHES = 10_000  # for the smallest D1, seconds each
 
-_list("n", "5,10,20,50", "Numbers of components of regions and trajectories.")
-_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
+_list("n", "5,10,20,50", "Numbers of components for regions and trajectories, 3 to 10^5.")
+_list(
+    "sampling",
+    "cyclic,random_shuffling,with_replacement",
+    "Sampling schemes: cyclic, shuffle_once, random_shuffling, with_replacement.",
+)
 _integer("cells", 100, "Cells of the regions along each axis of [0, 1)^2.", 4, 1000)
-_integer("largest_n", 3000, "The areas reach from n = 3 to this n.", 30, 10**5)
-flags.DEFINE_string("point", "0.2/0.1", "beta1/beta2 of the trajectories.", flag_values=FLAGS)
+_integer("largest_n", 3000, "Largest n at which areas are computed, from n = 3 on.", 30, 10**5)
+flags.DEFINE_string(
+    "point", "0.2/0.1", "beta1/beta2 of the trajectories, in [0, 1).", flag_values=FLAGS
+)
 _integer("steps", 100_000, "Steps of the trajectories.", 1000, 2**31 - 1)
-_flags.define_float("step_size", 0.1, "eta0 in eta0/sqrt(k).", 1e-9, flag_values=FLAGS)
-_list("d1_n", "3,5,10,20", "Numbers of components for the least D1.")
-_list("d1_beta1", "0,0.9", "Values of beta1 for the least D1.")
-_list("d1_beta2", "0.01,0.1,0.3,0.5,0.7,0.9,0.99", "Values of beta2 > 0 for the least D1.")
+_flags.define_float(
+    "step_size", 0.1, "eta0 in eta0/sqrt(k), 1e-9 or more.", 1e-9, flag_values=FLAGS
+)
+_list("d1_n", "3,5,10,20", "Numbers of components for the smallest D1, 3 to 100.")
+_list("d1_beta1", "0,0.9", "Values of beta1 for the smallest D1, in [0, 1).")
+_list(
+    "d1_beta2",
+    "0.01,0.1,0.3,0.5,0.7,0.9,0.99",
+    "Values of beta2 for the smallest D1, in (0, 1).",
+)
 
 
 def main(values: dict[str, Any]) -> None:
-    """Flags → regions, trajectories, least D1 → data set, figures, claims."""
+    """Flags → regions, trajectories, smallest D1 → data set, figures, claims."""
     _outputs.run_study(values, parse(values))
 
 
@@ -65,9 +77,13 @@ def parse(values: dict[str, Any]) -> "DivergenceStudy":
     }
     if min(betas["d1_beta2"]) <= 0:
         raise ValueError("--d1_beta2: values must lie in (0, 1); β2 = 0 is solved exactly")
-    least = len(ns["d1_n"]) * len(betas["d1_beta1"]) * len(betas["d1_beta2"])
+    searches = len(ns["d1_n"]) * len(betas["d1_beta1"]) * len(betas["d1_beta2"])
     _flags.check_work(
-        values, ("d1_n", "d1_beta1", "d1_beta2"), "searches for the least D1", least, _MOST_LEAST_D1
+        values,
+        ("d1_n", "d1_beta1", "d1_beta2"),
+        "searches for the smallest D1",
+        searches,
+        _MOST_SEARCHES,
     )
     drifts = 2 * (len(values["sampling"]) + 1) * len(ns["n"]) * values["cells"] ** 2
     _flags.check_memory(

@@ -1,4 +1,4 @@
-"""Training loss of networks over the plane of (beta1, beta2), curves, and loss spikes.
+"""Training loss of networks over the (beta1, beta2) plane, loss curves, and loss spikes.
 
 Example:
     python -m experiments.networks --flagfile=experiments/flagfiles/networks.flags
@@ -20,11 +20,11 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _string = partial(flags.DEFINE_string, flag_values=FLAGS)
 
 _list("tasks", "mlp/digits", "model/data: mlp, convnet, resnet18, decoder on digits, mnist1d, …")
-_list("batch_size", "1,16", "Batch sizes; each divides the number of samples.")
+_list("batch_size", "1,16", "Batch sizes, each a divisor of the number of samples.")
 flags.DEFINE_integer("epochs", 10, "Epochs of each run.", 1, flag_values=FLAGS)
-_list("learning_rate", "0.001,0.003,0.01", "eta0; all are swept, and the best taken by cell.")
-_string("beta1", "0:0.99:16", "Grid of beta1.")
-_string("beta2", "0.05:1-1e-5:16:logit", "Grid of beta2.")
+_list("learning_rate", "0.001,0.003,0.01", "Values of eta0 > 0; each cell uses its best.")
+_string("beta1", "0:0.99:16", "Grid of beta1 in [0, 1), two or more values.")
+_string("beta2", "0.05:1-1e-5:16:logit", "Grid of beta2 in [0, 1), two or more values.")
 
 
 def main(values: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def main(values: dict[str, Any]) -> None:
 
 
 def parse(values: dict[str, Any]) -> "NetworkStudy":
-    """The study that the flags describe; its data sets are loaded once, so that errors come first.
+    """The study that the flags describe; loads its data sets once, so that errors come early.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.

@@ -1,4 +1,4 @@
-"""The phase diagram: for which (β1, β2) does Adam converge, for each n and sampling scheme?
+"""The phase diagram: for which (β1, β2) does Adam converge, at each n and sampling scheme?
 
 Simulates every cell of a grid (or of random cells), judges it, and writes a labelled data set,
 figures and a summary. Example:
@@ -31,37 +31,48 @@ _string("problem", "counterexample", "A built-in problem: adam_transition.proble
 _list(
     "n",
     "",
-    "Numbers of components, a list or lo:hi:count; default 5,10,20,50 or what the problem fixes.",
+    "Numbers of components, a list or lo:hi:count; default: 5,10,20,50 or fixed by the problem.",
 )
-_list("a", "", "Parameters a > 0 of the counterexample; default 1/(n-1)^2 for each n.")
-_string("C", "", "Large slope of Reddi et al.'s examples; default n, 3 (mod3) or 1010.")
-_string("small", "", "Minus the small slope of reddi_online and reddi_stochastic; default 10.")
-_string("dimension", "", "Of the quadratics; default 1.")
-_list("sampling", "cyclic,random_shuffling,with_replacement", "Sampling schemes.")
-_string("beta1", "0:0.99609375:256", "Grid: lo:hi:count, lo:hi:count:logit or a list, in [0, 1).")
-_string("beta2", "0:0.99609375:256", "Grid, as for --beta1.")
-_integer("random_cells", 0, "If > 0: that many random (beta1, beta2) for each n, no grid.", 0)
+_list("a", "", "Slopes a > 0 of the counterexample; default: 1/(n-1)^2 for each n.")
+_string("C", "", "Large slope of the examples of Reddi et al.; default: n, 3 (mod3) or 1010.")
+_string("small", "", "Minus the small slope of reddi_online and reddi_stochastic; default: 10.")
+_string("dimension", "", "Dimension of the quadratics; default: 1.")
+_list(
+    "sampling",
+    "cyclic,random_shuffling,with_replacement",
+    "Sampling schemes: cyclic, shuffle_once, random_shuffling, with_replacement.",
+)
+_string("beta1", "0:0.99609375:256", "Grid in [0, 1): lo:hi:count, lo:hi:count:logit or a list.")
+_string("beta2", "0:0.99609375:256", "Grid in [0, 1), as for --beta1.")
+_integer("random_cells", 0, "If > 0: this many random (beta1, beta2) per n, not a grid.", 0)
 _integer("steps", 50_000, "Number of updates T.", 1, 2**31 - 1)
-_float("x0", 1.0, "Start, the same for every coordinate.")
-_float("step_size", 0.1, "eta_0.", 0.0)
-_string("schedule", "inverse_sqrt", "constant, inverse_sqrt or inverse_sqrt_epoch.")
-_string("initialization", "zero", "Moments: zero, first_gradient or bias_correction.")
-_float("epsilon", 0.0, "Added to the root; may be 0.", 0.0)
-flags.DEFINE_enum("dtype", "float32", ["float32", "float64"], "Precision.", flag_values=FLAGS)
+_float("x0", 1.0, "Start, the same in every coordinate; feasible and not the minimiser.")
+_float("step_size", 0.1, "eta0, above 0.", 0.0)
+_string("schedule", "inverse_sqrt", "Step sizes: constant, inverse_sqrt or inverse_sqrt_epoch.")
+_string("initialization", "zero", "Initial moments: zero, first_gradient or bias_correction.")
+_float("epsilon", 0.0, "epsilon of Adam, outside the square root; 0 or more.", 0.0)
+flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "float64"], "Precision of the simulation.", flag_values=FLAGS
+)
 flags.DEFINE_boolean(
     "common_random_numbers",
     True,
-    "Cells of one n share an index stream; --nocommon_random_numbers draws one for each (slow).",
+    "Cells of one n share an index stream; --nocommon_random_numbers draws one per cell (slow).",
     flag_values=FLAGS,
 )
 _string("backend", "auto", "xla, blocks (for CPUs), pallas (for GPUs) or auto.")
 _list("trajectories", "", "Points beta1/beta2 whose trajectories are drawn.")
-_integer("chunk_cells", 0, "Cells written at once, which a kill may lose; 0 chooses.", 0)
+_integer(
+    "chunk_cells",
+    0,
+    "Cells written at once, the most that an interruption loses; 0: the default.",
+    0,
+)
 
 
 _MOST_TRAJECTORIES = 100
 _BYTES_PER_CELL = 100.0
-"""Results, drift and what is computed from them and drawn."""
+"""Results, drift, and the arrays derived from them for claims and figures."""
 
 
 def main(values: dict[str, Any]) -> None:
@@ -163,7 +174,7 @@ def parse(values: dict[str, Any]) -> "PhaseStudy":
 
 
 def _number(flag: str, text: str, dtype: str) -> Fraction:
-    """A number or a fraction, exact, that the dtype holds.
+    """An exact number or fraction that the dtype can represent.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.
@@ -171,7 +182,7 @@ def _number(flag: str, text: str, dtype: str) -> Fraction:
     from adam_transition import checks
 
     try:
-        # as a double first: exact, 1e99999999 has a hundred million digits
+        # as a double first: as an exact number 1e99999999 has a hundred million digits
         if "/" not in text and not 0 < abs(float(text)) < float("inf"):
             value: Fraction | float = float(text)
             if value == 0 and _flags.is_zero(text):
@@ -196,7 +207,7 @@ def _dimension(text: str) -> int:
 
 
 def _check_start(x0: float, member: "problems.BuiltIn", values: dict[str, Any]) -> None:
-    """Raises ValueError for a start that is not feasible or is the minimiser, in the dtype."""
+    """Raises ValueError if the start, in the dtype, is infeasible or the minimiser."""
     import jax.numpy as jnp
     import numpy as np
 

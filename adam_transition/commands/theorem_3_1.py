@@ -1,4 +1,4 @@
-"""Theorem 3.1 at work: rate, neighbourhood, threshold, and what breaks when a hypothesis does.
+"""Theorem 3.1, sampling with replacement: rate, neighbourhood, threshold, violated hypotheses.
 
 Example:
     python -m experiments.theorem_3_1 --flagfile=experiments/flagfiles/theorem_3_1.flags

@@ -1,4 +1,4 @@
-"""Theorem 3.3 at work: rate, neighbourhood, threshold, and what breaks when a hypothesis does.
+"""Theorem 3.3, random shuffling: rate, neighbourhood, threshold, violated hypotheses.
 
 Example:
     python -m experiments.theorem_3_3 --flagfile=experiments/flagfiles/theorem_3_3.flags

@@ -1,6 +1,6 @@
-"""The explorer: one page on which n, a and the order move, and the boundary and the runs with them.
+"""The explorer: an interactive page that shows the boundary and the runs at any n, a and order.
 
-It needs nothing beside it, and works from a file. Example:
+The page is self-contained and can be opened from a file. Example:
 
     python -m experiments.explorer --out=out/explorer
 """
@@ -16,7 +16,7 @@ FLAGS = _flags.common_flags("explorer", figures=False)
 
 
 def main(values: dict[str, Any]) -> None:
-    """Writes explorer.html; the browser computes the rest."""
+    """Writes explorer.html; all computation happens in the browser."""
     path = Path(values["out"]) / "explorer.html"
     _outputs.write_text(path, page())
     _outputs.write_json("explorer", values, [])

@@ -1,6 +1,6 @@
 "use strict";
 // Adam on the counterexample: its stationary drift, its boundary, its runs.
-// tests/test_explorer.py holds each of them against the library. p = 1 − β1, q = 1 − β2.
+// tests/test_explorer.py compares each of them with the library. p = 1 − β1, q = 1 − β2.
 
 /** The counterexample in units of a: one slope `large` = c/a, the others −1; its constants. */
 function counterexample(n, a) {
@@ -11,7 +11,7 @@ function counterexample(n, a) {
 /** 1 − β^k from 1 − β. */
 const oneMinusPower = (p, k) => -Math.expm1(k * Math.log1p(-p));
 
-/** D per epoch; drift.py and random_drift.py say why. */
+/** D per epoch; see theory/stationary_drift.py and theory/random_orders.py for the derivation. */
 function stationaryDrift(problem, sampling, p, q) {
   if (sampling === "cyclic") return cyclicDrift(problem, p, q);
   const histories = sampling === "with_replacement" ? independentDraws : shuffledEpochs;
@@ -51,7 +51,7 @@ function independentDraws({ n, large }) {
   };
 }
 
-// State i: i drawn in this epoch, the large slope not among them; state n + 1 + i: it is.
+// State i: i components drawn in this epoch, without the large slope; state n + 1 + i: with it.
 function shuffledEpochs({ n, large }) {
   const seen = n + 1;
   function advance({ f, h }, p, rare, usual) {
@@ -65,7 +65,7 @@ function shuffledEpochs({ n, large }) {
       h[i] = passed * ((1 - p) * h[before] - p * f[before]);
       f[i] = passed * f[before];
     }
-    f[0] = f[seen + n]; // where all are drawn, none is
+    f[0] = f[seen + n]; // start of the next epoch: "all drawn" becomes "none drawn"
     h[0] = h[seen + n];
   }
   function start(p) {
@@ -110,10 +110,10 @@ function transformedDrift({ n, large }, histories, p, q) {
   return -step / offsets * integral / Math.sqrt(Math.PI);
 }
 
-/** The least 1 − β2 at which a drift is asked for. */
+/** The smallest 1 − β2 at which a drift is computed. */
 const LEAST_Q = { cyclic: 1e-9, random_shuffling: 1e-3, with_replacement: 2e-4 };
 
-/** The zero of a function between two points of different sign, by Illinois' false position. */
+/** The zero of a function between two points of opposite sign, by the Illinois method. */
 function zeroBetween(f, left, right, atLeft, atRight) {
   let last = left, kept = "";
   for (let k = 0; k < 50; k++) {
@@ -141,7 +141,7 @@ function divergence(problem, sampling, p) {
   const drift = (q) => stationaryDrift(problem, sampling, p, q);
   const ends = [];
   let least = LEAST_Q[sampling];
-  if (sampling !== "cyclic") { // near 1 it costs 1/(1 − β2): not farther than is needed
+  if (sampling !== "cyclic") { // close to 1 the cost is 1/(1 − β2): go no farther than needed
     const cyclic = divergence(problem, "cyclic", p);
     const wanted = (cyclic.length ? cyclic[cyclic.length - 1][1] : 0.16) / 16;
     let q = Math.max(least, wanted);
@@ -175,7 +175,7 @@ function uniforms(seed) {
   };
 }
 
-/** For each step whether the large slope is drawn. */
+/** Whether the large slope is drawn, for each step. */
 function draws(sampling, n, seed) {
   const uniform = uniforms(seed);
   let step = 0, place = 0;
@@ -189,7 +189,7 @@ function draws(sampling, n, seed) {
   };
 }
 
-/** Many runs side by side, x from x0, steps η0/√k; all see the same draws. */
+/** Many runs at once, x from x0, steps η0/√k; all share the same draws. */
 class Runs {
   constructor(problem, sampling, p, q, { x0 = 1, eta0 = 0.1, seed = 1 } = {}) {
     Object.assign(this, { problem, p, q, eta0, step: 0, next: draws(sampling, problem.n, seed) });

@@ -1,21 +1,21 @@
 "use strict";
-// The page around explorer_adam.js: controls, the plane, the place that is pointed at. Long work is
-// cut into slices between which the browser draws; a change of a control starts it anew.
+// The page around adam.js: controls, the plane, and the (β1, β2) under the pointer. Long work is cut
+// into slices between which the browser draws; changing a control restarts it.
 
 const COUNTS = [3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 29, 35, 42, 50, 60, 72, 86, 100];
-const SIDE = 96; // cells of an axis
-const COLUMNS = 128; // β1 at which the boundary is computed
+const SIDE = 96; // cells per axis
+const COLUMNS = 128; // number of β1 at which the boundary is computed
 const STEPS = 50000;
 const LAST_BETA1 = 0.995;
 const DECADES = 3; // of 1 − β2 on the logarithmic axis
 const PLOT = { left: 56, top: 10, width: 410, height: 430 };
-const RANGE = { low: 1e-4, high: 1e2 }; // of the colours
+const RANGE = { low: 1e-4, high: 1e2 }; // distances at the ends of the colour scale
 
 const element = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 
-let question; // what is shown: n, a, sampling, axis
-let work; // what is computed for it: the boundary by columns, the runs
+let question; // the settings shown: n, a, sampling, axis
+let work; // the results for them: the boundary by columns, the runs
 let place = { beta1: 0.3, beta2: 0.3 };
 
 // ---- axes: fractions of the plot's width and height
@@ -27,7 +27,7 @@ const yOfQ = (q) =>
   question.axis === "log" ? -Math.log10(Math.max(q, 1e-12)) / DECADES : (1 - q) / LAST_BETA1;
 const pixel = (x, y) => [PLOT.left + x * PLOT.width, PLOT.top + (1 - y) * PLOT.height];
 
-// ---- the question, kept in the address so that it can be passed on
+// ---- the question, kept in the address so that it can be shared
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -134,7 +134,7 @@ function sharp(canvas) {
   const ratio = window.devicePixelRatio || 1;
   if (!canvas.dataset.width) [canvas.dataset.width, canvas.dataset.height] = [canvas.width, canvas.height];
   const [width, height] = [Number(canvas.dataset.width), Number(canvas.dataset.height)];
-  canvas.style.width = `${width}px`; // on a narrow page less: see the style of canvas
+  canvas.style.width = `${width}px`; // the style of canvas reduces it on a narrow page
   canvas.width = width * ratio;
   canvas.height = height * ratio;
   const context = canvas.getContext("2d");
@@ -185,12 +185,12 @@ const squareRoot = () => Array.from({ length: 201 }, (_, i) => {
   return pixel(xOfBeta(beta1), yOfQ(1 - beta1 * beta1));
 });
 
-/** The edges of the intervals, joined from column to column while there are as many of them. */
+/** The edges of the intervals, joined from column to column while their number stays the same. */
 function boundaryPieces() {
   const pieces = [];
   let open = [];
   const close = () => {
-    // where two edges have met, the fold is closed
+    // close the fold where two edges have met
     for (let i = 0; i + 1 < open.length; i += 2) {
       if (!open[i + 1].outside) pieces.push([open[i].at(-1), open[i + 1].at(-1)]);
     }
@@ -258,7 +258,7 @@ function bar(context) {
   context.restore();
 }
 
-// ---- the place that is pointed at
+// ---- the (β1, β2) under the pointer
 
 function read() {
   const { beta1, beta2 } = place, p = 1 - beta1, q = 1 - beta2;
@@ -267,7 +267,7 @@ function read() {
   const drift = tooNear ? NaN : stationaryDrift(problem, sampling, p, q);
   element("beta1").textContent = beta1.toFixed(4);
   element("beta2").textContent = beta2.toFixed(Math.max(4, Math.ceil(2 - Math.log10(q))));
-  element("drift").textContent = tooNear ? "not computed so near to β2 = 1" : drift.toPrecision(5);
+  element("drift").textContent = tooNear ? "not computed so close to β2 = 1" : drift.toPrecision(5);
   const verdict = tooNear ? "" : drift > 0 ? "diverges" : "converges";
   element("verdict").textContent = verdict;
   element("verdict").className = verdict;
@@ -326,7 +326,7 @@ function pointAt(event) {
 
 function moveTo(beta1, q) {
   place = { beta1: Math.max(0, Math.min(LAST_BETA1, beta1)), beta2: Math.max(0, Math.min(1 - 1e-6, 1 - q)) };
-  if (moveTo.waiting) return; // at most one reading for each frame
+  if (moveTo.waiting) return; // at most one reading per frame
   moveTo.waiting = true;
   setTimeout(() => {
     moveTo.waiting = false;

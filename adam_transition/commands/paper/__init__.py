@@ -1,8 +1,8 @@
 """The whole paper in one command: every experiment, and one page with every claim.
 
-Runs the experiments at a scale, one after the other, each in a folder of `--out`, and writes
-index.html (which needs nothing beside it), explorer.html, claims.json and the figures as PDF. A run
-that was stopped goes on where it was. Example:
+Runs the experiments of a scale one after the other, each in its own subfolder of `--out`, and
+writes index.html (self-contained), explorer.html, claims.json and the figures as PDF. An
+interrupted run resumes where it stopped. Example:
 
     python -m experiments.paper --scale=laptop
 """
@@ -27,13 +27,13 @@ flags.DEFINE_enum(
     "scale",
     "laptop",
     SCALES,
-    "smoke: seconds an experiment, to see that all works; laptop: 20 minutes on two cores; gpu.",
+    "smoke: seconds per experiment, a test that all works; laptop: 20 minutes on two cores; gpu.",
     flag_values=FLAGS,
 )
-flags.DEFINE_list("only", "", "Names of runs; default all of them.", flag_values=FLAGS)
+flags.DEFINE_list("only", "", "Names of the runs to do; default: all.", flag_values=FLAGS)
 
 _GRACE_S = 0.3
-_PACKAGES = ("flax", "sklearn", "mnist1d")  # of runs with networks
+_PACKAGES = ("flax", "sklearn", "mnist1d")  # needed by runs with networks
 
 
 def main(values: dict[str, Any]) -> None:
@@ -78,10 +78,16 @@ def main(values: dict[str, Any]) -> None:
 
 
 def compute(run: Run, scale: Scale, out: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs one experiment in a process of its own; returns its summary.
+    """Runs one experiment in its own process; returns its summary.
+
+    Args:
+      run: the experiment.
+      scale: selects the flagfile.
+      out: the folder in which the run gets a subfolder.
+      values: the flags of this command.
 
     Raises:
-      ValueError: it failed; what it said is on stderr.
+      ValueError: the run failed; its message is on stderr.
     """
     folder = out / run.name
     flagfile = _flagfiles.path(run.flagfile_name(scale))
@@ -100,7 +106,7 @@ def compute(run: Run, scale: Scale, out: Path, values: Mapping[str, Any]) -> dic
 
 
 def _run_to_its_end(command: Sequence[str]) -> int:
-    """Exit status of a process that ends with this one: told to, or when its input ends."""
+    """Exit status of a process that ends with this one: terminated, or by the end of its input."""
     env = {**os.environ, _terminal.STOP_WITH_STDIN: "1"}
     with subprocess.Popen(
         command, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -117,10 +123,10 @@ def _run_to_its_end(command: Sequence[str]) -> int:
 
 
 def rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every claim of the runs under the first statement of the paper that it belongs to.
+    """Every claim of the runs, with the first statement of the paper that it belongs to.
 
     Raises:
-      ValueError: a claim that belongs to none.
+      ValueError: a claim that belongs to no statement.
     """
     found: list[dict[str, Any]] = []
     for name, summary in summaries.items():

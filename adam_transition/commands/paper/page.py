@@ -1,4 +1,4 @@
-"""The page of `experiments.paper`: one file that needs no network, its images inside."""
+"""The page of `experiments.paper`: one self-contained file with its images embedded."""
 
 import base64
 import html
@@ -10,7 +10,7 @@ from typing import Any
 from adam_transition.commands.paper.plan import STATEMENTS, Run, Scale, Statement
 
 EXPLORER = "explorer.html"
-"""The page that lies beside this one (`experiments.explorer`)."""
+"""The page in the same folder (`experiments.explorer`)."""
 
 _STYLE = """
 :root { color-scheme: light }
@@ -44,18 +44,18 @@ def render(
     """The page as HTML.
 
     Args:
-      runs: what was run, in order.
+      runs: the runs, in order.
       summaries: the summary of each run, by name.
-      rows: the claims with their statement and run (`experiments.paper.rows`).
+      rows: the claims with their statement and run, see `rows` of the command.
       scale: of the runs.
-      folder: where the runs' folders are, with their figures.
+      folder: the folder that holds the folders of the runs, with their figures.
     """
     by_name = {run.name: run for run in runs}
     counts = Counter(row["verdict"] for row in rows)
     shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     version = next(iter(summaries.values()))["version"]
     seconds = sum(summary.get("wall_time_s") or 0 for summary in summaries.values())
-    note = "A smoke run shows that every part works; its numbers are not evidence."
+    note = "A smoke run only tests that every part works; its numbers are not evidence."
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -63,17 +63,17 @@ def render(
             f"<title>The phase transition of Adam</title><style>{_STYLE}</style></head><body>",
             "<h1>For which (β1, β2) does plain Adam converge?</h1>",
             "<p>Every statement of <em>Adam Converges Without Any Modification On Update Rules</em>"
-            ' (<a href="https://arxiv.org/abs/2603.02092">arXiv:2603.02092</a>) beside what this '
-            "project measures. Verdicts are computed from measured ± uncertainty: what a source "
-            "states is reproduced, not reproduced or inconclusive; what this project states holds, "
-            "fails or is open. The paper is known to us from a transcription, without its appendix "
-            "and its constants.</p>",
+            ' (<a href="https://arxiv.org/abs/2603.02092">arXiv:2603.02092</a>) compared with what '
+            "this project measures. Verdicts are computed from measured ± uncertainty: a source's "
+            "statement is reproduced, not reproduced or inconclusive; a statement of this project "
+            "holds, fails or is open. The paper is known to us from a transcription that lacks its "
+            "appendix and its constants.</p>",
             f"<p>adam_transition {_text(version)}, scale {_text(scale)}, "
             f"{seconds / 60:.1f} minutes. "
             f"{note if scale == 'smoke' else ''}</p>",
-            f'<p id="counts">{len(rows)} claims: {_text(shown)}. Beside this page lie claims.json, '
-            "the figures as PDF in figures/, and the "
-            f'<a href="{EXPLORER}">explorer</a>, in which n, a and the order can be moved.</p>',
+            f'<p id="counts">{len(rows)} claims: {_text(shown)}. The same folder contains '
+            "claims.json, the figures as PDF in figures/, and the "
+            f'<a href="{EXPLORER}">explorer</a>, in which n, a and the order can be varied.</p>',
             _table(rows),
             *(
                 _section(statement, found, by_name, summaries, scale, folder)
@@ -120,7 +120,7 @@ def _section(
     scale: Scale,
     folder: Path,
 ) -> str:
-    """A statement, what came out with its uncertainty, the figures, and how to get them again."""
+    """A statement, its claims with uncertainties, the figures, and how to reproduce them."""
     claims = [
         f"<li>{_verdict(row)} {_text(row['statement'])}: <b>{_text(number(row))}</b>, expected "
         f"{_text(row['expected'])}. <small>{_text(row['reference'])}</small></li>"
@@ -162,7 +162,7 @@ def _how(run: Run, summary: Mapping[str, Any], scale: Scale) -> str:
 
 
 def pdf_name(run: Run, figure: str) -> str:
-    """Where a figure lies as PDF, beside the page."""
+    """Path of a figure as PDF, relative to the page."""
     return f"figures/{run.name}-{figure}.pdf"
 
 

@@ -1,4 +1,4 @@
-"""What `experiments.paper` runs and shows: the paper's statements, and the experiments for each."""
+"""The plan of `experiments.paper`: the paper's statements, and the experiments that test them."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,22 +10,22 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of the page; `name` is that of its flagfile and folder."""
+    """One experiment of the page; `name` also names its flagfile and folder."""
 
     name: str
     title: str
-    experiment: str = ""  # if it is not the name
-    captions: dict[str, str] = field(default_factory=dict)  # of the figures to show, by file name
-    chosen: tuple[str, ...] = ()  # where we had to depart from the paper, or to choose
-    gpu_flagfile: str = ""  # if there is one
+    experiment: str = ""  # default: the name
+    captions: dict[str, str] = field(default_factory=dict)  # of the figures shown, by file name
+    chosen: tuple[str, ...] = ()  # choices that the paper leaves open, and departures from it
+    gpu_flagfile: str = ""  # default: the flagfile of the laptop
 
     @property
     def command(self) -> str:
-        """The name of the command that it runs."""
+        """The name of the command to run."""
         return self.experiment or self.name
 
     def flagfile_name(self, scale: Scale) -> str:
-        """The name of its flagfile."""
+        """The name of the flagfile at a scale."""
         return {"smoke": f"smoke/{self.name}", "gpu": self.gpu_flagfile}.get(scale) or self.name
 
     def how(self, scale: Scale) -> str:
@@ -36,7 +36,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of the paper, and what shows it."""
+    """A statement of the paper, with the claims and figures that test it."""
 
     title: str
     where: str
@@ -46,7 +46,7 @@ class Statement:
 
     @property
     def anchor(self) -> str:
-        """Of its section on the page."""
+        """The anchor of its section on the page."""
         return re.sub("[^a-z0-9]+", "-", self.title.lower())
 
 
@@ -55,37 +55,37 @@ RUNS = (
         "phase",
         "The phase diagram",
         captions={
-            "phase": "Distance to the minimiser over (β1, β2); the line is the boundary D = 0.",
-            "trajectories": "Trajectories at a few (β1, β2).",
+            "phase": "Distance to the minimiser over (β1, β2). The line is the boundary D = 0.",
+            "trajectories": "Trajectories at selected (β1, β2).",
         },
         chosen=(
-            "η0 = 0.1 and x0 = 1: the paper's figure states 50 000 iterations alone.",
-            "Three sampling schemes and four n, where the figure has n = 10 and 50.",
+            "η0 = 0.1 and x0 = 1: for its figure the paper states only the 50 000 iterations.",
+            "Three sampling schemes and four values of n; the paper's figure has n = 10 and 50.",
         ),
     ),
     Run(
         "phase_reddi",
-        "Reddi et al.'s example",
+        "The example of Reddi et al.",
         experiment="phase",
         captions={
-            "phase": "Distance to the minimiser −1; 2 is the wrong end, +1.",
-            "trajectories": "Trajectories at a few (β1, β2).",
+            "phase": "Distance to the minimiser −1. A distance of 2 is the wrong end, +1.",
+            "trajectories": "Trajectories at selected (β1, β2).",
         },
-        chosen=("Starts at 0; η0 = 0.1 with diminishing steps.",),
+        chosen=("Runs start at 0, with η0 = 0.1 and diminishing steps.",),
     ),
     Run(
         "divergence",
         "The divergence theorem",
         captions={
-            "divergence_regions": "Where Adam is proven to diverge for every order, and the exact "
-            "regions.",
-            "divergence_areas": "Area of the region against n.",
-            "divergence_trajectories": "Trajectories at one (β1, β2), from both sides.",
-            "divergence_d1": "The least D1 at which a member diverges.",
+            "divergence_regions": "The region in which Adam is proven to diverge for every order, "
+            "and the exact regions.",
+            "divergence_areas": "Area of the region of divergence against n.",
+            "divergence_trajectories": "Trajectories at one (β1, β2), from starts on both sides.",
+            "divergence_d1": "The smallest D1 at which Adam and Sign-SGD diverge.",
         },
         chosen=(
-            "The paper's analytic conditions are in its appendix, which is not at hand. The proven "
-            "region is ours.",
+            "The paper's analytic conditions are in its appendix, which was not available to us. "
+            "The proven region is ours.",
         ),
     ),
     Run(
@@ -93,21 +93,25 @@ RUNS = (
         "The exact boundary",
         captions={
             "boundary": "The zero set of the stationary drift.",
-            "boundary_scaling": "How the threshold moves with n and D1.",
+            "boundary_scaling": "The threshold against n and against D1.",
         },
-        chosen=("The paper bounds the boundary from both sides and does not compute it.",),
+        chosen=("The paper bounds the boundary from both sides but does not compute it.",),
     ),
     *(
         Run(
             f"theorem_3_{part}",
-            f"Theorem 3.{part} at work: {scheme}",
+            f"Theorem 3.{part}: {scheme}",
             captions={
-                f"theorem_3_{part}_rate": "The left-hand side against T.",
-                f"theorem_3_{part}_neighbourhood": "The neighbourhood against 1 − β2.",
-                f"theorem_3_{part}_conditions": "Its window, threshold and hypotheses.",
-                f"theorem_3_{part}_reddi": "Reddi et al.'s synthetic example.",
+                f"theorem_3_{part}_rate": "The left-hand side of the theorem against T.",
+                f"theorem_3_{part}_neighbourhood": "The neighbourhood against 1 − β2, and the "
+                "window of good β2 at finite T.",
+                f"theorem_3_{part}_conditions": "The left-hand side across β1 = √β2 and in many "
+                "dimensions, and the threshold against n.",
+                f"theorem_3_{part}_reddi": "Iterates on the example of Reddi et al.",
             },
-            chosen=("The constants hidden in O(·) are not at hand: exponents are measured.",),
+            chosen=(
+                "The constants hidden in O(·) were not available to us: exponents are measured.",
+            ),
             gpu_flagfile=f"theorem_3_{part}_gpu",
         )
         for part, scheme in (("1", "with replacement"), ("3", "random shuffling"))
@@ -116,22 +120,22 @@ RUNS = (
         "concentration",
         "The concentration lemma and the direction of the update",
         captions={
-            "concentration": "How often 1/√v leaves its band, and the probability allowed.",
+            "concentration": "How often 1/√v leaves its band, and how often the lemma allows it.",
             "direction": "The direction of the expected update against β2.",
         },
-        chosen=("The lemma is tested where its probability and its bracket are positive.",),
+        chosen=("The lemma is tested where its probability and its inner bracket are positive.",),
     ),
     Run(
         "networks",
         "Training loss over (β1, β2)",
         captions={
-            "networks": "Training loss over the plane.",
-            "networks_curves": "Loss curves.",
-            "networks_spikes": "Spikes of the loss.",
+            "networks": "Training loss over (β1, β2).",
+            "networks_curves": "Loss curves at selected (β1, β2).",
+            "networks_spikes": "Number of loss spikes over (β1, β2).",
         },
         chosen=(
             "Handwritten digits of 8 × 8 pixels, one hidden layer of width 16, batch sizes 1 and "
-            "16: the settings of the paper's sweeps are not at hand.",
+            "16: the settings of the paper's sweeps were not available to us.",
         ),
     ),
     Run(
@@ -141,13 +145,18 @@ RUNS = (
             "batch_size": "Loss over batch size and β2.",
             "batch_size_threshold": "The threshold β2* against the batch size.",
         },
-        chosen=("MNIST-1D in place of MNIST, which must be fetched; β1 = 0.9 as in the paper.",),
+        chosen=(
+            "MNIST-1D instead of MNIST, which has to be downloaded; β1 = 0.9 as in the paper.",
+        ),
         gpu_flagfile="batch_size_mnist_gpu",
     ),
     Run(
         "advise",
-        "Advice: the probe beside training",
-        captions={"advise": "The progress that the probe finds, and where training turns bad."},
+        "Advice: the probe compared with training",
+        captions={
+            "advise": "The threshold of training, the probe and the rules; the progress that the "
+            "probe measures."
+        },
         chosen=("The paper's advice is qualitative; the probe and its thresholds are ours.",),
     ),
 )
