@@ -23,6 +23,7 @@ if "ADAM_TRANSITION_SMOKE_RUNS" not in os.environ:
     _SMOKE = tempfile.TemporaryDirectory(prefix="smoke-runs-", ignore_cleanup_errors=True)
     os.environ["ADAM_TRANSITION_SMOKE_RUNS"] = _SMOKE.name
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -52,3 +53,12 @@ def _forget():
 
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _types(request):
+    """The checker of types is off where our own errors about them are tested."""
+    wrong = request.node.get_closest_marker("wrong_types") is not None
+    jaxtyping.config.update("jaxtyping_disable", wrong)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -42,7 +42,7 @@ def parse(sampling: "Sampling", values: dict[str, Any]) -> "TheoremStudy":
     Raises:
       ValueError: naming the flag, its value and what is allowed.
     """
-    from adam_transition.studies import runs
+    from adam_transition.studies.runs import record_every
     from adam_transition.studies.theorems.study import TheoremStudy
 
     _flags.check_number("step_size", values["step_size"], dtype="float32", above=0)
@@ -55,7 +55,7 @@ def parse(sampling: "Sampling", values: dict[str, Any]) -> "TheoremStudy":
     if min(n) < 3:
         raise ValueError(f"--n={min(n)}: the counterexample needs n ≥ 3")
     try:
-        runs.record_every(values["steps"], n)
+        record_every(values["steps"], n)
     except ValueError as error:
         raise ValueError(f"--{error}") from None
     runs = len(n) * values["seeds"] * values["triples"]

@@ -70,7 +70,7 @@ class Counterexample:
 N = TypeVar("N", bound=Any)  # numbers of any kind: exact, traced or arrays
 
 
-def large_slope(n: ArrayLike, a: N) -> N:
+def large_slope(n: Any, a: N) -> N:
     """The slope c = 1 + (n−1)a, with which c, −a, …, −a sum to 1."""
     return 1 + (n - 1) * a
 

@@ -103,7 +103,7 @@ def least_d0(problem: FiniteSum, d1: float, starts: Float[np.ndarray, "S d"]) ->
 
 
 @partial(jax.jit, static_argnames="n")
-def _slack(x: Array, problem: FiniteSum, d1: ArrayLike, n: int) -> tuple[Array, Array]:
+def _slack(x: Array, problem: FiniteSum, d1: Array | float, n: int) -> tuple[Array, Array]:
     """D1‖∇f‖² − Σ‖∇f_i‖² at x, and its gradient."""
 
     def slack(x: Array) -> Array:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from adam_transition.sampling import SAMPLINGS, scheme
 
-TITLES = {sampling: scheme(sampling).title for sampling in SAMPLINGS}
+TITLES: dict[str, str] = {sampling: scheme(sampling).title for sampling in SAMPLINGS}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 

@@ -72,7 +72,7 @@ def variable(
     long_name: str,
     units: str = "1",
     *,
-    dtype: np.dtype | type | None = None,
+    dtype: np.dtype | type | str | None = None,
 ) -> xr.Variable:
     """A variable of a data set with its label and units.
 

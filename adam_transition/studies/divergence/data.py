@@ -341,8 +341,8 @@ def d1_of_members(spec: DivergenceSpec) -> Mapping[str, xr.Variable]:
         problems.counterexample(int(k)).problem_class().d1 / Fraction(2 * int(k) ** 2) for k in n
     ]
     members = [problems.sign_counterexample(int(k), SLOPE_A).slopes for k in n]
-    certificates = [sign_sgd_certificate(slopes) for slopes in members]  # type: ignore[arg-type]
-    columns = {
+    certificates = [sign_sgd_certificate(slopes) for slopes in members]
+    columns: dict[str, tuple[str, list[Any]]] = {
         "paper_d1_ratio": ("D1 of a = 1/(n−1)² over 2n²", [float(one) for one in stated]),
         "sign_infimum": (
             "infimum of D1 for Sign-SGD", [float(sign_sgd_infimum(int(k))) for k in n],
