@@ -134,31 +134,23 @@ def monitor(
     inner = optax.with_extra_args_support(inner)
     block = max(horizon // BLOCKS, 1)
 
-    def watched(state: PyTree) -> list[tuple[Moments, Settings | None]]:
-        """The Adams in a state of the optimiser; settings are None if they cannot be read."""
-        found = adams.find(state)
-        settings: Sequence[Settings | None] = adams.read(inner, state) or [None] * len(found)
-        return [
-            (moments, one)
-            for moments, one in zip(found, settings, strict=True)
-            if one is None or one.is_adam
-        ]
+    places = num_coordinates, seed
 
     def init_fn(params: PyTree) -> MonitorState:
         state = inner.init(params)
-        found = watched(state)
-        whole = max(size(params), 1)
+        found = _adams_of(inner, state)
         for _, settings in found:
             _settle(settings, given, jnp.zeros((), jnp.int32))
         if not found:
             _check_alone(inner, state, given)
-            zero = pick(jax.tree.map(jnp.zeros_like, params), num_coordinates, seed)
+            zero = pick(jax.tree.map(jnp.zeros_like, params), *places)
             watches = [start(zero, zero, jnp.zeros((), jnp.int32), block=block, share=1.0)]
         else:
+            whole = max(size(params), 1)
             watches = [
                 start(
-                    pick(moments.first, num_coordinates, seed),
-                    pick(moments.second, num_coordinates, seed),
+                    pick(moments.first, *places),
+                    pick(moments.second, *places),
                     moments.steps,
                     block=block,
                     share=size(moments.first) / whole,
@@ -171,30 +163,17 @@ def monitor(
         updates: PyTree, state: MonitorState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, MonitorState]:
         new, inner_state = inner.update(updates, state.inner, params, **extra)
-        found = watched(inner_state)
-        dropped = _dropped(inner_state)
+        found = _adams_of(inner, inner_state)
         if not found:
             settings, _ = _settle(None, given, Counts(*state.watched[0].counts).adam, alone=True)
-            gradient = pick(updates, num_coordinates, seed)
+            gradient = pick(updates, *places)
             watches = [_run(state.watched[0], gradient, settings, block)]
         else:
-            watches = []
-            for watch, (moments, own) in zip(state.watched, found, strict=True):
-                settings, overruled = _settle(own, given, moments.steps - 1)
-                places = num_coordinates, seed
-                watches.append(
-                    observe(
-                        watch,
-                        pick(moments.first, *places),
-                        pick(moments.second, *places),
-                        jnp.asarray(moments.steps),
-                        settings,
-                        rounding=rounding(moments.first, moments.second, *places),
-                        block=block,
-                        overruled=overruled,
-                        dropped=dropped,
-                    )
-                )
+            dropped = _dropped(inner_state)
+            watches = [
+                _observed(watch, moments, own, given, places, block, dropped)
+                for watch, (moments, own) in zip(state.watched, found, strict=True)
+            ]
         return new, MonitorState(inner_state, tuple(watches))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -324,6 +303,43 @@ class _Given(NamedTuple):
     beta1: Given | None
     beta2: Given | None
     epsilon: Given | None
+
+
+def _adams_of(
+    inner: optax.GradientTransformationExtraArgs, state: PyTree
+) -> list[tuple[Moments, Settings | None]]:
+    """The Adams in a state of the optimiser; settings are None if they cannot be read."""
+    found = adams.find(state)
+    settings: Sequence[Settings | None] = adams.read(inner, state) or [None] * len(found)
+    return [
+        (moments, own)
+        for moments, own in zip(found, settings, strict=True)
+        if own is None or own.is_adam
+    ]
+
+
+def _observed(
+    watch: Watch,
+    moments: Moments,
+    own: Settings | None,
+    given: _Given,
+    places: tuple[int, int],
+    block: int,
+    dropped: Any,
+) -> Watch:
+    """The record of an Adam after one more step of it; `places` chooses the coordinates."""
+    settings, overruled = _settle(own, given, moments.steps - 1)
+    return observe(
+        watch,
+        pick(moments.first, *places),
+        pick(moments.second, *places),
+        jnp.asarray(moments.steps),
+        settings,
+        rounding=rounding(moments.first, moments.second, *places),
+        block=block,
+        overruled=overruled,
+        dropped=dropped,
+    )
 
 
 def _run(watch: Watch, gradient: Float[Array, " k"], settings: Settings, block: int) -> Watch:

@@ -90,7 +90,19 @@ def steps(
         mean, square = steps(column, p, q, smaller, weights, influences=influences)
         factor = smaller / epsilon
         return Steps(_times(mean, factor), _times(square, factor**2))
-    g, eps = column / scale, epsilon / scale
+    return _scaled_steps(column / scale, p, q, epsilon / scale, share, influences=influences)
+
+
+def _scaled_steps(
+    g: Float[np.ndarray, " n"],
+    p: float,
+    q: Float[np.ndarray, " Q"],
+    eps: float,
+    share: Float[np.ndarray, "#Q n"],
+    *,
+    influences: bool,
+) -> Steps:
+    """`steps` for gradients whose mean square is about 1, with given probabilities of the rows."""
     zeros = share[:, g == 0].sum(axis=1)
     log_t = _grid(g, q, eps, zeros, 1 - p)
     square = g**2
@@ -118,7 +130,7 @@ def steps(
     wf, wf2 = weight * f, weight2 * f
 
     root = np.sqrt(1 - q)
-    waits = (zeros > 0) & (epsilon == 0 and p < 1)
+    waits = (zeros > 0) & (eps == 0 and p < 1)
     endless = waits & (zeros * (1 - p) >= root)
     endless2 = waits & (zeros * (1 - p) ** 2 >= 1 - q)
     found = np.where(endless, np.copysign(np.inf, mean[:, 0]), (wf * eta).sum(axis=1))

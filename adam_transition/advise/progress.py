@@ -63,18 +63,12 @@ def estimate(
       epsilon: Adam's ε.
       epsilon_root: Adam's ε inside the square root.
     """
-    row = {name: blocks[:, i] for i, name in enumerate(ROWS)}
-    used = (steps > 0)[:, None] & jnp.isfinite(
-        sum(value for name, value in row.items() if name not in ("cube", "fourth"))
-    )
-    row = {name: jnp.where(used, value, 0) for name, value in row.items()}
+    row, used = _used_rows(blocks, steps)
     many = jnp.where(used, steps[:, None], 0).astype(jnp.float32)
     scale = _positive(jnp.max(jnp.abs(row["gradient"]), initial=0.0))
     near = ((jnp.abs(age[:, None] - age) <= _NEAR) & (steps > 0)).astype(jnp.float32)
     gradient = row["gradient"] / scale
-    far = jnp.abs(age[:, None] - age) > gap
-    far &= (steps > 0)[:, None] & (steps > 0)
-    pairs = jnp.where(jnp.any(far), far, (steps > 0)[:, None] & (steps > 0))
+    far, pairs = _pairs(steps, age, gap)
 
     def limit_of(kept: Float[Array, " B"]) -> tuple[Float[Array, "B k"], Bool[Array, "B k"]]:
         """Sums of m/(√V + ε), with V from the blocks kept; and where V is positive."""
@@ -100,8 +94,6 @@ def estimate(
     off, shift = _jackknife(without[:, 0] - direct * without[:, 1], 0.0, pairs, num_blocks)
     spread, _ = _jackknife(without[:, 1], whole[1], pairs, num_blocks)
     signal = whole[1] / _positive(spread)
-    # an uncertain denominator widens the interval, as in Fieller's interval for a ratio
-    sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
     bias = shift / whole[1]
     limit, seen = limit_of(every[0])
 
@@ -113,11 +105,7 @@ def estimate(
     num_seen = _positive(jnp.sum(jnp.where(seen, many, 0)))
     return Progress(
         progress=direct - jnp.where(known, bias, 0),
-        progress_stderr=jnp.where(
-            known & (sharp > 0),
-            jnp.hypot(off / whole[1], _DOUBT * bias) / jnp.where(sharp > 0, sharp, 1),
-            jnp.inf,
-        ),
+        progress_stderr=_widened(jnp.hypot(off / whole[1], _DOUBT * bias), signal, known),
         hits=_hits(
             total["square"] / scale**2,
             total["fourth"] / scale**4,
@@ -131,6 +119,33 @@ def estimate(
         resolved=jnp.mean((mean**2 > 4 * variance / _positive(length)) & (length > 0)),
         squared_step=jnp.sum(jnp.where(seen, row["step_square"], 0)) / num_seen,
     )
+
+
+def _used_rows(
+    blocks: Float[Array, "B rows k"], steps: Int[Array, " B"]
+) -> tuple[dict[str, Float[Array, "B k"]], Bool[Array, "B k"]]:
+    """The sums by name, 0 where a block is not used; and where it is used."""
+    row = {name: blocks[:, i] for i, name in enumerate(ROWS)}
+    used = (steps > 0)[:, None] & jnp.isfinite(
+        sum(value for name, value in row.items() if name not in ("cube", "fourth"))
+    )
+    return {name: jnp.where(used, value, 0) for name, value in row.items()}, used
+
+
+def _pairs(
+    steps: Int[Array, " B"], age: Int[Array, " B"], gap: Array
+) -> tuple[Bool[Array, "B B"], Bool[Array, "B B"]]:
+    """Pairs of used blocks that share no memory, and the pairs to use: these, or all of them."""
+    used = (steps > 0)[:, None] & (steps > 0)
+    far = (jnp.abs(age[:, None] - age) > gap) & used
+    return far, jnp.where(jnp.any(far), far, used)
+
+
+def _widened(stderr: Array, signal: Array, known: Array) -> Array:
+    """An uncertain denominator widens the interval, as in Fieller's interval for a ratio."""
+    sharp = jnp.where(signal > _FIELLER, 1 - (_FIELLER / _positive(signal)) ** 2, 0)
+    widened = stderr / jnp.where(sharp > 0, sharp, 1)
+    return jnp.where(known & (sharp > 0), widened, jnp.inf)
 
 
 def _jackknife(

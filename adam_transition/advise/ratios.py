@@ -182,27 +182,11 @@ def sums(
     Raises:
       ValueError: table is not a table, or has rows that `checked_rows` rejects.
     """
-    if not isinstance(table, GradientTable):
-        raise ValueError(
-            f"table is a {type(table).__name__}: needs a GradientTable, as gradient_table or "
-            "GradientTable.from_rows makes it"
-        )
-    rows = checked_rows(table.rows)
-    # only gradients over ε matter: in units of the largest gradient no square overflows, nor does
-    # that of an ε that alone is the denominator
-    largest = np.abs(rows).max()
-    if largest == 0:
-        raise ValueError("rows: all gradients are zero, so that there is no step to compare")
-    rows, epsilon = rows / largest, min(epsilon / largest, field.LINEAR)
+    rows, epsilon = _scaled(table, epsilon)
     n, k = rows.shape
     sampled = errors and not table.complete
     parts = _parts(n, factor, key)  # [m, factor] rows of each combined one
-    # maps influences of combined rows to those of rows, one of `factor` draws in a combined row
-    spread = scipy.sparse.csr_array(
-        (np.ones(parts.size), (parts.ravel(), np.arange(len(parts)).repeat(factor))),
-        shape=(n, len(parts)),
-    )
-    spread = spread * (factor * n / parts.size)
+    spread = _spread(parts, n)
     exponents = sampling_error.tail_exponents(rows)
     total, residual = np.zeros((n, 4, len(q))), np.zeros((len(parts), 4, len(q)))
     value, bias, tailed = np.zeros((3, 4, len(q)))
@@ -243,21 +227,64 @@ def sums(
     tilted = np.repeat(value[None, _S:], 2, axis=0)
     if sampled and factor <= n // _LEAST_TILTED:
         weights = _tilted_weights(value, total, parts)
-        for i, column in enumerate(rows.T):
+        for column, own in zip(rows.T, each, strict=True):
             combined = column if factor == 1 else column[parts].mean(axis=1)
-            found, _ = _of_column(combined, p, np.tile(q, 2), epsilon, weights, errors=False)
-            moved = found[_S:].reshape(2, 2, -1).swapaxes(0, 1)
-            known = np.isfinite(each[i, _S:])
-            tilted += np.where(known, moved - np.where(known, each[i, _S:], 0), 0)
+            tilted += _moved_by(weights, combined, own, p, q, epsilon)
     between = np.zeros_like(within)
     if errors and k < table.num_parameters:
-        deviation = each - each.mean(axis=0) if k > 1 else each
-        between = np.einsum("iaq,ibq->abq", deviation, deviation) * (k / max(k - 1, 1))
-        between = (1 - k / table.num_parameters) * between - within
+        between = (1 - k / table.num_parameters) * _between(each) - within
     return Sums(
         value, value - bias, value - bias + tailed, total[: n if sampled else 0], between, drawn,
         tilted, wrong / mass,
     )  # fmt: skip
+
+
+def _scaled(table: GradientTable, epsilon: float) -> tuple[Float[np.ndarray, "n k"], float]:
+    """The rows in units of the largest gradient, and ε.
+
+    Only gradients over ε matter. In these units no square overflows, nor does that of an ε which
+    alone is the denominator.
+    """
+    if not isinstance(table, GradientTable):
+        raise ValueError(
+            f"table is a {type(table).__name__}: needs a GradientTable, as gradient_table or "
+            "GradientTable.from_rows makes it"
+        )
+    rows = checked_rows(table.rows)
+    largest = np.abs(rows).max()
+    if largest == 0:
+        raise ValueError("rows: all gradients are zero, so that there is no step to compare")
+    return rows / largest, float(min(epsilon / largest, field.LINEAR))
+
+
+def _between(each: Float[np.ndarray, "k 4 Q"]) -> Float[np.ndarray, "4 4 Q"]:
+    """The covariance of the sum over k coordinates, from how they differ."""
+    k = len(each)
+    deviation = each - each.mean(axis=0) if k > 1 else each
+    return np.einsum("iaq,ibq->abq", deviation, deviation) * (k / max(k - 1, 1))
+
+
+def _spread(parts: Int[np.ndarray, "m factor"], n: int) -> scipy.sparse.csr_array:
+    """Maps influences of combined rows to those of rows, of which each has `factor` draws."""
+    factor = parts.shape[1]
+    places = parts.ravel(), np.arange(len(parts)).repeat(factor)
+    spread = scipy.sparse.csr_array((np.ones(parts.size), places), shape=(n, len(parts)))
+    return spread * (factor * n / parts.size)
+
+
+def _moved_by(
+    weights: np.ndarray,
+    column: Float[np.ndarray, " m"],
+    own: Float[np.ndarray, "4 Q"],
+    p: float,
+    q: Float[np.ndarray, " Q"],
+    epsilon: float,
+) -> Float[np.ndarray, "2 2 Q"]:
+    """How far the sums of a coordinate move under tilted weights; 0 where they are infinite."""
+    found, _ = _of_column(column, p, np.tile(q, 2), epsilon, weights, errors=False)
+    moved = found[_S:].reshape(2, 2, -1).swapaxes(0, 1)
+    known = np.isfinite(own[_S:])
+    return np.where(known, moved - np.where(known, own[_S:], 0), 0)
 
 
 def _tilted_weights(

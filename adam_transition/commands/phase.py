@@ -17,6 +17,8 @@ from absl import flags
 from adam_transition.commands import _flags, _outputs, _runner
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from adam_transition import problems
     from adam_transition.studies.phase.diagram import Backend, PhaseDiagram
     from adam_transition.studies.phase.study import PhaseStudy
@@ -88,11 +90,39 @@ def parse(values: dict[str, Any]) -> "PhaseStudy":
     Raises:
       ValueError: naming the flag, its value and what is allowed.
     """
+    from adam_transition.studies.phase.diagram import PhaseDiagram
+    from adam_transition.studies.phase.study import PhaseStudy
+
+    _check_settings(values)
+    n = _components(values)
+    a = _slopes(values)
+    planes = len(n) * max(1, len(a)) * len(values["sampling"])
+    _flags.check_work(values, ("n", "a", "sampling"), "planes", planes, _MOST_PLANES)
+    beta1, beta2 = _cells(values, n, planes)
+    parameters = _parameters(values)
+    for one_n in n:
+        for one_a in a or (None,):
+            _check_start(values, _problem(values, one_n, one_a, parameters))
+    points = _points(values)
+    spec = PhaseDiagram(
+        problem=values["problem"],
+        num_components=n,
+        samplings=tuple(values["sampling"]),
+        beta1=beta1,
+        beta2=beta2,
+        a=a,
+        num_steps=values["steps"],
+        parameters=parameters,
+        **{key: values[key] for key in _SAME_NAME},
+    )
+    diagram = _with_backend(spec, values["backend"])
+    return PhaseStudy(diagram, points, values["chunk_cells"])
+
+
+def _check_settings(values: dict[str, Any]) -> None:
     import numpy as np
 
     from adam_transition import adam, checks, problems, sampling
-    from adam_transition.studies.phase.diagram import PhaseDiagram
-    from adam_transition.studies.phase.study import PhaseStudy
 
     _flags.check_choices("problem", [values["problem"]], problems.PROBLEMS)
     _flags.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
@@ -104,26 +134,50 @@ def parse(values: dict[str, Any]) -> "PhaseStudy":
         checks.check_representable(f"--{flag}", values[flag], values["dtype"])
     if values["step_size"] == 0:
         raise ValueError("--step_size=0: must be above 0")
-    beta1 = _flags.parse_grid("beta1", values["beta1"])
-    beta2 = _flags.parse_grid("beta2", values["beta2"])
-    problem = values["problem"]
-    n = tuple(_flags.parse_integers("n", values["n"] or map(str, problems.default_n(problem))))
+
+
+def _components(values: dict[str, Any]) -> tuple[int, ...]:
+    from adam_transition import problems
+
+    default = map(str, problems.default_n(values["problem"]))
+    n = tuple(_flags.parse_integers("n", values["n"] or default))
     for one_n in n:
         if one_n > _MOST_COMPONENTS:
             raise ValueError(f"--n={one_n}: at most {_MOST_COMPONENTS} are allowed")
+    return n
+
+
+def _slopes(values: dict[str, Any]) -> tuple[Fraction, ...]:
     for text in values["a"]:
         _number("a", text, values["dtype"])
-    a = tuple(_flags.parse_list("a", values["a"], Fraction)) if values["a"] else ()
-    planes = len(n) * max(1, len(a)) * len(values["sampling"])
-    _flags.check_work(values, ("n", "a", "sampling"), "planes", planes, _MOST_PLANES)
-    cells = values["random_cells"] or len(beta1) * len(beta2)
-    cells *= planes
+    return tuple(_flags.parse_list("a", values["a"], Fraction)) if values["a"] else ()
+
+
+def _cells(
+    values: dict[str, Any], n: tuple[int, ...], planes: int
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """The grids of β1 and β2, or pairs of random values of shape (N, W)."""
+    import numpy as np
+
+    beta1, beta2 = (_flags.parse_grid(name, values[name]) for name in ("beta1", "beta2"))
+    cells = planes * (values["random_cells"] or len(beta1) * len(beta2))
     asked = f"--beta1={values['beta1']} --beta2={values['beta2']}"
     if values["random_cells"]:
         asked = f"--random_cells={values['random_cells']}"
     _flags.check_memory(
         f"{asked}: {cells} cells over all n and sampling schemes", _BYTES_PER_CELL * cells
     )
+    if not values["random_cells"]:
+        return beta1, beta2
+    random = np.random.default_rng(values["seed"]).random((2, len(n), values["random_cells"]))
+    beta1, beta2 = (
+        beta.min() + u * (beta.max() - beta.min()) for beta, u in zip((beta1, beta2), random)
+    )
+    return beta1, beta2
+
+
+def _parameters(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the problem, by their names in the library."""
     parameters: dict[str, Any] = {
         name: _number(flag, values[flag], values["dtype"])
         for flag, name in _PARAMETERS.items()
@@ -131,46 +185,37 @@ def parse(values: dict[str, Any]) -> "PhaseStudy":
     }
     if "dimension" in parameters:
         parameters["dimension"] = _dimension(values["dimension"])
-    for one_n in n:
-        for one_a in a or (None,):
-            try:
-                member = problems.built_in(problem, one_n, one_a, **parameters)
-            except ValueError as error:
-                message = str(error)
-                for flag, name in _PARAMETERS.items():
-                    if message.startswith(f"{name}="):
-                        message = flag + message.removeprefix(name)
-                raise ValueError(f"--problem={problem} --{message}") from None
-            _check_start(values["x0"], member, values)
-    if values["random_cells"]:
-        random = np.random.default_rng(values["seed"]).random((2, len(n), values["random_cells"]))
-        beta1, beta2 = (
-            beta.min() + u * (beta.max() - beta.min()) for beta, u in zip((beta1, beta2), random)
-        )
-    if len(values["trajectories"]) > _MOST_TRAJECTORIES:
+    return parameters
+
+
+def _problem(
+    values: dict[str, Any], n: int, a: Fraction | None, parameters: dict[str, Any]
+) -> "problems.BuiltIn":
+    from adam_transition import problems
+
+    try:
+        return problems.built_in(values["problem"], n, a, **parameters)
+    except ValueError as error:
+        message = str(error)
+        for flag, name in _PARAMETERS.items():
+            if message.startswith(f"{name}="):
+                message = flag + message.removeprefix(name)
+        raise ValueError(f"--problem={values['problem']} --{message}") from None
+
+
+def _points(values: dict[str, Any]) -> tuple[tuple[float, float], ...]:
+    """The (β1, β2) of the trajectories."""
+    given = values["trajectories"]
+    if len(given) > _MOST_TRAJECTORIES:
         raise ValueError(
-            f"--trajectories: {len(values['trajectories'])} points; at most {_MOST_TRAJECTORIES} "
-            "can be drawn"
+            f"--trajectories: {len(given)} points; at most {_MOST_TRAJECTORIES} can be drawn"
         )
-    points = [_flags.parse_point("trajectories", text) for text in values["trajectories"]]
+    points = tuple(_flags.parse_point("trajectories", text) for text in given)
     if len(set(points)) < len(points) or len(points) > _MOST_POINTS:
         raise ValueError(
-            f"--trajectories={','.join(values['trajectories'])[:60]}: needs different points, at "
-            f"most {_MOST_POINTS}"
+            f"--trajectories={','.join(given)[:60]}: needs different points, at most {_MOST_POINTS}"
         )
-    spec = PhaseDiagram(
-        problem=problem,
-        num_components=n,
-        samplings=tuple(values["sampling"]),
-        beta1=beta1,
-        beta2=beta2,
-        a=a,
-        num_steps=values["steps"],
-        parameters=parameters,
-        **{key: values[key] for key in _SAME_NAME},
-    )
-    diagram = _with_backend(spec, values["backend"])
-    return PhaseStudy(diagram, tuple(points), values["chunk_cells"])
+    return points
 
 
 def _number(flag: str, text: str, dtype: str) -> Fraction:
@@ -206,11 +251,12 @@ def _dimension(text: str) -> int:
     return int(text)
 
 
-def _check_start(x0: float, member: "problems.BuiltIn", values: dict[str, Any]) -> None:
+def _check_start(values: dict[str, Any], member: "problems.BuiltIn") -> None:
     """Raises ValueError if the start, in the dtype, is infeasible or the minimiser."""
     import jax.numpy as jnp
     import numpy as np
 
+    x0 = values["x0"]
     start = np.full(member.shape, x0, values["dtype"])
     if not np.array_equal(np.asarray(member.project(jnp.asarray(start))), start):
         raise ValueError(f"--x0={x0}: outside the feasible set of {values['problem']}")

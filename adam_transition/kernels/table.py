@@ -93,9 +93,8 @@ def simulate_table(
     """
     if problem.shape != ():
         raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
-    simulate.check_run(
-        problem, hyper, initial_step_size, method, num_steps, record_every, max_components
-    )
+    run = num_steps, record_every, max_components
+    simulate.check_run(problem, hyper, initial_step_size, method, *run)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
     # imported here, because a machine may lack the dependencies of the other kernels
     room = importlib.import_module(f"adam_transition.kernels.{kernel}")
@@ -104,62 +103,18 @@ def simulate_table(
     p, q = (_padded(jnp.asarray(value, dtype), width) for value in hyper[:2])
     epsilons = tuple(jnp.broadcast_to(jnp.asarray(v, dtype), num_rows) for v in hyper[2:])
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
-    first = jax.tree.map(lambda leaf: leaf[0], problem)
-    number = jnp.zeros((), dtype)
-    kind = simulate.Carry(  # determines which numbers a state has
-        number,
-        jax.tree.map(lambda _: number, jax.eval_shape(method.rule.init, number)),
-        number if simulate.is_constrained(first, x0[0]) else None,
-        number if watch_underflow else None,
-    )
+    kind = _kind(problem, x0, method, watch_underflow)
     state = _initial_state(problem, x0, method, max_components, width, kind)
     own_streams = key.ndim == 2
-    if own_streams:
-        key = _padded(key, width)
+    key = _padded(key, width) if own_streams else key
     parts = _split_step(rows, method, dtype, kind, own_streams=own_streams)
     of_rows = jax.vmap(parts.of_row)(rows)
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every
     if own_streams:
-        # shuffling sorts two epochs more than the length of a piece
-        least = 4 * max_components if method.sampling == "random_shuffling" else 1
-        piece = min(record_every, max(least, _DRAWS_AT_ONCE[kernel] // (num_rows * width)))
-
-    def of_row_steps(
-        row: Any,
-        key: Array,
-        n: Array,
-        eta0: Array,
-        control: Array | None,
-        start: Array,
-        stop: Array,
-    ) -> tuple[list[Array], list[Array], _Sums]:
-        """The numbers of a row's steps and draws, and the sums of its controls."""
-        steps = start + jnp.arange(piece, dtype=jnp.int32)
-        step_sizes = adam.step_size(method.schedule, eta0, steps, n)
-        of_key = partial(
-            sampling.indices,
-            method.sampling,
-            start=start,
-            count=piece,
-            num_components=n,
-            max_components=max_components,
-        )
-        of_controls = simulate.control_sums
-        if own_streams:
-            streams = jax.vmap(of_key, out_axes=1)(key)
-            of_controls = jax.vmap(of_controls, in_axes=(None, 1, None, None))
-            shared: tuple[Array, ...] = (step_sizes, steps)
-            of_cells = jax.vmap(parts.of_draw, in_axes=(None, None, 0))
-            of_draws = jax.vmap(of_cells, in_axes=(None, 0, 0))(row, shared, streams)
-        else:
-            streams, of_draws = of_key(key), []
-            shared = (step_sizes, steps, streams)
-        of_steps = jax.vmap(parts.of_step, in_axes=(None, 0))(row, shared)
-        made = steps < stop
-        sums = None if control is None else of_controls(control, streams, step_sizes, made)
-        return of_steps, of_draws, sums
-
+        longest = _DRAWS_AT_ONCE[kernel] // (num_rows * width)
+        piece = min(record_every, max(_shortest_piece(method, max_components), longest))
+    of_row_steps = partial(_steps_of_row, parts, method, piece, max_components)
     over_rows = jax.vmap(of_row_steps, in_axes=(0, 0, 0, 0, 0, None, None))
 
     def run_block(state: _State, start: Array) -> tuple[_State, simulate.Trace]:
@@ -184,19 +139,87 @@ def simulate_table(
         else:
             firsts = start + jnp.arange(0, record_every, piece, dtype=jnp.int32)
             (state, sums), _ = jax.lax.scan(run_piece, carry, firsts)
-        control = None
-        if sums is not None:
-            mean = sums[0] / sums[1]
-            control = mean[:, :num_columns] if own_streams else mean[:, None]
         last = _carry(tuple(values[:, :num_columns] for values in state), kind)
-        has_underflowed = partial(simulate.has_underflowed, method=method)
-        underflowed = jax.vmap(jax.vmap(has_underflowed))(last)
-        return state, simulate.Trace(stop, last.x, last.reaction, control, underflowed)
+        return state, _record(last, sums, stop, method, own_streams=own_streams)
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
     trace = jax.lax.scan(run_block, state, starts)[1]
     shape = (num_rows, num_columns, len(starts))
     return jax.tree.map(lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace)
+
+
+def _record(
+    last: simulate.Carry, sums: _Sums, stop: Array, method: simulate.Method, *, own_streams: bool
+) -> simulate.Trace:
+    """What is recorded of the cells after a block of steps."""
+    control = None
+    if sums is not None:
+        mean = sums[0] / sums[1]
+        control = mean[:, : last.x.shape[1]] if own_streams else mean[:, None]
+    has_underflowed = partial(simulate.has_underflowed, method=method)
+    underflowed = jax.vmap(jax.vmap(has_underflowed))(last)
+    return simulate.Trace(stop, last.x, last.reaction, control, underflowed)
+
+
+def _shortest_piece(method: simulate.Method, max_components: int) -> int:
+    """Steps drawn at once: shuffling sorts two epochs more than these."""
+    return 4 * max_components if method.sampling == "random_shuffling" else 1
+
+
+def _kind(
+    problem: FiniteSum, x0: Array, method: simulate.Method, watch_underflow: bool
+) -> simulate.Carry:
+    """An example of a cell's carry: it determines which numbers a state has."""
+    first, number = jax.tree.map(lambda leaf: leaf[0], problem), jnp.zeros((), x0.dtype)
+    return simulate.Carry(
+        number,
+        jax.tree.map(lambda _: number, jax.eval_shape(method.rule.init, number)),
+        number if simulate.is_constrained(first, x0[0]) else None,
+        number if watch_underflow else None,
+    )
+
+
+def _steps_of_row(
+    parts: Split,
+    method: simulate.Method,
+    count: int,
+    max_components: int,
+    row: Any,
+    key: Array,
+    n: Array,
+    eta0: Array,
+    control: Array | None,
+    start: Array,
+    stop: Array,
+) -> tuple[list[Array], list[Array], _Sums]:
+    """The numbers of a row's steps and draws, and the sums of its controls.
+
+    `key` has shape () or, if each cell has its own stream, (W,).
+    """
+    steps = start + jnp.arange(count, dtype=jnp.int32)
+    step_sizes = adam.step_size(method.schedule, eta0, steps, n)
+    of_key = partial(
+        sampling.indices,
+        method.sampling,
+        start=start,
+        count=count,
+        num_components=n,
+        max_components=max_components,
+    )
+    of_controls = simulate.control_sums
+    if key.ndim:
+        streams = jax.vmap(of_key, out_axes=1)(key)
+        of_controls = jax.vmap(of_controls, in_axes=(None, 1, None, None))
+        shared: tuple[Array, ...] = (step_sizes, steps)
+        of_cells = jax.vmap(parts.of_draw, in_axes=(None, None, 0))
+        of_draws = jax.vmap(of_cells, in_axes=(None, 0, 0))(row, shared, streams)
+    else:
+        streams, of_draws = of_key(key), []
+        shared = (step_sizes, steps, streams)
+    of_steps = jax.vmap(parts.of_step, in_axes=(None, 0))(row, shared)
+    made = steps < stop
+    sums = None if control is None else of_controls(control, streams, step_sizes, made)
+    return of_steps, of_draws, sums
 
 
 def _padded(values: Array, width: int) -> Array:

@@ -116,27 +116,7 @@ def run_members(
     ]
     width = betas[0].shape[1]
     with jax.enable_x64(dtype == "float64"):
-        rows = {
-            "problem": problems.stack(
-                [member.problem for member in members for _ in range(num_seeds)], np.dtype(dtype)
-            ),
-            "key": jnp.stack(
-                [sampling.stream_key(seed + s) for _ in members for s in range(num_seeds)]
-            ),
-            "x0": jnp.asarray(np.repeat(np.array(starts), num_seeds, axis=0), dtype),
-            "x_star": jnp.asarray(np.repeat(_minimisers(members), num_seeds, axis=0), dtype),
-            **{
-                name: jnp.asarray(
-                    [
-                        float(getattr(member.problem_class, name))
-                        for member in members
-                        for _ in range(num_seeds)
-                    ],
-                    dtype,
-                )
-                for name in ("d0", "d1")
-            },
-        }
+        rows = _rows(members, starts, num_seeds, seed, dtype)
         cells = {
             name: np.repeat(values, num_seeds, axis=0).astype(dtype)
             for name, values in zip(("p", "q"), betas, strict=True)
@@ -151,29 +131,7 @@ def run_members(
             max_components=max(ns),
             unit=_UNIT[dtype] if moving_unit else None,
         )
-        table = (len(ns) * num_seeds, width)
-        results: dict[str, np.ndarray] = {}
-
-        def place(block: sweep.Block, values: Sequence[np.ndarray]) -> None:
-            for name, value in zip(_RESULTS, values, strict=True):
-                whole = results.setdefault(name, np.empty((*table, *value.shape[2:]), value.dtype))
-                whole[block] = value
-
-        def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
-            row = [values[name] for name in _RESULTS]
-            pieces.save(f"row {block.rows.start}", row)
-            place(block, row)
-
-        def is_done(block: sweep.Block) -> bool:
-            row = pieces.load(f"row {block.rows.start}")
-            if row is not None:
-                place(block, row)
-            return row is not None
-
-        sweep.run(
-            sweep.Program(function), rows, cells, tile=(1, min(width, 2048)), chunk=(1, width),
-            write=write, is_done=is_done,
-        )  # fmt: skip
+        results = _sweep(function, rows, cells, (len(ns) * num_seeds, width), pieces)
     return Runs(
         (kept + 1) * every,
         results["stationarity"].reshape(*shape, width, len(kept)),
@@ -182,6 +140,68 @@ def run_members(
         results["arrived"].reshape(*shape, width),
         results["iterates"].reshape(*shape, width, len(kept)),
     )
+
+
+def _rows(
+    members: Sequence[problems.Member],
+    starts: Sequence[np.ndarray],
+    num_seeds: int,
+    seed: int,
+    dtype: str,
+) -> dict[str, Any]:
+    """The inputs of every (problem, seed), problems first."""
+    every = [member for member in members for _ in range(num_seeds)]
+    keys = [sampling.stream_key(seed + s) for _ in members for s in range(num_seeds)]
+    constants = {
+        name: [float(getattr(member.problem_class, name)) for member in every]
+        for name in ("d0", "d1")
+    }
+    return {
+        "problem": problems.stack([member.problem for member in every], np.dtype(dtype)),
+        "key": jnp.stack(keys),
+        "x0": jnp.asarray(np.repeat(np.array(starts), num_seeds, axis=0), dtype),
+        "x_star": jnp.asarray(np.repeat(_minimisers(members), num_seeds, axis=0), dtype),
+        **{name: jnp.asarray(values, dtype) for name, values in constants.items()},
+    }
+
+
+def _sweep(
+    function: sweep.CellFunction,
+    rows: dict[str, Any],
+    cells: dict[str, np.ndarray],
+    table: tuple[int, int],
+    pieces: Pieces,
+) -> dict[str, np.ndarray]:
+    """The results of all cells by name, row by row; rows that are kept are not run again."""
+    width = table[1]
+    results: dict[str, np.ndarray] = {}
+
+    def place(block: sweep.Block, values: Sequence[np.ndarray]) -> None:
+        for name, value in zip(_RESULTS, values, strict=True):
+            whole = results.setdefault(name, np.empty((*table, *value.shape[2:]), value.dtype))
+            whole[block] = value
+
+    def write(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
+        row = [values[name] for name in _RESULTS]
+        pieces.save(f"row {block.rows.start}", row)
+        place(block, row)
+
+    def is_done(block: sweep.Block) -> bool:
+        row = pieces.load(f"row {block.rows.start}")
+        if row is not None:
+            place(block, row)
+        return row is not None
+
+    sweep.run(
+        sweep.Program(function),
+        rows,
+        cells,
+        tile=(1, min(width, 2048)),
+        chunk=(1, width),
+        write=write,
+        is_done=is_done,
+    )
+    return results
 
 
 def _minimisers(members: Sequence[problems.Member]) -> Float[np.ndarray, "P d"]:

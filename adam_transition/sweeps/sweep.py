@@ -138,9 +138,7 @@ def run(
     """
     table = _table_shape(rows, cells)
     devices = jax.local_devices() if devices is None else devices
-    num_workers = len(devices)
-    if devices[0].platform == "cpu":
-        num_workers = max(num_workers, len(os.sched_getaffinity(0)))
+    num_workers = _num_workers(devices)
     pending: deque[tuple[Block, list[tuple[Block, Future]]]] = deque()
     num_tiles = 0
 
@@ -169,10 +167,7 @@ def run(
     ]
     if progress is not None:
         progress.update(math.prod(table) - sum(math.prod(block.shape) for block in todo))
-    rounds, mine = len(todo), todo
-    if shared:
-        _check_equal(len(todo))
-        rounds, mine = -(-len(todo) // jax.process_count()), list(processes.share(todo))
+    rounds, mine = _my_share(todo) if shared else (len(todo), todo)
     pool = ThreadPoolExecutor(num_workers)
     try:
         for block in mine:
@@ -196,6 +191,19 @@ def run(
             advance(0)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _num_workers(devices: Sequence[jax.Device]) -> int:
+    """Threads that evaluate tiles: one per device, or per core on CPUs."""
+    if devices[0].platform != "cpu":
+        return len(devices)
+    return max(len(devices), len(os.sched_getaffinity(0)))
+
+
+def _my_share(todo: list[Block]) -> tuple[int, list[Block]]:
+    """The rounds of all processes, and the chunks of this one."""
+    _check_equal(len(todo))
+    return -(-len(todo) // processes.count()), list(processes.share(todo))
 
 
 def _check_equal(num_chunks: int) -> None:
