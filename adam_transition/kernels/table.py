@@ -144,8 +144,7 @@ def simulate_table(
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
     trace = jax.lax.scan(run_block, state, starts)[1]
-    shape = (num_rows, num_columns, len(starts))
-    return jax.tree.map(lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace)
+    return _by_cell(trace, (num_rows, num_columns, len(starts)))
 
 
 def _record(
@@ -164,6 +163,11 @@ def _record(
 def _shortest_piece(method: simulate.Method, max_components: int) -> int:
     """Steps drawn at once: shuffling sorts two epochs more than these."""
     return 4 * max_components if method.sampling == "random_shuffling" else 1
+
+
+def _by_cell(trace: simulate.Trace, shape: tuple[int, int, int]) -> simulate.Trace:
+    """The records of each cell along its last axis."""
+    return jax.tree.map(lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace)
 
 
 def _kind(
