@@ -1,7 +1,7 @@
 // Adam on the counterexample for many cells, the way a C programmer would write it: a block of cells
-// goes through all steps before the next, its state in registers and the first cache. The same
-// arithmetic as the library: float32, a root and a division, no fast-math.
-// Numbers below 1e-38 are 0, as in XLA: near the minimiser they would cost hundreds of cycles.
+// goes through all steps before the next, with its state in registers and the L1 cache. The same
+// arithmetic as the library: float32, a square root and a division, no fast-math. Numbers below
+// 1e-38 are flushed to 0, as in XLA: close to the minimiser they would cost hundreds of cycles.
 #include <math.h>
 #ifdef __SSE__
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-"""The limit of a CPU: Adam's loop in C, compiled on the spot for this machine, on all its cores."""
+"""The CPU's limit: Adam's loop in C, compiled at run time for this machine, on all its cores."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ _BLOCKS_PER_TASK = 16
 
 
 def compiler() -> str | None:
-    """The machine's C compiler, if it has one."""
+    """The machine's C compiler; None if it has none."""
     return os.environ.get("CC") or shutil.which("cc")
 
 
@@ -27,13 +27,13 @@ def compile_loop(folder: Path) -> ctypes.CDLL:
     """Compiles the loop into a folder, with vectors as wide as the machine's.
 
     Raises:
-      subprocess.CalledProcessError: the compiler cannot.
+      subprocess.CalledProcessError: compilation fails.
     """
     library = folder / "adam_loop.so"
     command = [compiler() or "cc", *_FLAGS, str(_SOURCE), "-lm", "-o", str(library)]
     try:
         subprocess.run([*command, _WIDE], check=True, capture_output=True)
-    except subprocess.CalledProcessError:  # not an x86
+    except subprocess.CalledProcessError:  # not an x86 CPU
         subprocess.run(command, check=True, capture_output=True)
     return ctypes.CDLL(str(library))
 
@@ -41,7 +41,14 @@ def compile_loop(folder: Path) -> ctypes.CDLL:
 def simulation(
     slopes: np.ndarray, step_sizes: np.ndarray, x0: float, minimiser: float
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """(1 − β1, 1 − β2) of W cells → |x_T − x*|; slopes and step sizes are those of each step."""
+    """Returns a function (1 − β1, 1 − β2) of W cells → |x_T − x*|.
+
+    Args:
+      slopes: slope drawn at each step.
+      step_sizes: η_k at each step.
+      x0: start.
+      minimiser: x*.
+    """
     with tempfile.TemporaryDirectory() as folder:
         loop = compile_loop(Path(folder)).adam_loop
     pointer = np.ctypeslib.ndpointer(np.float32, flags="C")
@@ -53,7 +60,7 @@ def simulation(
     def simulate(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         padded = [np.pad(v, (0, -len(v) % _WIDTH), mode="edge") for v in (p, q)]
         gap = np.empty_like(padded[0])
-        # as many cells to a task as keep all cores busy
+        # tasks of many cells, but enough tasks to keep all cores busy
         blocks = max(1, min(_BLOCKS_PER_TASK, len(gap) // _WIDTH // cores))
         tasks = [slice(i, i + blocks * _WIDTH) for i in range(0, len(gap), blocks * _WIDTH)]
 

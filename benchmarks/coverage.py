@@ -1,8 +1,9 @@
-"""How often the 95 % intervals of `advise` hold, over tables of other batches of the same data.
+"""Coverage of the 95 % intervals of `advise`, over tables of different batches of the same data.
 
-For Gaussian, skewed (one large gradient in a hundred), heavy-tailed (Student, 3 degrees) and sparse
-gradients it draws tables of n batches and prints, for each statistic, the share of tables whose
-interval contains the value of 20 000 batches, and the share whose interval is finite.
+For Gaussian, skewed (one large gradient in a hundred), heavy-tailed (Student's t, 3 degrees of
+freedom) and sparse gradients it draws tables of n batches. For each statistic it prints the share
+of tables whose interval contains the value from 20 000 batches, and the share with a finite
+interval.
 
     python -m benchmarks.coverage --tables=1000 --batches=400
 """
@@ -27,7 +28,7 @@ DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 
 
 def intervals(table: GradientTable, q: list[float]) -> dict[str, tuple[float, float, float]]:
-    """Value, low and high of every statistic."""
+    """Value, lower end and upper end of every statistic."""
     key = sampling.stream_key(0)
     found = probe(table, q, key)
     values: dict[str, tuple[float, float, float]] = {}
@@ -62,7 +63,7 @@ def main() -> None:
             ).items()
         }
         if name in ("gaussian", "student 3"):
-            true["skewness"] = 0.0  # by symmetry; of Student's only in this sense
+            true["skewness"] = 0.0  # by symmetry; Student's t has no third moment
         rng = np.random.default_rng(0)
         inside = {what: [0, 0] for what in true}
         for _ in range(arguments.tables):

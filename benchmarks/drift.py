@@ -1,13 +1,14 @@
 """The exact diagram against the simulated one, and the drift of the random orders three ways.
 
-Cost: seconds for the sign of every cell of a side × side grid (counterexample, n = 20), by the
-stationary drift and by 50 000 steps of Adam, compiled before. Also how many cells agree.
+Cost: seconds to find the sign of the drift in every cell of a side × side grid (counterexample,
+n = 20), by the stationary drift and by 50 000 steps of Adam, without compilation; and the share of
+cells that agree.
 
-The random orders: seconds for a 25-cell grid by the exact integral and by chains of Adam, and what
-the chains' standard error is worth: the integral's error is that of rounding.
+Random orders: seconds for a 25-cell grid by the exact integral and by chains of Adam, and the error
+of the chains; the error of the integral is that of rounding.
 
-Accuracy: the drift with replacement and under random shuffling from chains that are independent,
-and from chains in groups that form a Latin square, at equal numbers of steps: the ratio of their
+Accuracy: the drift with replacement and under random shuffling from independent chains, and from
+chains in groups that form a Latin square, with equal numbers of steps: the ratio of their
 variances, the squared standard errors averaged over the grid.
 
     python -m benchmarks.drift
@@ -99,7 +100,7 @@ def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:
 
 
 def _independent(like: Histories, scheme: str) -> Histories:
-    """Histories of the same size whose chains know nothing of each other."""
+    """Histories of the same size with independent chains."""
     n, rng = like.num_components, np.random.default_rng(1)
     count, num_steps, num_chains = like.batches.shape
     if scheme == "with_replacement":
@@ -110,7 +111,7 @@ def _independent(like: Histories, scheme: str) -> Histories:
 
 
 def _best(function: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float]:
-    """The result and the least time of some calls after a first one."""
+    """The result, and the minimum time of some calls after a first one."""
     result, times = function(), []
     for _ in range(repeats):
         started = time.perf_counter()

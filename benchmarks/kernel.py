@@ -1,21 +1,22 @@
-"""The kernel against XLA's path and against what the chip can do, in one run.
+"""The kernel against XLA's path and against the limits of the chip, in one run.
 
-Needs only JAX (0.10 or 0.11), NumPy and jaxtyping, so that it runs on a bare GPU
-machine; on a CPU it measures the CPU's kernel. On the counterexample (n = 20, ε = 0, η_k = 0.1/√k):
+Needs only JAX (0.10 or 0.11), NumPy and jaxtyping, so that it runs on a bare GPU machine; on a CPU
+it measures the CPU's kernel. On the counterexample (n = 20, ε = 0, η_k = 0.1/√k):
 
   cyclic, replacement  the kernel, by sampling scheme
-  own streams          with replacement, each cell with an index stream of its own
-  xla                  vmap of `simulate.simulate`, which starts an operation of the whole chip for
-                       each part of a step
-  roots                the arithmetic limit: the kernel with a root and a division for a step
-  copy                 the memory's limit of any program that keeps the state of a cell in it: three
-                       arrays are read and written in a step, and two are read, at the speed of a
+  own streams          with replacement, each cell with its own index stream
+  xla                  vmap of `simulate.simulate`, which launches an operation on the whole chip
+                       for each part of a step
+  roots                the arithmetic limit: the kernel with one square root and one division per
+                       step
+  copy                 the memory limit of any program that keeps the state of a cell in memory: per
+                       step three arrays are read and written and two are read, at the speed of a
                        copy from device to device
 
-Rates are Adam updates per second, the best of the repetitions, without compilation. It also says
-whether the two agree: how far their iterates are apart, in the median and at most, over the cells
-whose steps are bounded, and how many cells end on the same side of the start. With `--tune` a GPU's
-block sizes and warps are tried in turn. Writes kernel.json to `--out`.
+Rates are Adam updates per second, the best of the repetitions, without compilation. It also reports
+how well kernel and XLA agree: the median and largest distance of their iterates, over cells with
+bounded steps, and the share of cells that end on the same side of the start. `--tune` tries the
+block sizes and warps of a GPU in turn. Writes kernel.json to `--out`.
 
     python -m benchmarks.kernel
 """
@@ -83,13 +84,13 @@ def run_kernel(
 
 
 def run_on_all_devices(num_cells: int, num_steps: int) -> Callable[[], list[Any]]:
-    """As many cells on each device."""
+    """Runs `num_cells` cells on each device."""
     runs = [run_kernel(num_cells, num_steps, device=device) for device in jax.local_devices()]
     return lambda: [run() for run in runs]
 
 
 def bytes_per_cell(num_cells: int, num_steps: int) -> float:
-    """Memory of a run: its inputs, its records and what lies between."""
+    """Memory of a run per cell: inputs, records and temporaries."""
     compiled: Any = run_kernel(num_cells, num_steps).func
     memory = compiled.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
@@ -116,7 +117,7 @@ def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
     values = jnp.full((1, -(-num_cells // block) * block), 1.5, jnp.float32)
 
     def step(_row: Any, _step: Any, _draw: Any, p: Any, q: Any, x: Any, m: Any, v: Any) -> Any:
-        return p / (jnp.sqrt(x) + q), m, v  # p/√x alone would become a reciprocal root
+        return p / (jnp.sqrt(x) + q), m, v  # p/√x alone would become a reciprocal square root
 
     parts = Split(lambda _: [], lambda *_: [], lambda *_: [], step)
 
@@ -128,7 +129,7 @@ def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
 
 
 def copy_bytes_per_second(repeats: int) -> float:
-    """Bytes read and written by a copy that no cache holds."""
+    """Bytes read and written per second by a copy that is larger than any cache."""
     size = 1 << (30 if jax.default_backend() != "cpu" else 27)
     source = jnp.zeros(size // 4, jnp.float32)
     copy = jax.jit(jnp.copy)
@@ -136,7 +137,7 @@ def copy_bytes_per_second(repeats: int) -> float:
 
 
 def agreement(num_cells: int, num_steps: int) -> dict[str, float]:
-    """The kernel's last iterates beside those of XLA's path."""
+    """Compares the kernel's last iterates with those of XLA's path."""
     _, hyper, *_ = setting(num_cells)
     p, q = hyper.one_minus_beta1[0], hyper.one_minus_beta2[0]
     kernel, xla = (np.asarray(run(num_cells, num_steps)().x) for run in (run_kernel, run_xla))
@@ -148,7 +149,7 @@ def agreement(num_cells: int, num_steps: int) -> dict[str, float]:
 
 
 def sizes_to_try(kernel: kernels.Kernel) -> list[tuple[int, int]]:
-    """Blocks with warps (Triton) or with the steps in the body of the loop (Mosaic)."""
+    """Block sizes, with warps (Triton) or with steps in the body of the loop (Mosaic)."""
     blocks = (64, 128, 256, 512, 1024, 2048)
     if kernel == "mosaic":
         return [(block, unroll) for block in blocks[1:] for unroll in (1, 2, 4, 8, 16)]
@@ -156,7 +157,7 @@ def sizes_to_try(kernel: kernels.Kernel) -> list[tuple[int, int]]:
 
 
 def tune(num_cells: int, num_steps: int, repeats: int) -> dict[str, float]:
-    """Updates per second of the GPU's kernel by `tuned.Size`, the fastest first."""
+    """Updates per second of the GPU's kernel for each `tuned.Size`, fastest first."""
     found = {}
     for block, second in sizes_to_try(_kernel()):
         only = (tuned.Size(0, block, second),)
@@ -167,7 +168,7 @@ def tune(num_cells: int, num_steps: int, repeats: int) -> dict[str, float]:
 
 
 def best(run: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of some repetitions after one."""
+    """Seconds of the fastest of some repetitions, after a first one."""
     jax.block_until_ready(run())
     seconds = []
     for _ in range(repeats):

@@ -1,8 +1,9 @@
-"""What the monitor costs: a training step with optax.adam wrapped over one without.
+"""Cost of the monitor: time of a training step with optax.adam wrapped, over that without.
 
 Two models in plain JAX: an MLP (784–256–10, batch 64) and a decoder block (width 128, 4 heads,
 64 tokens, batch 8). Steps of both contestants alternate; the ratio is that of the median times.
-Each with the state donated to the step, as training loops do, and without: then XLA copies it.
+Each is run with the state donated to the step, as in training loops, and without, when XLA copies
+it.
 
     python -m benchmarks.monitor
 """

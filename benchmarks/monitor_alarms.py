@@ -1,10 +1,10 @@
-"""How often the monitor is wrong: its answers beside what training came to.
+"""How often the monitor is wrong: its answers compared with the outcome of training.
 
 Networks: one hidden layer of 32 ReLU units on digits and MNIST-1D, trained with optax.adam at
-β1 = 0.9, over batch sizes, learning rates, β2 and seeds. A run is *bad* if its training loss at the
-end is more than `BAD` times that of the best β2 at the same batch size and learning rate. The
-counterexample: n = 20 frozen slopes, 256 coordinates that draw theirs independently, with
-replacement; a run is bad if x goes uphill on the whole.
+β1 = 0.9, over batch sizes, learning rates, β2 and seeds. A run is *bad* if its final training loss
+is more than `BAD` times that of the best β2 at the same batch size and learning rate. The
+counterexample: n = 20 frozen slopes, which each of 256 coordinates draws independently, with
+replacement; a run is bad if x goes uphill overall.
 
 A run raises an alarm if any of its readings, one every 500 steps, says "too small".
 
@@ -31,7 +31,7 @@ READING = 500
 
 
 class Runs(NamedTuple):
-    """Runs over β2 (the first axis) and seeds, T readings."""
+    """Results of runs over β2 (the first axis) and seeds, with T readings."""
 
     answers: np.ndarray  # [beta2, seed, T]
     loss: np.ndarray  # [beta2, seed] at the end, over the training set
@@ -169,7 +169,7 @@ def _row(name: str, runs: Runs, bad: np.ndarray) -> None:
 
 
 def _summary(name: str, bad: np.ndarray, alarms: np.ndarray, told: np.ndarray) -> None:
-    """Over (setting, β2, seed)."""
+    """Prints error rates over (setting, β2, seed)."""
     good = np.isin(BETA2, GOOD)[None, :, None] & ~bad
     shares = np.bincount(told.ravel(), minlength=3) / told.size
     print(

@@ -2,10 +2,10 @@
 
     python -m benchmarks.networks
 
-Compared, on handwritten digits, in network-steps per second: the library's grid (tiles of networks
-under vmap, tiles on threads); the library's compiled run of one network after the other; and a
-Python loop around a compiled optax step, as most training scripts have it. Then gradient
-steps of many convolutional networks, with the library's convolution against XLA's.
+Compares, on handwritten digits and in network-steps per second: the library's grid (tiles of
+networks under vmap, tiles on threads); the library's compiled run of one network after another; and
+a Python loop around a compiled optax step, as in most training scripts. Then compares gradient
+steps of many convolutional networks with the library's convolution and with XLA's.
 """
 
 import time
@@ -27,7 +27,7 @@ STEPS = 1792
 
 
 def _seconds(function: Callable[[], Any], repeats: int = 3) -> float:
-    """Least time of a few, after one to compile."""
+    """Minimum time of a few calls, after one to compile."""
     function()
     times = []
     for _ in range(repeats):
@@ -52,7 +52,7 @@ def training_rates(batch_size: int) -> dict[str, float]:
         training.train_grid(model, samples, grid, one, write=lambda *_: None)
         return time.perf_counter() - started
 
-    # every call compiles: the difference of a long and a short run is that of the steps
+    # every call compiles, so take the difference of a long and a short run
     spent = min(together(5 * STEPS) - together(STEPS) for _ in range(3)) / (4 * STEPS)
 
     single = jax.jit(partial(training.train, model, recipe=recipe))
@@ -112,7 +112,7 @@ def convolution_rates(batch_size: int, networks: int = 32) -> dict[str, float]:
 
 
 def _descend(gradient: Callable, params: Any) -> Any:
-    """20 steps in one program, as in training: in a loop XLA chooses other convolutions."""
+    """20 steps in one program, as in training: XLA chooses other convolutions in a loop."""
 
     def step(_: int, params: Any) -> Any:
         return jax.tree.map(lambda p, g: p - 1e-6 * g, params, gradient(params))

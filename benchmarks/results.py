@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a labelled data set, and a figure of rates."""
+"""The outputs of a benchmark: a labelled data set, and a figure of rates."""
 
 import datetime
 import json
@@ -17,7 +17,7 @@ def device() -> str:
 
 
 def write(dataset: xr.Dataset, folder: Path, name: str) -> None:
-    """Writes folder/NAME.zarr, with the device, the versions and the day as attributes."""
+    """Writes folder/NAME.zarr, with the device, the versions and the date as attributes."""
     packages = ("adam-transition", "jax", "jaxlib", "numpy", "optax")
     dataset.assign_attrs(
         benchmark=name,
@@ -29,7 +29,7 @@ def write(dataset: xr.Dataset, folder: Path, name: str) -> None:
 
 
 def draw_rates(dataset: xr.Dataset, path: Path) -> None:
-    """Draws `rate` (contestant, cells) over the number of cells."""
+    """Draws `rate` (contestant, cells) against the number of cells."""
     with style():
         figure, axes = subplots(1, 1, figsize=(3.4, 2.6))
         for i, name in enumerate(dataset["contestant"].values):

@@ -1,15 +1,15 @@
-"""What a large diagram takes, predicted from measured rates, and the prediction checked.
+"""Time and memory of a large diagram, predicted from measured rates, with a check.
 
     python -m benchmarks.scale            # the table of docs/scale.md
     python -m benchmarks.scale --check    # runs of 1, 2 and 4 processes against it, some minutes
 
-The model: devices share the cells and nothing else, so a run of `experiments.phase` without figures
-takes
+The model: devices share only the cells, so a run of `experiments.phase` without figures takes
 
-    start + updates / (rate × devices) + cells × (the host's seconds for a cell)
+    start + updates / (rate × devices) + cells × (the host's seconds per cell)
 
-where `start` is that of one process and grows by what another one adds on the same cores. The check
-measures start and the host's seconds on small diagrams here, and predicts runs that it then makes.
+where `start` is that of one process, plus what each further process adds on the same cores. The
+check measures `start` and the host's seconds on small diagrams, predicts larger runs, and then does
+them.
 """
 
 import argparse
@@ -25,26 +25,26 @@ import numpy as np
 
 from adam_transition.sweeps import memory
 
-DISK_BYTES, HOST_BYTES = 13, 100  # for a cell
+DISK_BYTES, HOST_BYTES = 13, 100  # per cell
 RATES = {"two cores": 3.9e9, "H200": 1.0e12}
 STEPS = 50_000
 
 
 class Costs(NamedTuple):
-    """What is measured of a machine."""
+    """The measured costs of a machine."""
 
     start: float  # seconds of a run without cells
     rate: float  # updates per second of all its cores
-    host: float  # seconds for a cell, beside the updates
+    host: float  # seconds per cell, besides the updates
 
 
 def seconds(costs: Costs, cells: float, steps: float, devices: int = 1) -> float:
-    """The model."""
+    """Predicted seconds of a run, by the model."""
     return costs.start + cells * steps / (costs.rate * devices) + cells * costs.host
 
 
 def duration(value: float) -> str:
-    """Seconds to be read.
+    """Formats seconds for reading.
 
     >>> duration(0.05), duration(90), duration(7200), duration(2e6)
     ('50 ms', '1.5 min', '2 h', '23 days')
@@ -77,7 +77,7 @@ def run(folder: Path, beta1: int, beta2: int, steps: int, processes: int = 1) ->
 
 
 def measured_costs(folder: Path, processes: int) -> Costs:
-    """From runs of hardly any cells, of many cells of few steps, and of few cells of many steps."""
+    """Costs from runs of very few cells, of many cells and few steps, and of few cells and many."""
     start = min(run(folder, 8, 8, 64, processes) for _ in range(3))  # the first one compiles
     many, few = (1000, 1000, 64), (256, 256, 300_000)
     with_cells, with_steps = (run(folder, *size, processes) - start for size in (many, few))
@@ -106,7 +106,7 @@ def check() -> None:
 
 
 def table() -> list[str]:
-    """Lines of Markdown: what the updates of a diagram take, and what it holds."""
+    """Lines of Markdown: the time that the updates of a diagram take, and its memory."""
     devices = (1, 8, 1000)
     names = ("cells", "disk", "first host's memory", *(f"{n} H200" for n in devices), "two cores")
     lines = [names, ("---",) * len(names)]

@@ -1,18 +1,18 @@
-"""The library's many-cell simulation against the ways people do it today, in one run.
+"""The library's many-cell simulation against common alternatives, in one run.
 
 Every contestant runs Adam in float32 on the counterexample (n = 20, cyclic order, ε = 0,
 η_k = 0.1/√k) for the same random cells (β1, β2), and the results are compared:
 
   library           what `experiments.phase` runs
-  c                 a loop in C, compiled on the spot for all cores: the limit of a CPU
+  c                 a loop in C, compiled at run time, on all cores: the CPU's limit
   optax             the usual idiom: vmap + scan over optax.inject_hyperparams(optax.adam)
   numpy             the update written on arrays of all cells
   pytorch           the same on tensors, eager (if torch is installed)
   pytorch_compiled  the same through torch.compile
 
-A rate is in Adam updates per second, the best of the repetitions, without compilation; the number
-of steps is such that a repetition takes about `--seconds`. Ratios are the library's rate over the
-alternative's. Writes simulation.zarr and a figure to `--out`. Typical output: see BUILD.md.
+Rates are Adam updates per second, the best of the repetitions, without compilation; the number of
+steps is such that a repetition takes about `--seconds`. Ratios are the library's rate over that of
+the alternative. Writes simulation.zarr and a figure to `--out`. Typical output: see BUILD.md.
 
     python -m benchmarks.simulation
 """
@@ -148,7 +148,7 @@ def pytorch(beta1: np.ndarray, beta2: np.ndarray, num_steps: int, *, compiled: b
 
 
 def contestants() -> dict[str, Contestant]:
-    """Those that this machine can run."""
+    """The contestants that this machine can run."""
     found: dict[str, Contestant] = {"library": library}
     if jax.default_backend() == "cpu" and c_loop.compiler():
         found["c"] = c
@@ -160,7 +160,7 @@ def contestants() -> dict[str, Contestant]:
 
 
 def measure(num_cells: int, seconds: float, repeats: int) -> dict[str, tuple[float, float, int]]:
-    """Rate, median |Δgap| to the library after a few steps, and steps of a run, by contestant."""
+    """Rate, median |Δgap| to the library after a few steps, and steps per run, by contestant."""
     generator = np.random.default_rng(0)
     beta1, beta2 = generator.uniform(0, 0.999, (2, num_cells)).astype(np.float32)
     runs, gaps = {}, {}
@@ -169,7 +169,7 @@ def measure(num_cells: int, seconds: float, repeats: int) -> dict[str, tuple[flo
         gaps[name] = few().copy()
         runs[name] = _long_enough(functools.partial(make, beta1, beta2), seconds)
     best = dict.fromkeys(runs, float("inf"))
-    for _ in range(repeats):  # interleaved, so that all meet the same disturbances
+    for _ in range(repeats):  # interleaved, so that disturbances affect all alike
         for name, (run, _) in runs.items():
             best[name] = min(best[name], _seconds(run))
     return {
@@ -183,9 +183,9 @@ def measure(num_cells: int, seconds: float, repeats: int) -> dict[str, tuple[flo
 
 
 def _long_enough(make: Callable[[int], Run], seconds: float) -> tuple[Run, int]:
-    """A run of about that time, compiled, and its number of steps."""
+    """A compiled run that takes about this time, and its number of steps."""
     num_steps = COMPARED_STEPS
-    for _ in range(4):  # what a run costs beside its steps misleads at first
+    for _ in range(4):  # the fixed cost of a run biases the first estimates
         run = make(num_steps)
         run()
         spent = _seconds(run)

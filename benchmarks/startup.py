@@ -1,7 +1,7 @@
 """How long a user waits: seconds from the command to its first progress line and its first chunk.
 
-Runs `experiments.phase` on a small diagram in a terminal of its own, without and with JAX's
-persistent compilation cache, in processes that know nothing of each other.
+Runs `experiments.phase` on a small diagram in its own terminal, without and with JAX's persistent
+compilation cache, in separate processes.
 
     python -m benchmarks.startup
 """
@@ -23,7 +23,7 @@ _COUNT = re.compile(rb"\| *([0-9.]+)k?/")
 
 
 def seconds(out: Path, cache: Path, flags: Sequence[str] = FLAGS) -> tuple[float, float, float]:
-    """Until the first progress line, the first finished cells, and the end."""
+    """Seconds until the first progress line, the first finished cells, and the end."""
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))  # a bar is as wide as its terminal
     started = time.perf_counter()
@@ -40,7 +40,7 @@ def seconds(out: Path, cache: Path, flags: Sequence[str] = FLAGS) -> tuple[float
     while True:
         try:
             text = os.read(screen, 1 << 12)
-        except OSError:  # the terminal is closed when the process has ended
+        except OSError:  # the terminal closes when the process ends
             break
         seen += text
         counts = [float(count) for count in _COUNT.findall(seen)]

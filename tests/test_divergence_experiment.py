@@ -161,7 +161,10 @@ def test_given_again_nothing_is_computed(finished):
         (["--cells=2"], "--cells=2"),
         (["--step_size=1e-400"], "--step_size=1e-400: a double cannot hold it"),
         (["--n=3:1002:1000,2000"], "1001 numbers of components; at most 1000 are allowed"),
-        (["--d1_beta1=0:0.9:1000"], "28000 searches for the smallest D1; at most 10000"),
+        (
+            ["--d1_beta1=0:0.9:1000"],
+            "28000 searches for the smallest D1; at most 10000 are allowed",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):

@@ -58,11 +58,11 @@ def parse(sampling: "Sampling", values: dict[str, Any]) -> "TheoremStudy":
         record_every(values["steps"], n)
     except ValueError as error:
         raise ValueError(f"--{error}") from None
-    runs = len(n) * values["seeds"] * values["triples"]
+    num_runs = len(n) * values["seeds"] * values["triples"]
     _flags.check_memory(
         f"--n={','.join(values['n'])} --seeds={values['seeds']} --triples={values['triples']}: "
-        f"{runs} runs of each family",
-        _BYTES_PER_RUN * runs,
+        f"{num_runs} runs of each family",
+        _BYTES_PER_RUN * num_runs,
     )
     return TheoremStudy(
         sampling=sampling,

@@ -1,1 +1,1 @@
-"""Networks: data sets, flax models, training of many at once, and what their curves say."""
+"""Networks: data sets, flax models, training of many at once, and outcomes of their curves."""

@@ -10,8 +10,8 @@ mnist, cifar10 59 904, 49 920 from their standard files in `data_dir`
 text           any            windows of 64 bytes of a UTF-8 file
 ============== ============== ================================================================
 
-What is above the last multiple of 256 is left out, so that batch sizes up to 256 which are powers
-of two divide an epoch.
+Samples beyond the last multiple of 256 are left out, so that all powers of two up to 256 divide an
+epoch as batch sizes.
 """
 
 import gzip
@@ -43,8 +43,8 @@ _STEP = 256
 class DataSet:
     """N training samples of one shape.
 
-    Images are [N, H, W, C], signals [N, L, C] and tokens integers [N, L]; the targets of tokens
-    are the tokens that follow.
+    Images have shape [N, H, W, C], signals [N, L, C], and tokens are integers [N, L]; the target of
+    a token is the next token.
     """
 
     name: str
@@ -64,17 +64,17 @@ class DataSet:
 def load(
     name: str, *, data_dir: str | Path | None = None, num_samples: int | None = None, seed: int = 0
 ) -> DataSet:
-    """The training set of that name.
+    """Loads a training set by name.
 
     Args:
       name: one of `DATA_SETS`.
-      data_dir: the folder with the files of mnist or cifar10, or the file of text.
-      num_samples: take the first so many; by default all, down to a multiple of 256.
-      seed: of what is generated.
+      data_dir: the folder with the files of mnist or cifar10, or the file for text.
+      num_samples: how many of the first samples to keep; by default all, down to a multiple of 256.
+      seed: of generated data.
 
     Raises:
-      ValueError: an unknown name, a missing package or file (with the command that gets it), a
-        file that is not what it should be or that nothing needs, or fewer samples than wanted.
+      ValueError: an unknown name, a missing package or file (with the command that gets it), an
+        invalid or superfluous file, or fewer samples than requested.
     """
     if name not in _LOADERS:
         raise ValueError(f"data={name}: allowed are {', '.join(DATA_SETS)}")
@@ -97,7 +97,7 @@ def _digits(data_dir: Path | None, seed: int) -> DataSet:
 
 
 def _mnist1d(data_dir: Path | None, seed: int) -> DataSet:
-    del data_dir, seed  # the benchmark is the one of the package's own seed
+    del data_dir, seed  # the package's own seed defines the benchmark
     module = _module("mnist1d.data", "mnist1d", "mnist1d")
     before = random.getstate(), np.random.get_state()  # the package seeds both  # noqa: NPY002
     try:
@@ -222,4 +222,4 @@ _LOADERS: dict[str, Callable[[Path | None, int], DataSet]] = {
 
 DATA_SETS: tuple[str, ...] = tuple(_LOADERS)
 FROM_FILES: tuple[str, ...] = ("mnist", "cifar10", "text")
-"""Those that are read from `data_dir`."""
+"""The data sets that are read from `data_dir`."""

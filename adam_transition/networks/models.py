@@ -1,8 +1,8 @@
 """Networks as pure functions: init(key) → parameters, apply(parameters, inputs) → logits.
 
-Written with flax's NNX and taken apart at once into a static graph and a pytree of parameters, so
-that thousands of networks train under one `vmap`. Nothing here has state beside its parameters:
-ResNet-18 has GroupNorm where the original has BatchNorm, which has no meaning at batch size 1.
+Models are written with flax's NNX and split at once into a static graph and a pytree of parameters,
+so that thousands of networks train under one `vmap`. They have no state besides their parameters:
+ResNet-18 uses GroupNorm instead of the original's BatchNorm, which is meaningless at batch size 1.
 """
 
 import itertools
@@ -37,7 +37,7 @@ class MLP(nnx.Module):
 
 
 class ConvNet(nnx.Module):
-    """Two convolutions of stride 2 and a mean over places; for images and for signals."""
+    """Two convolutions of stride 2 and a mean over positions; for images and signals."""
 
     def __init__(self, data: DataSet, width: int, rngs: nnx.Rngs):
         self.first = _conv(data, data.inputs.shape[-1], width, rngs, stride=2, use_bias=True)
@@ -50,7 +50,7 @@ class ConvNet(nnx.Module):
 
 
 class ResNet18(nnx.Module):
-    """He et al. (2016) for 32 × 32 images: a 3 × 3 stem, 4 stages of 2 blocks; GroupNorm."""
+    """He et al. (2016) for 32 × 32 images: a 3 × 3 stem, 4 stages of 2 blocks, with GroupNorm."""
 
     def __init__(self, data: DataSet, width: int, rngs: nnx.Rngs):
         self.stem = _conv(data, data.inputs.shape[-1], width, rngs)
@@ -128,17 +128,17 @@ MODELS: tuple[str, ...] = tuple(_MODELS)
 def build(
     name: str, data: DataSet, *, width: int | None = None, dtype: DTypeLike = "float32"
 ) -> Model:
-    """The network of that name for a data set.
+    """Builds a network by name for a data set.
 
     Args:
       name: one of `MODELS`.
       data: sets the shapes of inputs and logits.
-      width: hidden units or channels of the first layer; by default 16 (mlp), 8 (convnet), 64
+      width: hidden units, or channels of the first layer; by default 16 (mlp), 8 (convnet), 64
         (resnet18), 32 (decoder).
       dtype: of the parameters.
 
     Raises:
-      ValueError: an unknown name, a width that does not fit, or a network for other samples.
+      ValueError: an unknown name, an invalid width, or a network for other kinds of samples.
     """
     if name not in _MODELS:
         raise ValueError(f"model={name}: allowed are {', '.join(MODELS)}")
@@ -176,7 +176,7 @@ def _conv(
     size: int = 3,
     use_bias: bool = False,
 ) -> nnx.Conv:
-    """A convolution over the places of the data's samples."""
+    """A convolution over the positions of the data's samples."""
     return nnx.Conv(
         before, after, (size,) * (data.inputs.ndim - 2), strides=stride, use_bias=use_bias,
         rngs=rngs, conv_general_dilated=convolution_by_taps,
@@ -184,7 +184,7 @@ def _conv(
 
 
 def _norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Groups of four channels or more: one channel at one place would be normalised to nothing."""
+    """Groups of four channels or more: one channel at one position would be normalised to zero."""
     groups = max(1, math.gcd(32, channels // 4))
     return nnx.GroupNorm(channels, num_groups=groups, rngs=rngs)
 
@@ -198,8 +198,14 @@ def convolution_by_taps(
 ) -> Array:
     """`jax.lax.conv_general_dilated` for channels last, as one matrix product over shifted inputs.
 
-    Under `vmap` over kernels the library's convolution becomes a grouped one, which CPUs run 3 to
-    5 times slower than this (`benchmarks/networks.py`).
+    Under `vmap` over kernels JAX's own convolution becomes a grouped one, which on CPUs is 3 to 5
+    times slower than this (`benchmarks/networks.py`).
+
+    Args:
+      x: inputs [B, ..., channels].
+      kernel: [..., channels in, channels out].
+      window_strides: one per position axis.
+      padding: as for `jax.lax.conv_general_dilated`.
     """
     sizes, channels = kernel.shape[:-2], kernel.shape[-1]
     if isinstance(padding, str):

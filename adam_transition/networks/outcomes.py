@@ -1,16 +1,16 @@
-"""What a training curve says: how good it ends, whether it spikes, and the window of good β2.
+"""Outcomes of training curves: late loss, spikes, and the window of good β2.
 
 A run is *good* if its late loss lies within 15 % of the way, in the logarithm, from the best late
-loss (the lowest decile of those compared, which noise moves less than the least) to that of
-guessing, log(classes). So the criterion is the same for a task that is learnt to 1e-2 nats and for
-one that stays at 1.
+loss to that of guessing, log(classes). The best late loss is the lowest decile of those compared,
+which is less sensitive to noise than the minimum. So the same criterion applies to a task that is
+learnt to 1e-2 nats and to one that stays at 1.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # loads its modules when they are used
+import scipy  # imports its modules lazily
 from jaxtyping import Bool, Float, Int
 
 TOLERANCE = 0.15
@@ -21,8 +21,8 @@ SPIKE = 1.5
 class Window(NamedTuple):
     """Edges of the good β2, as 1 − β2 (S seeds); NaN where nothing is learnt."""
 
-    low: Float[np.ndarray, " S"]  # at the threshold β2*: a smaller β2 is bad; +inf if none is
-    high: Float[np.ndarray, " S"]  # a greater β2 is bad; 0 if none on the grid is
+    low: Float[np.ndarray, " S"]  # at the threshold β2*: smaller β2 are bad; +inf if none is
+    high: Float[np.ndarray, " S"]  # larger β2 are bad; 0 if none on the grid is
 
 
 class Mean(NamedTuple):
@@ -40,18 +40,18 @@ def late_loss(loss: Float[np.ndarray, "... R"]) -> Float[np.ndarray, "..."]:
 
 
 def spikes(loss: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:
-    """How often the loss rises from below to above 1.5 times its least value so far.
+    """How often the loss rises from below to above `SPIKE` times its running minimum.
 
-    A loss that is not finite is above everything.
+    A loss that is not finite counts as infinite.
     """
     loss = np.where(np.isfinite(loss), loss, np.inf)
-    least = np.minimum.accumulate(loss, axis=-1)
-    above = loss > SPIKE * least
+    lowest = np.minimum.accumulate(loss, axis=-1)
+    above = loss > SPIKE * lowest
     return (above[..., 1:] & ~above[..., :-1]).sum(axis=-1)
 
 
 def log(late: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Logarithm of a late loss; what float32 rounds to 0 counts as 1e-7, its resolution."""
+    """Logarithm of a late loss; losses below 1e-7, the resolution of float32, count as 1e-7."""
     return np.log(np.maximum(late, 1e-7))
 
 
@@ -63,15 +63,21 @@ def log_mean(late: Float[np.ndarray, "... S"]) -> Float[np.ndarray, "..."]:
 def good_level(
     log_loss: Float[np.ndarray, "..."], guess: float, axis: int | tuple[int, ...] = -1
 ) -> Float[np.ndarray, "..."]:
-    """Logarithm of the late loss up to which a run is good, among those along `axis` (kept)."""
-    # beyond guessing, how bad a run is does not matter, and infinity cannot be interpolated
+    """Logarithm of the late loss up to which a run is good.
+
+    Args:
+      log_loss: logarithms of late losses.
+      guess: loss of guessing.
+      axis: the axes of the runs compared with each other; kept with length 1.
+    """
+    # how much worse than guessing a run is does not matter, and infinity cannot be interpolated
     height = np.minimum(log_loss, math.log(guess))
     best = np.quantile(height, _BEST, axis=axis, keepdims=True)
     return best + TOLERANCE * (math.log(guess) - best)
 
 
 def is_good(log_loss: Float[np.ndarray, "... B1 B2"], guess: float) -> Bool[np.ndarray, "..."]:
-    """Which cells of a plane, or of a stack of them, are good; none where nothing is learnt."""
+    """Which cells of each plane are good; none where nothing is learnt."""
     level = good_level(log_loss, guess, axis=(-2, -1))
     return (log_loss <= level) & (level < math.log(guess))
 
@@ -81,8 +87,13 @@ def window(
 ) -> Window:
     """The window of good β2 around the best one, for each seed.
 
-    An edge is where log loss, linear in log(1 − β2) between grid points, crosses the level that
-    follows from this seed's own best.
+    An edge is where log loss, linear in log(1 − β2) between grid points, crosses the good level of
+    this seed.
+
+    Args:
+      one_minus_beta2: the grid.
+      late: late losses.
+      guess: loss of guessing.
 
     Raises:
       ValueError: 1 − β2 not positive.
@@ -115,13 +126,13 @@ def _edges(log_q: np.ndarray, log_loss: np.ndarray, guess: float) -> tuple[float
 
 
 def geometric_mean(edge: Float[np.ndarray, "... S"]) -> Float[np.ndarray, "..."]:
-    """Of an edge over seeds; NaN where a seed has none on the grid."""
+    """Geometric mean of an edge over seeds; NaN where a seed has none on the grid."""
     on_grid = np.where(np.isfinite(edge) & (edge > 0), edge, np.nan)
     return np.exp(np.log(on_grid).mean(axis=-1))
 
 
 def mean(values: Float[np.ndarray, " S"]) -> Mean:
-    """The mean over seeds with 95 % confidence; NaN where a seed has none."""
+    """The mean over seeds with its 95 % confidence interval; NaN if any value is."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return Mean(float(values.mean()), math.nan)
@@ -132,7 +143,7 @@ def mean(values: Float[np.ndarray, " S"]) -> Mean:
 def exponents(x: Float[np.ndarray, "K V"], y: Float[np.ndarray, "S K"]) -> Float[np.ndarray, "V S"]:
     """Exponents of y ∝ Π x_v^e_v for each seed, by least squares in logarithms.
 
-    NaN with no more points than exponents, or where the points do not tell them apart.
+    NaN with too few points for the exponents and the factor, or points that do not separate them.
     """
     design = np.column_stack([np.log(x), np.ones(len(x))])
     if len(x) <= design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
@@ -141,25 +152,26 @@ def exponents(x: Float[np.ndarray, "K V"], y: Float[np.ndarray, "S K"]) -> Float
 
 
 def trend(x: Float[np.ndarray, " K"], y: Float[np.ndarray, "S K"]) -> Float[np.ndarray, " S"]:
-    """Kendall's τ of each seed's y (infinite or missing at times) with x: 1 if it only grows."""
-    found = []
-    for one in y:
-        used = ~np.isnan(one)
-        ordered = np.where(np.isinf(one), np.finfo(float).max, one)
-        found.append(
-            scipy.stats.kendalltau(x[used], ordered[used])[0] if used.sum() > 2 else np.nan
-        )
-    return np.array(found)
+    """Kendall's τ of y with x for each seed: 1 if y only grows.
+
+    Infinite values rank highest, missing ones (NaN) are left out; NaN with fewer than three points.
+    """
+    taus = []
+    for values in y:
+        used = ~np.isnan(values)
+        ordered = np.where(np.isinf(values), np.finfo(float).max, values)
+        taus.append(scipy.stats.kendalltau(x[used], ordered[used])[0] if used.sum() > 2 else np.nan)
+    return np.array(taus)
 
 
 def excess_at_the_end(late: Float[np.ndarray, "S Q"], end: int) -> Float[np.ndarray, " S"]:
-    """Log loss at grid point `end` above that at the best point, which the other seeds choose.
+    """Log loss at grid point `end` minus that at the best point, which the other seeds choose.
 
-    So that noise in the choice does not look like an optimum.
+    So noise in the choice does not look like an optimum.
     """
     height = log(late)
-    found = []
+    excesses = []
     for seed in range(len(late)):
         others = np.delete(height, seed, axis=0).mean(axis=0)
-        found.append(height[seed, end] - height[seed, int(np.argmin(others))])
-    return np.array(found)
+        excesses.append(height[seed, end] - height[seed, int(np.argmin(others))])
+    return np.array(excesses)

@@ -1,4 +1,4 @@
-"""What the studies of networks share: a task, and training the networks of many panels."""
+"""Shared by the studies of networks: tasks, and training the networks of many panels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """model/data, as in figures and coordinates."""
+        """The name model/data, as in figures and coordinates."""
         return f"{self.model}/{self.data}"
 
     def load(self, dtype: str = "float32") -> tuple[models.Model, data.DataSet]:
@@ -48,7 +48,7 @@ class Task:
 
 
 class Conditions(NamedTuple):
-    """What all networks of a study share; see `training.Recipe`."""
+    """The conditions that all networks of a study share; see `training.Recipe`."""
 
     method: Method
     epsilon: float = 1e-8
@@ -57,6 +57,12 @@ class Conditions(NamedTuple):
 
     def recipe(self, batch_size: int, num_steps: int, num_records: int, decays: int) -> Recipe:
         """The recipe at a batch size and a number of steps.
+
+        Args:
+          batch_size: B.
+          num_steps: T.
+          num_records: R, which divides T.
+          decays: number of periods of the step-size schedule, which divides T.
 
         Raises:
           ValueError: see `training.Recipe`.
@@ -67,7 +73,7 @@ class Conditions(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The networks of one task and recipe; where their results go in the leading dimensions."""
+    """The networks of one task and recipe, with the region of the leading dimensions they fill."""
 
     region: Mapping[str, slice]
     task: Task
@@ -75,9 +81,9 @@ class Panel(NamedTuple):
 
 
 def filled(leading: Sequence[str], train: Callable[[store.Store], None]) -> Filled:
-    """The curves as a part of a study, over the leading dimensions, the grid's, and the records.
+    """The curves as a part of a study, over the leading dimensions, those of the grid, and records.
 
-    Chunks are so small that no two regions that are written share one.
+    Chunks are small enough that no two regions share one.
     """
     dims = (*leading, *GRID_DIMS, "record")
     variables = {name: store.Variable(dims, np.float32, label) for name, label in CURVES.items()}
@@ -86,7 +92,7 @@ def filled(leading: Sequence[str], train: Callable[[store.Store], None]) -> Fill
 
 
 def coordinates(grid: Grid, more: Mapping[str, Any]) -> xr.Dataset:
-    """The grid's axes and others."""
+    """The axes of the grid, and the others given."""
     symbols = {"learning_rate": "η0", "seed": "seed", "beta1": "β1", "beta2": "β2"}
     axes = {
         name: (name, np.array(getattr(grid, attribute)), {"long_name": symbols[name], "units": "1"})
@@ -100,7 +106,14 @@ def coordinates(grid: Grid, more: Mapping[str, Any]) -> xr.Dataset:
 def train_panels(
     panels: Sequence[Panel], grid: Grid, conditions: Conditions, results: store.Store
 ) -> None:
-    """Trains what the store lacks of every panel; a bar counts networks, on a terminal."""
+    """Trains the networks that the store lacks, panel by panel, with a progress bar on a terminal.
+
+    Args:
+      panels: the panels.
+      grid: hyperparameters and seeds.
+      conditions: shared by all networks.
+      results: the store.
+    """
     size = int(np.prod(grid.shape))
     with tqdm(total=size * len(panels), unit="network", disable=None, leave=False) as bar:
         for panel in panels:

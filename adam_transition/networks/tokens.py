@@ -1,9 +1,9 @@
 """A stream of tokens with known statistics: a Markov chain whose stationary law is Zipf's.
 
-Frequencies of words fall like 1/rank, so most classes are rare; that heavy tail is why Adam
-matters for language models. The joint law of two consecutive tokens is a matrix of log-normal
-weights, scaled (Sinkhorn) until both its marginals are Zipf's law: so the law of single tokens is
-exactly Zipf's, and the least loss that any model can reach is the chain's entropy rate.
+Frequencies of words fall like 1/rank, so most classes are rare; this heavy tail is why Adam matters
+for language models. The joint law of two consecutive tokens is a matrix of log-normal weights,
+scaled (Sinkhorn) until both marginals are Zipf's law. So single tokens follow Zipf's law exactly,
+and the smallest loss that any model can reach is the entropy rate of the chain.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from adam_transition.sweeps import keys
 
 @dataclass(frozen=True)
 class ZipfChain:
-    """A stationary Markov chain on V tokens; made by `zipf_chain`."""
+    """A stationary Markov chain on V tokens; create it with `zipf_chain`."""
 
     stationary: Float[np.ndarray, " V"]  # Zipf's law
     transition: Float[np.ndarray, "V V"]  # rows sum to 1
@@ -28,7 +28,7 @@ class ZipfChain:
 
     @property
     def entropy_rate(self) -> float:
-        """Entropy of a token given its predecessor, in nats: the least possible loss."""
+        """Entropy of a token given its predecessor, in nats: the smallest possible loss."""
         return float(self.stationary @ [_entropy(row) for row in self.transition])
 
     def sample(
@@ -47,9 +47,13 @@ class ZipfChain:
 def zipf_chain(
     key: Key[Array, ""], vocabulary: int = 64, *, exponent: float = 1.0, spread: float = 2.0
 ) -> ZipfChain:
-    """A random chain: frequencies rank^−exponent, log-weights of standard deviation `spread`.
+    """A random chain with frequencies proportional to rank^−exponent.
 
-    With `spread` 0 tokens are independent. The key is read, not consumed.
+    Args:
+      key: read, not consumed.
+      vocabulary: number of tokens V, 2 or more.
+      exponent: of Zipf's law.
+      spread: standard deviation of the log-weights; with 0 tokens are independent.
 
     Raises:
       ValueError: fewer than two tokens.
@@ -70,6 +74,6 @@ def _entropy(law: np.ndarray) -> float:
 
 
 def _inverse(cumulative: Float[np.ndarray, "N V"], uniform: Float[np.ndarray, " N"]) -> np.ndarray:
-    """Draws by inversion; the last token takes what rounding leaves."""
+    """Draws by inversion; the last token takes the rounding error of the sum."""
     found = (cumulative < uniform[:, None]).sum(axis=1)
     return np.minimum(found, cumulative.shape[1] - 1)

@@ -1,9 +1,9 @@
-"""Training a network with Adam, and many of them at once: over (β1, β2), learning rates, seeds.
+"""Training networks with Adam, many at once: over (β1, β2), learning rates and seeds.
 
-The training loss is a finite sum with one component for each mini-batch, n = N/B of them. A batch
-is B consecutive entries of the stream of samples of `sampling`, so under random shuffling an epoch
-sees each sample once, whatever B, and every network of one seed sees the same samples in the same
-order (common random numbers).
+The training loss is a finite sum with one component per mini-batch, n = N/B of them. A batch is B
+consecutive entries of the sample stream of `sampling`. So under random shuffling an epoch visits
+each sample once, whatever B, and all networks of one seed see the same samples in the same order
+(common random numbers).
 """
 
 import math
@@ -25,10 +25,10 @@ from adam_transition.simulate import Method
 from adam_transition.sweeps import sweep
 
 _EVALUATED = 256
-_CPU_CELLS = 32  # networks that one core trains at once: more gain nothing, measured
+_CPU_CELLS = 32  # networks that one core trains at once; more gain nothing in measurements
 _CPU_BYTES = 2**30
-_ACCELERATOR_CELLS = 4096  # then the memory that parameters and moments pass through is the limit
-_ACCELERATOR_SHARE = 0.5  # of a device's memory: XLA keeps copies of a loop's state
+_ACCELERATOR_CELLS = 4096  # beyond this, memory traffic of parameters and moments is the limit
+_ACCELERATOR_SHARE = 0.5  # of a device's memory, as XLA keeps copies of a loop's state
 
 GRID_DIMS = ("learning_rate", "seed", "beta1", "beta2")
 
@@ -39,15 +39,19 @@ Batch = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; static."""
+    """How a network is trained; static.
+
+    Raises:
+      ValueError: a number of steps that records or decays do not divide, or 2^31 samples or more.
+    """
 
     batch_size: int  # B
     num_steps: int  # T
     num_records: int  # R, divides T
-    decays: int  # periods of the step-size schedule in T steps: "epochs" of equal length
+    decays: int  # periods ("epochs") of the step-size schedule in T steps; divides T
     method: Method = _METHOD
     epsilon: float = 1e-8
-    evaluated: int = 2048  # training samples on which loss and accuracy are measured, at most
+    evaluated: int = 2048  # largest number of training samples to measure loss and accuracy on
 
     def __post_init__(self) -> None:
         if self.num_steps % self.num_records or self.num_steps % self.decays:
@@ -62,7 +66,7 @@ class Recipe:
 
 
 class Curves(NamedTuple):
-    """Training loss and accuracy at R records; what is not finite stays so."""
+    """Training loss and accuracy at R records; values that are not finite are kept."""
 
     loss: Float[Array, " R"]  # mean over the evaluated samples
     accuracy: Float[Array, " R"]  # share of targets that are the most likely class
@@ -89,7 +93,7 @@ def train(
     recipe: Recipe,
     params: PyTree | None = None,
 ) -> tuple[PyTree, Curves]:
-    """Trains one network: returns its parameters and the curves. Pure; `vmap` it.
+    """Trains one network; a pure function, for use under `vmap`.
 
     Args:
       model: the network.
@@ -98,8 +102,11 @@ def train(
       learning_rate: η0 of the schedule; traced.
       key: of the initial parameters and of the stream of samples; consumed.
       recipe: batch size, steps, records, sampling; static.
-      params: `initial_params(model, key)`, where they are at hand: a program that does not draw
-        them compiles sooner.
+      params: `initial_params(model, key)`, if already computed: a program that does not draw them
+        compiles faster.
+
+    Returns:
+      The trained parameters, and the curves.
     """
     num_samples = len(samples[0])
     every = recipe.num_steps // recipe.num_records
@@ -134,7 +141,7 @@ def train(
 
 
 def evaluate(model: Model, params: PyTree, samples: Batch) -> Curves:
-    """Loss and accuracy on these samples, in pieces of 256 or fewer so that memory is bounded."""
+    """Loss and accuracy on samples, in pieces of 256 or fewer so that memory is bounded."""
     size = len(samples[0])
     pieces = jax.tree.map(
         lambda leaf: leaf.reshape(-1, math.gcd(size, _EVALUATED), *leaf.shape[1:]), samples
@@ -150,7 +157,7 @@ def evaluate(model: Model, params: PyTree, samples: Batch) -> Curves:
 
 @dataclass(frozen=True)
 class Grid:
-    """Which networks are trained: every combination."""
+    """The networks to train: every combination of these values."""
 
     learning_rate: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -169,7 +176,7 @@ class Grid:
         return seed, rate * beta1 * beta2
 
     def chunk(self, at_least: int) -> int:
-        """Columns of a chunk of at least so many cells: whole values of β1, or of the rate."""
+        """Columns of a chunk of `at_least` cells or more: whole values of β1, or of the rate."""
         rate, _, beta1, beta2 = self.shape
         rows = [k for k in range(1, beta1 + 1) if beta1 % k == 0 and k * beta2 >= at_least]
         if rows:
@@ -177,7 +184,7 @@ class Grid:
         return min(rate, -(-at_least // (beta1 * beta2))) * beta1 * beta2
 
     def region(self, block: sweep.Block) -> dict[str, slice]:
-        """The part of `GRID_DIMS` that a chunk covers."""
+        """The region of `GRID_DIMS` that a chunk covers."""
         _, _, beta1, beta2 = self.shape
         first, last = block.columns.start // beta2, block.columns.stop // beta2
         whole = last - first >= beta1
@@ -207,9 +214,9 @@ def train_grid(
       grid: hyperparameters and seeds.
       recipe: how each is trained.
       write: receives a region of `GRID_DIMS` and `loss`, `accuracy` of that shape and R.
-      is_done: whether a region's results are at hand already.
+      is_done: whether the results of a region already exist.
       dtype: of the training.
-      progress: a bar counting networks.
+      progress: a progress bar that counts networks.
     """
     axes = (np.array(grid.learning_rate), 1 - np.array(grid.beta1), 1 - np.array(grid.beta2))
     columns = np.meshgrid(*axes, indexing="ij")
@@ -241,10 +248,10 @@ def train_grid(
 
 
 def initial(model: Model) -> Callable[[Key[Array, ""]], PyTree]:
-    """`initial_params` as a program of its own: key → parameters.
+    """`initial_params` as a separate program: key → parameters.
 
-    It runs once for a seed and is all compilation. On CPUs that takes a third of the time without
-    the last of LLVM's optimisations, and the bits are the same.
+    It runs once per seed, so its cost is compilation. On CPUs this takes a third of the time
+    without LLVM's last optimisations, with bit-for-bit the same result.
     """
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
     return jax.jit(partial(initial_params, model), compiler_options=options)
@@ -266,7 +273,7 @@ def _train_cell(
 
 
 def cells_at_once(model: Model, data: DataSet, batch_size: int) -> int:
-    """Networks that one device trains at once, such that their memory stays bounded."""
+    """Number of networks that one device trains at once, such that their memory is bounded."""
     device = jax.local_devices()[0]
     most, budget = _CPU_CELLS, _CPU_BYTES
     if device.platform != "cpu":
@@ -276,7 +283,7 @@ def cells_at_once(model: Model, data: DataSet, batch_size: int) -> int:
 
 
 def bytes_per_network(model: Model, data: DataSet, batch_size: int) -> int:
-    """Parameters, moments and gradient, and what the backward pass keeps of a batch."""
+    """Memory of parameters, moments, gradient, and the residuals of a batch's backward pass."""
 
     def residuals(params: PyTree, batch: Batch) -> PyTree:
         return jax.vjp(partial(loss, model), params, batch)[1]

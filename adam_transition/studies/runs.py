@@ -31,7 +31,7 @@ from adam_transition.theory import convergence
 
 RECORDS = 2048
 OCTAVES = 5
-"""Number of windows of T over which stationarity is averaged: (T/32, T/16], …, (T/2, T]."""
+"""Windows of T for means of stationarity: the last is (T/2, T], the first (T/32, T/16]."""
 SETTLED = (1, 4, 16)
 """The k of the windows (T/2k, T/k] over which the iterate is averaged; as η_k ∝ 1/√k, the step size
 doubles from one window to the next."""

@@ -15,7 +15,7 @@ from adam_transition.studies.phase.diagram import (
 from adam_transition.studies.phase.drift import boundary_distance, compare, why_no_drift
 from adam_transition.sweeps.claims import Claim, assess
 
-_BEYOND = 0.01  # distance in β2 from the boundary within which a claim ignores cells
+_BEYOND = 0.01  # distance in β2 from the boundary within which claims ignore cells: a convention
 _COMPARED_BEYOND = (0.0, 0.01, 0.05)
 _STEPS_AWAY = 10  # in units of η0: a start closer to x* may be trapped there although D > 0
 _RIGHT = 0.95  # share of right verdicts: `simulate.judge` decides at 95 % confidence
