@@ -96,7 +96,6 @@ def test_seeds_give_different_streams(scheme):
     assert (_stream(scheme, 50, 100, seed=1) != _stream(scheme, 50, 100, seed=2)).any()
 
 
-@pytest.mark.wrong_types
 def test_an_unknown_scheme_is_named():
     with pytest.raises(ValueError, match="sampling='sorted' is not one of cyclic"):
         _stream("sorted", 3, 3)
