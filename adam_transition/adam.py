@@ -10,7 +10,7 @@ because 1 − β2 loses its digits in float32 if β2 is close to 1. The whole li
 this sense.
 
 Dimension letters in the shapes of the whole library: n components of a finite sum, d coordinates of
-a point, T steps of a run, S seeds (or starts), C cells, where a cell is one choice of (β1, β2, ε).
+a point, T steps of a run, S seeds (or starts), C cells, each with its own (β1, β2, ε).
 R is a number of rows: the rows of a table of R × W cells, or the records of a run. K is a number of
 items without a meaning of its own. A comment [] marks a scalar.
 """

@@ -99,8 +99,7 @@ def simulate(
       The trace, with leading axis R.
 
     Raises:
-      ValueError: an argument is out of range, or (from `sampling.indices`) the scheme is unknown;
-        traced values are not checked.
+      ValueError: an argument is invalid; traced values are not checked.
     """
     x0 = checked_start(problem, x0)
     check_run(problem, hyper, initial_step_size, method, num_steps, record_every, max_components)
