@@ -36,7 +36,7 @@ from adam_transition.problems.members import (
     random_member,
 )
 from adam_transition.problems.problem_class import Number, ProblemClass
-from adam_transition.problems.quadratics import (
+from adam_transition.problems._quadratics import (
     Quadratics,
     nonrealizable_quadratics,
     quadratics,

@@ -28,7 +28,7 @@ from adam_transition.problems.finite_sum import (
     objective,
 )
 from adam_transition.problems.problem_class import ProblemClass
-from adam_transition.problems.quadratics import Quadratics, quadratics
+from adam_transition.problems._quadratics import Quadratics, quadratics
 from adam_transition.problems.regressions import Link, Regression
 from adam_transition.sweeps import keys
 

@@ -16,7 +16,7 @@ from adam_transition.problems.constructions import (
     reddi_stochastic,
 )
 from adam_transition.problems.problem_class import Number
-from adam_transition.problems.quadratics import (
+from adam_transition.problems._quadratics import (
     Quadratics,
     nonrealizable_quadratics,
     realizable_quadratics,

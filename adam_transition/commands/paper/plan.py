@@ -167,8 +167,8 @@ STATEMENTS = (
     Statement(
         "Convergence, with replacement",
         "Theorem 3.1",
-        "If β1 < √β2 and β2 ≥ 1 − O((1 − β1ⁿ)/n⁵), Adam with η0/√k comes to the critical points "
-        "like log T/((1 − β2)√T), up to a neighbourhood (1 − β2)√D0.",
+        "If β1 < √β2 and β2 ≥ 1 − O((1 − β1ⁿ)/n⁵), Adam with η0/√k converges to critical points "
+        "at the rate log T/((1 − β2)√T), up to a neighbourhood of size (1 − β2)√D0.",
         tuple(f"theorem_3_1:{claim}" for claim in (*_THEOREM, "violated_threshold", "schemes")),
         figures=(
             "theorem_3_1/theorem_3_1_rate",
@@ -179,7 +179,7 @@ STATEMENTS = (
     Statement(
         "Convergence, random shuffling",
         "Theorem 3.3",
-        "The same kind of bound for the iterate at the start of an epoch.",
+        "A bound of the same kind holds for the iterate at the start of an epoch.",
         tuple(f"theorem_3_3:{claim}" for claim in (*_THEOREM, "violated_threshold", "schemes")),
         figures=(
             "theorem_3_3/theorem_3_3_rate",
@@ -191,7 +191,7 @@ STATEMENTS = (
         "Divergence",
         "Divergence theorem",
         "For n ≥ 3 and D1 ≥ 2n² there is an f on which Adam goes to infinity for every (β1, β2) in "
-        "a region that grows with n and fills the square.",
+        "a region that grows with n and fills [0, 1)² as n → ∞.",
         (
             "divergence:proven_*",
             "divergence:region_*",
@@ -227,15 +227,16 @@ STATEMENTS = (
     Statement(
         "Concentration",
         "Concentration lemma",
-        "1/√v stays in a band around 1/√E v, the mean given everything before the last draw, that "
-        "closes as β2 → 1, but for an exponentially small probability.",
+        "Except with exponentially small probability, 1/√v stays in a band around 1/√E v that "
+        "closes as β2 → 1; the expectation is given everything before the last draw.",
         ("concentration:lemma",),
         figures=("concentration/concentration",),
     ),
     Statement(
         "Direction of the update",
         "Figure 5",
-        "For large β2 the expected update points along the gradient; as β2 falls it turns away.",
+        "For large β2 the expected update is close to the direction of the gradient; as β2 falls "
+        "it turns away.",
         ("concentration:direction*",),
         figures=("concentration/direction",),
     ),
@@ -248,7 +249,7 @@ STATEMENTS = (
     Statement(
         "Reddi et al.'s example",
         "Figure 2",
-        "Cyclic order, random order, diminishing steps: all stuck at +1.",
+        "In cyclic order, in random order and with diminishing steps, Adam is stuck at +1.",
         ("theorem_3_?:reddi_*", "phase_reddi:*"),
         figures=(
             "phase_reddi/phase",
@@ -260,7 +261,7 @@ STATEMENTS = (
     Statement(
         "Networks over the plane",
         "Figure 1",
-        "Training loss is bad at small β2 and good at the top, for almost any β1 < √β2.",
+        "Training loss is bad at small β2 and good at large β2, for almost any β1 < √β2.",
         ("networks:*",),
         figures=(
             "networks/networks",
@@ -288,7 +289,7 @@ STATEMENTS = (
     Statement(
         "Advice",
         "Section 7",
-        "When Adam does not work well, raise β2, the more so the smaller the batch.",
+        "If Adam does not work well, raise β2, and the more so the smaller the batch.",
         ("advise:*",),
         figures=("advise/advise",),
     ),
