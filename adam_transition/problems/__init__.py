@@ -1,5 +1,11 @@
 """Finite sums, the paper's problem class, and constructions with their exact constants."""
 
+from adam_transition.problems._quadratics import (
+    Quadratics,
+    nonrealizable_quadratics,
+    quadratics,
+    realizable_quadratics,
+)
 from adam_transition.problems.constructions import (
     BoundedLinear,
     Counterexample,
@@ -36,12 +42,6 @@ from adam_transition.problems.members import (
     random_member,
 )
 from adam_transition.problems.problem_class import Number, ProblemClass
-from adam_transition.problems._quadratics import (
-    Quadratics,
-    nonrealizable_quadratics,
-    quadratics,
-    realizable_quadratics,
-)
 from adam_transition.problems.registry import PROBLEMS, BuiltIn, built_in, default_n, parameters
 from adam_transition.problems.regressions import Regression
 

@@ -19,6 +19,7 @@ import numpy as np
 import scipy  # loads its submodules on first use
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from adam_transition.problems._quadratics import Quadratics, quadratics
 from adam_transition.problems.constructions import Counterexample, divergence_construction
 from adam_transition.problems.finite_sum import (
     FiniteSum,
@@ -28,7 +29,6 @@ from adam_transition.problems.finite_sum import (
     objective,
 )
 from adam_transition.problems.problem_class import ProblemClass
-from adam_transition.problems._quadratics import Quadratics, quadratics
 from adam_transition.problems.regressions import Link, Regression
 from adam_transition.sweeps import keys
 

@@ -6,6 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 
+from adam_transition.problems._quadratics import (
+    Quadratics,
+    nonrealizable_quadratics,
+    realizable_quadratics,
+)
 from adam_transition.problems.constructions import (
     BoundedLinear,
     Counterexample,
@@ -16,11 +21,6 @@ from adam_transition.problems.constructions import (
     reddi_stochastic,
 )
 from adam_transition.problems.problem_class import Number
-from adam_transition.problems._quadratics import (
-    Quadratics,
-    nonrealizable_quadratics,
-    realizable_quadratics,
-)
 
 BuiltIn = Counterexample | BoundedLinear | Quadratics
 
