@@ -133,7 +133,8 @@ def drift_of_places(
     slopes = counterexample_table(n, a)
     table = np.repeat(slopes[1:2], length * n, axis=0)
     table[np.arange(length) * n + np.array(places)] = slopes[0]
-    return stationary_drift(table, hyper).drift[..., 0] / length
+    drift = stationary_drift(table, hyper).drift[..., 0] / length
+    return np.asarray(drift)
 
 
 def patterns(num_components: int, num_epochs: int) -> Iterator[tuple[int, ...]]:
