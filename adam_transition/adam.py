@@ -117,8 +117,7 @@ def init_from_gradients(full_gradient: PyTree, largest_square: PyTree) -> AdamSt
     Raises:
       ValueError: the arguments have different shapes.
     """
-    if jax.tree.map(jnp.shape, full_gradient) != jax.tree.map(jnp.shape, largest_square):
-        raise ValueError("full_gradient and largest_square must have the same shapes")
+    _check_shapes(full_gradient=full_gradient, largest_square=largest_square)
     return AdamState(first=full_gradient, second=largest_square, step=jnp.zeros((), jnp.int32))
 
 
@@ -137,7 +136,11 @@ def update(
       hyper: scalars, or arrays that broadcast against every leaf. They do not widen the dtypes of
         moments and direction; the arithmetic is in the widest dtype.
       bias_correction: divide m and v by 1 − β^k first, as in Kingma & Ba (arXiv:1412.6980); static.
+
+    Raises:
+      ValueError: gradients and moments have different shapes, which would broadcast.
     """
+    _check_shapes(grads=grads, first=state.first, second=state.second)
     p, q, epsilon, epsilon_root = hyper
     step = state.step + 1
     # m − p·m instead of β1·m, because 1 − p rounds p; v + q(g² − v) would cancel at small β2
@@ -266,6 +269,14 @@ def adam(
         scale_by_adam(hyper, initialization=initialization),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _check_shapes(**trees: PyTree) -> None:
+    """Raises ValueError unless the trees have the same structure and shapes."""
+    shapes = {name: jax.tree.map(jnp.shape, tree) for name, tree in trees.items()}
+    if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"need equal shapes: {given}")
 
 
 def _as_both(value: Array, first: Array, second: Array) -> Array:

@@ -103,6 +103,8 @@ def simulate(
     """
     x0 = checked_start(problem, x0)
     check_run(problem, hyper, initial_step_size, method, num_steps, record_every, max_components)
+    if controls is not None and jnp.shape(controls)[0] < max_components:
+        raise ValueError(f"controls of {len(controls)}: needs one for each of {max_components}")
     n = jnp.asarray(problem.num_components, jnp.int32)
     hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
     eta0 = jnp.asarray(initial_step_size, x0.dtype)
@@ -363,7 +365,13 @@ def judge(
         gap.
       neighbourhood: 0 if D0 = 0, otherwise the initial gap.
       memory: memory of m in steps, 1/(1 − β1); batches must be longer.
+
+    Raises:
+      ValueError: there is not one step size for each record.
     """
+    if jnp.shape(step_sizes) != trace.step.shape:
+        shapes = f"{jnp.shape(step_sizes)} for {trace.step.shape} records"
+        raise ValueError(f"step_sizes of shape {shapes}: need one of each")
     end = trace.step[-1]
     gaps = jax.vmap(partial(gap, problem))(trace.x)
     is_late = trace.step >= jnp.floor(0.9 * end)

@@ -6,7 +6,7 @@ import pytest
 
 from adam_transition import adam
 from adam_transition.advise import field
-from adam_transition.theory import random_orders
+from adam_transition.theory import random_sampling
 
 Q = np.array([0.5, 0.1, 1e-2, 1e-3])
 
@@ -21,7 +21,7 @@ def test_the_mean_step_is_the_stationary_drift(p, shape):
         "heavy": rng.standard_t(3, size=60) + 0.1,
     }[shape]
     with jax.enable_x64(True):
-        drift = random_orders.random_drift(
+        drift = random_sampling.random_drift(
             column[:, None], adam.Hyperparameters(np.full(len(Q), p), Q), "with_replacement"
         )
     found = field.steps(column, p, Q, 0.0)
@@ -37,7 +37,7 @@ def test_every_size_of_epsilon_is_that_of_the_stationary_drift(scale):
     for epsilon in (1e-12, 1e-4, 1.0, 1e4, 1e8, 1e12):
         with jax.enable_x64(True):
             hyper = adam.Hyperparameters(np.full(2, 0.1), q, epsilon)
-            drift = random_orders.random_drift(column[:, None], hyper, "with_replacement")
+            drift = random_sampling.random_drift(column[:, None], hyper, "with_replacement")
         mean, square = field.steps(scale * column, 0.1, q, scale * epsilon)
         np.testing.assert_allclose(mean.value, -drift[:, 0] / 40, rtol=2e-6)
         if epsilon > 1e6:  # the denominator is ε, and the step linear

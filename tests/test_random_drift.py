@@ -18,7 +18,7 @@ from adam_transition.theory import laws
 from adam_transition.theory.boundary import divergence_intervals
 from adam_transition.theory.chains import draw_histories
 from adam_transition.theory.drift_domain import is_estimated
-from adam_transition.theory.random_orders import LEAST, MOST_STATES, has_exact_drift, num_states
+from adam_transition.theory.random_sampling import LEAST, MOST_STATES, has_exact_drift, num_states
 from adam_transition.theory.stationary_drift import stationary_drift
 
 DIFFERENT = np.array([2.0, -0.7, 0.3, 1.1])  # of components no two of which are alike
@@ -337,7 +337,7 @@ def test_where_the_mean_is_infinite_it_grows_as_epsilon_falls():
 
 def test_the_weight_beside_epsilon_to_many_digits():
     """c(z) = 1 − √π z e^{z²} erfc(z), where double precision would cancel."""
-    from adam_transition.theory.random_orders import _share_beside
+    from adam_transition.theory.random_sampling import _share_beside
 
     z = np.concatenate([[0.0], np.geomspace(1e-8, 1e8, 60)])
     with jax.enable_x64(True):

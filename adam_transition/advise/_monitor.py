@@ -20,8 +20,8 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from adam_transition import adam
-from adam_transition.advise import adams
-from adam_transition.advise.adams import Moments, Settings
+from adam_transition.advise import find_adam
+from adam_transition.advise.find_adam import Moments, Settings
 from adam_transition.advise.progress import estimate
 from adam_transition.advise.watch import (
     BLOCKS,
@@ -128,7 +128,7 @@ def monitor(
     seed = _whole("seed", seed, 0)
     if horizon > _MOST_STEPS:
         raise ValueError(f"horizon={horizon} is above {_MOST_STEPS}")
-    for settings in adams.written(inner):
+    for settings in find_adam.written(inner):
         if settings.is_adam:
             _compare(settings, given)
     inner = optax.with_extra_args_support(inner)
@@ -212,7 +212,7 @@ def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
     for where, node in flat:
         if not _is_state(node):
             continue
-        paths = [moments.path for moments in adams.find(node.inner)]
+        paths = [moments.path for moments in find_adam.find(node.inner)]
         several = len(node.watched) > 1 and len(paths) == len(node.watched)
         for i, watch in enumerate(node.watched):
             if jnp.ndim(watch.counts) > 1:
@@ -309,8 +309,8 @@ def _adams_of(
     inner: optax.GradientTransformationExtraArgs, state: PyTree
 ) -> list[tuple[Moments, Settings | None]]:
     """The Adams in a state of the optimiser; settings are None if they cannot be read."""
-    found = adams.find(state)
-    settings: Sequence[Settings | None] = adams.read(inner, state) or [None] * len(found)
+    found = find_adam.find(state)
+    settings: Sequence[Settings | None] = find_adam.read(inner, state) or [None] * len(found)
     return [
         (moments, own)
         for moments, own in zip(found, settings, strict=True)
@@ -453,8 +453,8 @@ def _traced(value: Any) -> bool:
 
 def _check_alone(inner: Any, state: PyTree, given: _Given) -> None:
     """Raises ValueError if the optimiser contains a relative of Adam, or if β1 or β2 is missing."""
-    rules = [one.rule for one in adams.read(inner, state) or []]
-    others = rules or adams.relatives(state)
+    rules = [one.rule for one in find_adam.read(inner, state) or []]
+    others = rules or find_adam.relatives(state)
     if others:
         raise ValueError(
             f"inner: {others[0]} is not Adam; the monitor follows what is made of "

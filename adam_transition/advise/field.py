@@ -12,13 +12,14 @@ too: 1/(√v + ε) = ∫ w(s) e^{−sv} ds with w(s) = 1/√(πs) − ε erfcx(�
 instead of w. All of this is smooth in log s: the integral is a sum over an even grid, and the sums
 over j are convolutions with kernels that depend on β1 and β2 only. So a row's influence, the
 derivative with respect to its weight, is given by the transposed convolutions, at about the same
-cost. `theory.random_orders` computes the same integral for one table to more digits, by a recursion
+cost. `theory.random_sampling` computes the same integral for one table to more digits, by a recursion
 over 80/q steps.
 """
 
 from functools import lru_cache
 from typing import NamedTuple
 
+import chex
 import numpy as np
 from jaxtyping import Float
 from scipy import fft, special
@@ -76,7 +77,13 @@ def steps(
       weights: probabilities of the rows, the same for all β2 or one set per β2; uniform if None.
       influences: whether to compute influences, which needs a single set of weights; if False they
         have no rows.
+
+    Raises:
+      AssertionError: the weights are not those of the rows, or of other β2.
     """
+    chex.assert_rank([column, q], 1)
+    if weights is not None:
+        chex.assert_shape(weights, ({1, len(q)}, len(column)))
     share = np.full((1, len(column)), 1 / len(column)) if weights is None else weights
     largest = np.abs(column).max()
     if largest == 0:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from adam_transition import adam
-from adam_transition.advise.adams import Settings
+from adam_transition.advise.find_adam import Settings
 
 BLOCKS = 16
 ROWS = ("gradient", "square", "cube", "fourth", "first", "step", "step_square", "second")

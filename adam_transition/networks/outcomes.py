@@ -9,6 +9,7 @@ learnt to 1e-2 nats and to one that stays at 1.
 import math
 from typing import NamedTuple
 
+import chex
 import numpy as np
 import scipy  # imports its modules lazily
 from jaxtyping import Bool, Float, Int
@@ -96,8 +97,10 @@ def window(
       guess: loss of guessing.
 
     Raises:
+      AssertionError: the shapes do not match.
       ValueError: 1 − β2 not positive.
     """
+    chex.assert_shape(late, (None, len(one_minus_beta2)))
     q = np.asarray(one_minus_beta2, np.float64)
     if not (q > 0).all():
         raise ValueError("the window needs β2 < 1")
@@ -144,7 +147,11 @@ def exponents(x: Float[np.ndarray, "K V"], y: Float[np.ndarray, "S K"]) -> Float
     """Exponents of y ∝ Π x_v^e_v for each seed, by least squares in logarithms.
 
     NaN with too few points for the exponents and the factor, or points that do not separate them.
+
+    Raises:
+      AssertionError: the shapes do not match.
     """
+    chex.assert_shape(y, (None, len(x)))
     design = np.column_stack([np.log(x), np.ones(len(x))])
     if len(x) <= design.shape[1] or np.linalg.matrix_rank(design) < design.shape[1]:
         return np.full((x.shape[1], len(y)), np.nan)
@@ -155,7 +162,11 @@ def trend(x: Float[np.ndarray, " K"], y: Float[np.ndarray, "S K"]) -> Float[np.n
     """Kendall's τ of y with x for each seed: 1 if y only grows.
 
     Infinite values rank highest, missing ones (NaN) are left out; NaN with fewer than three points.
+
+    Raises:
+      AssertionError: the shapes do not match.
     """
+    chex.assert_shape(y, (None, len(x)))
     taus = []
     for values in y:
         used = ~np.isnan(values)

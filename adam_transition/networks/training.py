@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +108,11 @@ def train(
 
     Returns:
       The trained parameters, and the curves.
+
+    Raises:
+      AssertionError: inputs and targets differ in number.
     """
+    chex.assert_equal_shape_prefix(jax.tree.leaves(samples), 1)
     num_samples = len(samples[0])
     every = recipe.num_steps // recipe.num_records
     batch = recipe.batch_size

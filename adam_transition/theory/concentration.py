@@ -7,6 +7,7 @@ v is a linear filter of the index stream, so it can be sampled in blocks of step
 import math
 from typing import NamedTuple
 
+import chex
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -101,7 +102,12 @@ def second_moments(
       one_minus_beta2: 1 − β2.
       key: read, not consumed.
       num_samples: number of samples over all chains, rounded up to a multiple of 64.
+
+    Raises:
+      AssertionError: the table does not have two axes, or is not finite.
     """
+    chex.assert_rank(table, 2)
+    chex.assert_tree_all_finite(table)
     q, squares = one_minus_beta2, table**2
     n = len(table)
     block = max(1, int(_BLOCK / q))

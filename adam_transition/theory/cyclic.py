@@ -5,6 +5,7 @@ The moments follow a periodic orbit with a period of one epoch, whose start has 
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,12 @@ def cyclic_drift(
         gradient, and derivatives are not valid if a coordinate has one.
       num_components: n; may be traced, but then there is no reverse-mode derivative.
       hyper: 1 − β1 and 1 − β2, of shape (C,); ε and ε_root, of shape (), (C,) or (C, d).
+
+    Raises:
+      AssertionError: the table or the cells have other shapes.
     """
+    chex.assert_rank([table, hyper.one_minus_beta1], [2, 1])
+    chex.assert_equal_shape([hyper.one_minus_beta1, hyper.one_minus_beta2])
     n, d = num_components, table.shape[1]
     p, q, epsilon, epsilon_root = (
         jnp.expand_dims(value, -1) if jnp.ndim(value) == 1 else jnp.asarray(value)

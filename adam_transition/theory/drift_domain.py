@@ -14,7 +14,7 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 
 from adam_transition import adam
 from adam_transition.sampling import RANDOM, Sampling, check
-from adam_transition.theory import random_orders
+from adam_transition.theory import random_sampling
 from adam_transition.theory.chains import MOST_BYTES, size_of_histories, too_large
 
 LEAST_ESTIMATED = 1e-4
@@ -61,7 +61,7 @@ infinite (share·β1/√β2 = 1.42 ≥ 1); an epsilon above 0 makes it finite
 
 def is_estimated(gradients: Float[np.ndarray, "n d"], sampling: Sampling) -> bool:
     """Whether `stationary_drift` estimates the drift of this table, which needs a key."""
-    return sampling in RANDOM and not random_orders.has_exact_drift(gradients, sampling)
+    return sampling in RANDOM and not random_sampling.has_exact_drift(gradients, sampling)
 
 
 def least_one_minus_beta(
@@ -74,7 +74,7 @@ def least_one_minus_beta(
     tiny = float(np.finfo(np.float64).tiny)
     if is_estimated(gradients, sampling) if estimated is None else estimated:
         return LEAST_ESTIMATED, LEAST_ESTIMATED
-    return tiny, random_orders.LEAST if sampling in RANDOM else tiny
+    return tiny, random_sampling.LEAST if sampling in RANDOM else tiny
 
 
 def at_least(one_minus_beta: ArrayLike, least: float) -> np.ndarray:
@@ -188,13 +188,13 @@ def _all_refusals(
         if num_bytes > MOST_BYTES:
             yield everywhere, lambda _: too_large(len(table), sampling, num_bytes)
     if not estimated and sampling in RANDOM:
-        states = max(random_orders.num_states(column, sampling) for column in table.T)
-        work = states * random_orders.num_steps(cells.q)
+        states = max(random_sampling.num_states(column, sampling) for column in table.T)
+        work = states * random_sampling.num_steps(cells.q)
         yield (
-            work > random_orders.MOST_WORK,
+            work > random_sampling.MOST_WORK,
             lambda k: (
                 f"one_minus_beta2={cells.q[k]:g}: the drift of {sampling} with n={len(table)} "
-                f"would take {work[k]:.0e} operations, more than {random_orders.MOST_WORK:.0e}"
+                f"would take {work[k]:.0e} operations, more than {random_sampling.MOST_WORK:.0e}"
             ),
         )
 

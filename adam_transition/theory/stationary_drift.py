@@ -12,7 +12,7 @@ from the minimiser goes to infinity if D > 0 and returns if D < 0. Within a few 
 minimiser the gradients are not frozen, and the sign of D does not determine the limit
 (docs/mathematics/drift.md).
 
-Cyclic order has a closed form (`cyclic`) and the random orders have an integral (`random_orders`);
+Cyclic order has a closed form (`cyclic`) and the random orders have an integral (`random_sampling`);
 both are exact, also for tables with zero gradients. If the integral has too many states, D is
 estimated from chains (`chains`). For some hyperparameters the drift does not exist or cannot be
 computed (`drift_domain`).
@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
 from adam_transition.sampling import Sampling, check, indices
-from adam_transition.theory import chains, cyclic, drift_domain, random_orders
+from adam_transition.theory import chains, cyclic, drift_domain, random_sampling
 from adam_transition.theory.chains import Histories
 
 
@@ -49,7 +49,7 @@ def stationary_drift(
     """D = −n·E[m/(√(v + ε_root) + ε)] for a table of component gradients; computed in float64.
 
     Exact, with two exceptions: random shuffling of a table with many different gradients, for which
-    `random_orders.has_exact_drift` is false, and calls that pass `histories`. Those return a Monte
+    `random_sampling.has_exact_drift` is false, and calls that pass `histories`. Those return a Monte
     Carlo estimate with its standard error. The error of an exact drift is a few units of rounding
     of Σ|m|/√v in cyclic order, and below 1e-12 of n·E[|m|/√v] in the random orders, down to the
     smallest supported 1 − β2 (`drift_domain.least_one_minus_beta`).
@@ -126,7 +126,7 @@ def _exact(
     """D of a table whose largest gradients are close to 1 in size, with ε of shape (C, d)."""
     match sampling:
         case "with_replacement" | "random_shuffling":
-            return random_orders.random_drift(table, hyper, sampling)
+            return random_sampling.random_drift(table, hyper, sampling)
         case "cyclic":
             return cyclic.drift_of_cells(table, hyper)
         case "shuffle_once":

@@ -11,7 +11,7 @@ function counterexample(n, a) {
 /** 1 − β^k from 1 − β. */
 const oneMinusPower = (p, k) => -Math.expm1(k * Math.log1p(-p));
 
-/** D per epoch; see theory/stationary_drift.py and theory/random_orders.py for the derivation. */
+/** D per epoch; see theory/stationary_drift.py and theory/random_sampling.py for the derivation. */
 function stationaryDrift(problem, sampling, p, q) {
   if (sampling === "cyclic") return cyclicDrift(problem, p, q);
   const histories = sampling === "with_replacement" ? independentDraws : shuffledEpochs;

@@ -11,7 +11,7 @@ from adam_transition import adam, problems
 from adam_transition.sampling import RANDOM, Sampling, stream_key
 from adam_transition.studies.phase.diagram import PhaseDiagram, coordinates
 from adam_transition.sweeps.study import variable
-from adam_transition.theory import random_orders
+from adam_transition.theory import random_sampling
 from adam_transition.theory.drift_domain import is_estimated, least_one_minus_beta
 from adam_transition.theory.stationary_drift import Drift, stationary_drift
 
@@ -50,8 +50,8 @@ def _too_near(q: np.ndarray, table: np.ndarray, sampling: Sampling) -> float:
     if sampling not in RANDOM or is_estimated(table, sampling):
         return 0.0
     descending = np.sort(q, axis=None)[::-1]
-    states = max(random_orders.num_states(table[:, 0], sampling), 4)
-    work = np.cumsum(states * random_orders.num_steps(descending))
+    states = max(random_sampling.num_states(table[:, 0], sampling), 4)
+    work = np.cumsum(states * random_sampling.num_steps(descending))
     return float(max(descending[work > _MOST_WORK], default=0.0))
 
 
