@@ -1,6 +1,7 @@
 """Checks of arguments: integers, real numbers, and whether a dtype can represent them."""
 
 import operator
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +16,7 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-def rounded(values: ArrayLike, dtype: np.dtype | type | str) -> np.ndarray:
+def rounded(values: ArrayLike | Sequence[float], dtype: np.dtype | type | str) -> np.ndarray:
     """The values in the dtype, ±inf beyond its range, without NumPy's CPU-dependent warning.
 
     >>> rounded([0.5, -1e300], np.float32).tolist()
@@ -45,7 +46,7 @@ def check_integer(name: str, value: Any, least: int, below: int) -> None:
         raise ValueError(f"{name}={value!r}: must be an integer in [{least}, {below})")
 
 
-def numbers(name: str, values: ArrayLike) -> np.ndarray:
+def numbers(name: str, values: ArrayLike | Sequence[Any]) -> np.ndarray:
     """The values as an array of float64.
 
     Raises:

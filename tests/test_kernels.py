@@ -2,8 +2,8 @@
 
 import dataclasses
 from functools import partial
-from types import SimpleNamespace
 from typing import get_args
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -221,7 +221,9 @@ def test_blocks_run_where_they_can(changes, reason):
      ("tpu", None, True), ("cpu", None, True)],
 )  # fmt: skip
 def test_the_kernel_asks_for_a_gpu_that_can_run_it(platform, capability, refused):
-    kind = SimpleNamespace(platform=platform, compute_capability=capability, device_kind="X")
+    kind = mock.Mock(
+        spec=jax.Device, platform=platform, compute_capability=capability, device_kind="X"
+    )
     reason = kernels.reason_against_gpu(kind)
     assert (reason is not None) == refused
     if refused:
@@ -352,7 +354,7 @@ def test_truth_values_are_negated():
 @given(number=NUMBERS)
 def test_functions_that_are_written_out_are_those_of_numpy(name, number):
     replaced = elementary.without_missing(getattr(jnp, name))
-    x = np.float32(number)
+    x = jnp.float32(number)
     missing = {primitive.name for primitive in elementary.MISSING}
     assert not missing & {e.primitive.name for e in jax.make_jaxpr(replaced)(x).jaxpr.eqns}
     with np.errstate(all="ignore"):

@@ -87,7 +87,7 @@ class Diagnostics(NamedTuple):
 
 
 def monitor(
-    inner: optax.GradientTransformation,
+    inner: optax.GradientTransformation | optax.MultiSteps,
     *,
     beta1: Given | None = None,
     beta2: Given | None = None,
@@ -231,7 +231,7 @@ def diagnostics_by_path(state: PyTree) -> dict[str, Diagnostics]:
     return found
 
 
-def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
+def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, "..."]:
     """Whether β2 is too small, as an index into `ANSWERS`; works under `jit` and `vmap`.
 
     - *too small*: by three standard errors, less than the fraction `progress` of the progress is
@@ -264,7 +264,7 @@ def answer(found: Diagnostics, *, progress: float = 0.5) -> Int[Array, ""]:
 
 
 @jax.jit
-def _answer(found: Diagnostics, progress: Array | float) -> Int[Array, ""]:
+def _answer(found: Diagnostics, progress: Array | float) -> Int[Array, "..."]:
     most = jnp.where(progress < 0.5, 1 / jnp.maximum(progress, 1e-30), 2.0)
     error = _SURE * found.progress_stderr
     low, high = found.progress - error, found.progress + error

@@ -70,7 +70,7 @@ class Answer(NamedTuple):
 
 def probe(
     table: GradientTable,
-    one_minus_beta2: Sequence[float],
+    one_minus_beta2: Sequence[float] | np.ndarray,
     key: Key[Array, ""],
     *,
     beta1: float = 0.9,

@@ -12,8 +12,8 @@ too: 1/(√v + ε) = ∫ w(s) e^{−sv} ds with w(s) = 1/√(πs) − ε erfcx(�
 instead of w. All of this is smooth in log s: the integral is a sum over an even grid, and the sums
 over j are convolutions with kernels that depend on β1 and β2 only. So a row's influence, the
 derivative with respect to its weight, is given by the transposed convolutions, at about the same
-cost. `theory.random_sampling` computes the same integral for one table to more digits, by a recursion
-over 80/q steps.
+cost. `theory.random_sampling` computes the same integral for one table to more digits, by a
+recursion over 80/q steps.
 """
 
 from functools import lru_cache

@@ -291,7 +291,7 @@ def _tilted_weights(
     value: Float[np.ndarray, "4 Q"],
     influence: Float[np.ndarray, "n 4 Q"],
     parts: Int[np.ndarray, "m factor"],
-) -> Float[np.ndarray, "2Q m"]:
+) -> Float[np.ndarray, "2*Q m"]:
     """Weights of the combined rows that move the squares of single steps down and up."""
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = value[_S] / value[_T]
@@ -309,7 +309,7 @@ def _of_column(
     weights: Float[np.ndarray, "#Q m"] | None = None,
     *,
     errors: bool,
-) -> tuple[Float[np.ndarray, "4 Q"], Float[np.ndarray, "m 4 Q"]]:
+) -> tuple[Float[np.ndarray, "4 Q"], Float[np.ndarray, "rows 4 Q"]]:
     """Step, its limit, square and its limit for one coordinate; and their influences."""
     found = field.steps(column, p, q, epsilon, weights, influences=errors)
     share = np.full((1, len(column)), 1 / len(column)) if weights is None else weights

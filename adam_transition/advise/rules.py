@@ -213,7 +213,8 @@ def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bo
             "k(1 − β1) and k(1 − β2) have to be small, k = B2/B1; the larger is "
             f"{largest:.3g}, at most {SMALL:g} will do"
         )
-        return largest <= SMALL, "the distribution of the path, in the limit of small steps", limits
+        kept = "the distribution of the path, in the limit of small steps"
+        return bool(largest <= SMALL), kept, limits
     kept = "the samples over which v averages"
     if rule == "half-life":
         limits = (
@@ -221,7 +222,8 @@ def _scope(rule: Rule, known: Setting, found: Setting, ratio: float) -> tuple[bo
             if found.beta2 < _LEAST_BETA2
             else "it knows no learning rate, and at large batches β2 falls without a floor"
         )
-        return found.beta2 >= _LEAST_BETA2 or found.beta2 == known.beta2, kept, limits
+        holds = bool(found.beta2 >= _LEAST_BETA2 or found.beta2 == known.beta2)
+        return holds, kept, limits
     return True, f"{kept}, between floor and ceiling", "it knows no learning rate"
 
 

@@ -88,12 +88,12 @@ def half_widths(influence: Float[np.ndarray, "n ..."], n: int | None = None) -> 
     return HalfWidths(down, up)
 
 
-def _hall(a: np.ndarray) -> np.ndarray:
+def _hall(a: ArrayLike) -> np.ndarray:
     """Half-width, in standard errors, on the side to which influences are skewed if a > 0."""
     z = stats.norm.ppf(_LEVEL)
     a = np.maximum(a, 1e-6)  # on the other side Student's is longer
     # beyond the turning point of the cubic the half-width is kept at its value there
-    return 3 / a * (1 - np.cbrt(np.maximum(1 - a * (z + a / 6), 0)))
+    return np.asarray(3 / a * (1 - np.cbrt(np.maximum(1 - a * (z + a / 6), 0))))
 
 
 def tilts(influence: Float[np.ndarray, "n Q"]) -> Float[np.ndarray, "2 Q n"]:

@@ -94,9 +94,9 @@ def simulate_table(
     """
     if problem.shape != ():
         raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
-    for name, of_rows in (("x0", x0), ("initial_step_size", initial_step_size)):
-        if jnp.shape(of_rows) != jnp.shape(hyper.one_minus_beta1)[:1]:
-            raise ValueError(f"{name} of shape {jnp.shape(of_rows)}: need one for each row")
+    for name, values in (("x0", x0), ("initial_step_size", initial_step_size)):
+        if jnp.shape(values) != jnp.shape(hyper.one_minus_beta1)[:1]:
+            raise ValueError(f"{name} of shape {jnp.shape(values)}: need one for each row")
     run = num_steps, record_every, max_components
     simulate.check_run(problem, hyper, initial_step_size, method, *run)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)

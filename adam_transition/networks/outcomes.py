@@ -48,7 +48,7 @@ def spikes(loss: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:
     loss = np.where(np.isfinite(loss), loss, np.inf)
     lowest = np.minimum.accumulate(loss, axis=-1)
     above = loss > SPIKE * lowest
-    return (above[..., 1:] & ~above[..., :-1]).sum(axis=-1)
+    return np.asarray((above[..., 1:] & ~above[..., :-1]).sum(axis=-1))
 
 
 def log(late: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

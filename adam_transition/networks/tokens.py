@@ -73,7 +73,7 @@ def _entropy(law: np.ndarray) -> float:
     return float(-(law * np.log(law)).sum())
 
 
-def _inverse(cumulative: Float[np.ndarray, "N V"], uniform: Float[np.ndarray, " N"]) -> np.ndarray:
+def _inverse(cumulative: Float[np.ndarray, "#N V"], uniform: Float[np.ndarray, " N"]) -> np.ndarray:
     """Draws by inversion; the last token takes the rounding error of the sum."""
     found = (cumulative < uniform[:, None]).sum(axis=1)
     return np.minimum(found, cumulative.shape[1] - 1)

@@ -181,7 +181,7 @@ def from_loss(
     shape: tuple[int, ...] | int = (),
     minimiser: ArrayLike | None = None,
     project: Callable[[Array], Array] | None = None,
-    bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    bounds: tuple[ArrayLike | list, ArrayLike | list] | None = None,
 ) -> Custom:
     """A finite sum from a user's loss: component i is `loss(x, data[i])`.
 
@@ -203,7 +203,8 @@ def from_loss(
     >>> problem = from_loss(lambda x, b: 0.5 * (x - b) ** 2, jnp.array([0.0, 3.0]), minimiser=1.5)
     >>> component_gradients(problem, jnp.float32(1.0), 2)
     Array([ 1., -2.], dtype=float32)
-    >>> from_loss(lambda x, s: s * x, jnp.array([3.0, -1.0]), bounds=(-1, 1)).project(2.0)
+    >>> constrained = from_loss(lambda x, s: s * x, jnp.array([3.0, -1.0]), bounds=(-1, 1))
+    >>> constrained.project(jnp.float32(2))
     Array(1., dtype=float32)
     """
     shape = _shape_of_point(shape)
@@ -291,7 +292,7 @@ def _example(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _checked_bounds(
-    bounds: tuple[ArrayLike, ArrayLike] | None, shape: tuple[int, ...]
+    bounds: tuple[ArrayLike | list, ArrayLike | list] | None, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     if bounds is None:
         return None

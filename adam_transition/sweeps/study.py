@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Shaped
+from jaxtyping import ArrayLike, Shaped
 from tqdm import tqdm
 
 from adam_transition.sweeps import processes, store
@@ -37,8 +37,8 @@ class Filled(NamedTuple):
 
 
 @runtime_checkable
-class Study(Protocol):
-    """One experiment: resumable parts of a data set, and its claims, summary and figures."""
+class DataStudy(Protocol):
+    """What computes a data set in parts, and resumes after the last finished one."""
 
     @property
     def name(self) -> str:
@@ -52,6 +52,11 @@ class Study(Protocol):
     def parts(self) -> Mapping[str, Part | Filled]:
         """The parts by name, in the order of computation."""
         ...
+
+
+@runtime_checkable
+class Study(DataStudy, Protocol):
+    """One experiment: resumable parts of a data set, and its claims, summary and figures."""
 
     def claims(self, data: xr.Dataset) -> Sequence[Claim]:
         """Statements and their measurements."""
@@ -68,7 +73,7 @@ class Study(Protocol):
 
 def variable(
     dims: str | Sequence[str],
-    values: Shaped[np.ndarray, "..."] | Sequence[Any],
+    values: Shaped[ArrayLike, "..."] | Sequence[Any],
     long_name: str,
     units: str = "1",
     *,
@@ -88,7 +93,7 @@ def variable(
 
 
 def run(
-    study: Study,
+    study: DataStudy,
     path: Path,
     *,
     identity: Mapping[str, Any],

@@ -46,7 +46,7 @@ _ZERO, _ONE = Edge(0.0, 1.0, 0.0), Edge(1.0, 0.0, 0.0)
 
 
 def divergence_intervals(
-    gradients: Float[np.ndarray, "n 1"],
+    gradients: Float[np.ndarray, "n 1"] | Sequence[Sequence[float]],
     beta1: Sequence[float] | np.ndarray,
     sampling: Sampling = "cyclic",
     *,
@@ -205,7 +205,9 @@ def boundary_curve(
     return [_polish(drift, np.asarray(line)[:, ::-1], beta1, u) for line in lines]
 
 
-def _table(gradients: Float[np.ndarray, "n 1"]) -> Float[np.ndarray, "n 1"]:
+def _table(
+    gradients: Float[np.ndarray, "n 1"] | Sequence[Sequence[float]],
+) -> Float[np.ndarray, "n 1"]:
     table = np.asarray(gradients, np.float64)
     # the mean of gradients close to the largest float would overflow
     scale = float(np.abs(table).max(initial=0)) or 1.0

@@ -153,7 +153,7 @@ def rate(mean_stationarity: Float[np.ndarray, "seed ... octave"]) -> Slope:
 
 def jackknife_stderr(without: Float[np.ndarray, "seed ..."]) -> Float[np.ndarray, "..."]:
     """Jackknife standard error of a statistic from its leave-one-out values (`without_each`)."""
-    return np.sqrt((len(without) - 1) * without.var(axis=0))
+    return np.asarray(np.sqrt((len(without) - 1) * without.var(axis=0)))
 
 
 def sufficient_slope(ends: Float[np.ndarray, " octave"]) -> float:

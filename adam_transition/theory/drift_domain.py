@@ -85,7 +85,8 @@ def at_least(one_minus_beta: ArrayLike, least: float) -> np.ndarray:
     >>> bool(at_least(1 - 0.9999, 1e-4)), bool(at_least(1 - 0.99991, 1e-4))
     (True, False)
     """
-    return np.asarray(one_minus_beta) >= least - min(_ROUNDING_OF_BETA, least / 1024)
+    lowest = least - min(_ROUNDING_OF_BETA, least / 1024)
+    return np.asarray(np.asarray(one_minus_beta) >= lowest)
 
 
 class Cells(NamedTuple):

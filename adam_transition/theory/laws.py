@@ -20,7 +20,7 @@ class PowerLaw(NamedTuple):
 
 
 def upper_edges(
-    ns: Sequence[int],
+    ns: Sequence[int | np.integer],
     a: Sequence[float],
     beta1: float,
     sampling: Sampling = "cyclic",
@@ -41,12 +41,12 @@ def upper_edges(
     """
     edges: list[Edge | None] = []
     for n, slope in zip(ns, a, strict=True):
-        [intervals] = divergence_intervals(counterexample_table(n, slope), [beta1], sampling)
+        [intervals] = divergence_intervals(counterexample_table(int(n), slope), [beta1], sampling)
         edges.append(intervals[-1].high if intervals else None)
     return edges
 
 
-def cyclic_law(n: float, a: float) -> float:
+def cyclic_law(n: float | np.integer, a: float) -> float:
     """1 − β2* ≈ 4/(a n²) on the counterexample in cyclic order, for β1 = 0, fixed a and large n.
 
     As D1 ≈ n⁴a² there, this is 4/√D1.

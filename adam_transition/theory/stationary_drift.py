@@ -12,10 +12,10 @@ from the minimiser goes to infinity if D > 0 and returns if D < 0. Within a few 
 minimiser the gradients are not frozen, and the sign of D does not determine the limit
 (docs/mathematics/drift.md).
 
-Cyclic order has a closed form (`cyclic`) and the random orders have an integral (`random_sampling`);
-both are exact, also for tables with zero gradients. If the integral has too many states, D is
-estimated from chains (`chains`). For some hyperparameters the drift does not exist or cannot be
-computed (`drift_domain`).
+Cyclic order has a closed form (`cyclic`); sampling with replacement and random shuffling have an
+integral (`random_sampling`). Both are exact, also for tables with zero gradients. If the integral
+has too many states, D is estimated from chains (`chains`). For some hyperparameters the drift does
+not exist or cannot be computed (`drift_domain`).
 """
 
 from typing import NamedTuple, assert_never
@@ -49,10 +49,10 @@ def stationary_drift(
     """D = −n·E[m/(√(v + ε_root) + ε)] for a table of component gradients; computed in float64.
 
     Exact, with two exceptions: random shuffling of a table with many different gradients, for which
-    `random_sampling.has_exact_drift` is false, and calls that pass `histories`. Those return a Monte
-    Carlo estimate with its standard error. The error of an exact drift is a few units of rounding
-    of Σ|m|/√v in cyclic order, and below 1e-12 of n·E[|m|/√v] in the random orders, down to the
-    smallest supported 1 − β2 (`drift_domain.least_one_minus_beta`).
+    `random_sampling.has_exact_drift` is false, and calls that pass `histories`. Those return a
+    Monte Carlo estimate with its standard error. The error of an exact drift is a few units of
+    rounding of Σ|m|/√v in cyclic order, and below 1e-12 of n·E[|m|/√v] in the random orders, down
+    to the smallest supported 1 − β2 (`drift_domain.least_one_minus_beta`).
 
     The drift and its error are NaN in cells in which the drift does not exist or cannot be
     computed; `drift_domain.reason_against` gives the reason. If this holds for all cells, an error

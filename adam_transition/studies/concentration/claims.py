@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float
 from scipy import stats
 
 from adam_transition.studies.concentration.data import DIMENSION, LEMMA_DIMS, READINGS
@@ -20,7 +20,7 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
 
 
 def most_failures(
-    share: Float[np.ndarray, "..."], num_draws: int, level: float
+    share: Float[ArrayLike, "..."], num_draws: int, level: float
 ) -> Float[np.ndarray, "..."]:
     """Upper confidence bound on a probability of failure (Clopper–Pearson).
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from adam_transition import adam, problems, simulate
 from adam_transition.problems import counterexample_table
@@ -242,7 +242,7 @@ def _point_drift(spec: DivergenceSpec, sampling: Sampling, n: int) -> tuple[floa
 def _trajectory(
     problem: problems.Counterexample,
     x0: Array,
-    step_size: float,
+    step_size: ArrayLike,
     key: Array,
     *,
     hyper: adam.Hyperparameters,

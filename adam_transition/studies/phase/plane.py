@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Shaped
 from tqdm import tqdm
 
 from adam_transition import adam, checks, kernels, problems, sampling, simulate
@@ -25,10 +25,10 @@ _VANISHES = 1e-5  # gradients at x* below this multiple of those at x0 count as 
 
 def simulate_plane(
     problem: problems.FiniteSum,
-    beta1: Float[ArrayLike, " B1"],
-    beta2: Float[ArrayLike, " B2"],
+    beta1: Shaped[ArrayLike, " B1"] | Sequence[float],
+    beta2: Shaped[ArrayLike, " B2"] | Sequence[float],
     *,
-    x0: Float[ArrayLike, "..."],
+    x0: Shaped[ArrayLike, "..."] | Sequence[float],
     samplings: Sequence[sampling.Sampling] = ("cyclic", "random_shuffling", "with_replacement"),
     step_size: float = 0.1,
     num_steps: int = 50_000,
@@ -37,7 +37,7 @@ def simulate_plane(
     initialization: adam.Initialization = "zero",
     seed: int = 0,
     dtype: str = "float32",
-    drift_at: Float[ArrayLike, "..."] | None = None,
+    drift_at: Shaped[ArrayLike, "..."] | Sequence[float] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Runs Adam from x0 at every (β1, β2) of a grid and judges every run.
@@ -169,7 +169,7 @@ def _lowers(problem: problems.FiniteSum) -> bool:
 
 def _simulate(
     problem: problems.FiniteSum, spec: diagram.PhaseDiagram, x0: np.ndarray, progress: bool
-) -> dict[str, Float[np.ndarray, "S 1 B1 B2"]]:
+) -> dict[str, Shaped[np.ndarray, "S 1 B1 B2"]]:
     rows = simulation.Row(
         problem=problems.stack([problem], np.dtype(spec.dtype)),
         key=sampling.stream_key(spec.seed)[None],
@@ -255,7 +255,7 @@ def _dtype(dtype: str) -> str:
     return name
 
 
-def _grid(name: str, values: ArrayLike) -> Float[np.ndarray, " B"]:
+def _grid(name: str, values: ArrayLike | Sequence[float]) -> Float[np.ndarray, " B"]:
     grid = checks.numbers(name, values)
     if grid.ndim != 1 or not grid.size or not (np.diff(grid) > 0).all():
         raise ValueError(f"{name} of shape {grid.shape}: must be an ascending grid, one axis")

@@ -45,4 +45,4 @@ def noisy(noise: str, n: int) -> problems.Quadratics:
 
 def start_of(member: Member) -> np.ndarray:
     """The point at which runs on a member start."""
-    return np.asarray(member.problem.minimiser, np.float64) + START
+    return np.asarray(np.asarray(member.problem.minimiser, np.float64) + START)
