@@ -315,7 +315,7 @@ def judge(
     trace: Trace,
     problem: FiniteSum,
     *,
-    step_sizes: Float[Array, " R"],
+    step_sizes: Float[Array | np.ndarray, " R"],
     arrival: ArrayLike = 0.0,
     neighbourhood: ArrayLike = 0.0,
     memory: ArrayLike = 1.0,

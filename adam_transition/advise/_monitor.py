@@ -294,7 +294,7 @@ def verdict(found: Diagnostics, *, progress: float = 0.5) -> Answer:
     return ANSWERS[int(answer(found, progress=progress))]
 
 
-def beta2_too_small(found: Diagnostics, *, progress: float = 0.5) -> Bool[Array, ""]:
+def beta2_too_small(found: Diagnostics, *, progress: float = 0.5) -> Bool[Array, "..."]:
     """Whether the answer is "too small": an alarm that stays silent while it cannot tell."""
     return answer(found, progress=progress) == 0
 

@@ -58,7 +58,7 @@ def log(late: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 def log_mean(late: Float[np.ndarray, "... S"]) -> Float[np.ndarray, "..."]:
     """Logarithm of the geometric mean over seeds; +inf if a seed overflowed."""
-    return log(late).mean(axis=-1)
+    return np.asarray(log(late).mean(axis=-1))
 
 
 def good_level(
@@ -131,7 +131,7 @@ def _edges(log_q: np.ndarray, log_loss: np.ndarray, guess: float) -> tuple[float
 def geometric_mean(edge: Float[np.ndarray, "... S"]) -> Float[np.ndarray, "..."]:
     """Geometric mean of an edge over seeds; NaN where a seed has none on the grid."""
     on_grid = np.where(np.isfinite(edge) & (edge > 0), edge, np.nan)
-    return np.exp(np.log(on_grid).mean(axis=-1))
+    return np.asarray(np.exp(np.log(on_grid).mean(axis=-1)))
 
 
 def mean(values: Float[np.ndarray, " S"]) -> Mean:

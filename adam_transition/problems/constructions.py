@@ -37,13 +37,13 @@ class Counterexample:
     shape = ()
     minimiser = -2.0
 
-    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def value(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slope(index) * _unit_value(x)
 
-    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def gradient(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slope(index) * _unit_gradient(x)
 
-    def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
+    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return x
 
     def problem_class(self) -> ProblemClass:
@@ -152,13 +152,13 @@ class SlopeTable:
     def num_components(self) -> int:
         return len(self.slopes)
 
-    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def value(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slopes()[index] * _unit_value(x)
 
-    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def gradient(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slopes()[index] * _unit_gradient(x)
 
-    def project(self, x: Float[Array, ""]) -> Float[Array, ""]:
+    def project(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return x
 
     def problem_class(self) -> ProblemClass:
@@ -223,10 +223,10 @@ class BoundedLinear:
     shape = ()
     minimiser = -1.0
 
-    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def value(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self.gradient(index, x) * x
 
-    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def gradient(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         slope = jnp.where(index == 0, _real(self.large), -_real(self.small))
         return slope * jnp.ones_like(x)
 
@@ -290,11 +290,11 @@ def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
     return BoundedLinear(n, large, small)
 
 
-def _unit_value(x: Float[Array, ""]) -> Float[Array, ""]:
+def _unit_value(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(x >= -1, x, 0.5 * (x + 2) ** 2 - 1.5)
 
 
-def _unit_gradient(x: Float[Array, ""]) -> Float[Array, ""]:
+def _unit_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.minimum(x + 2, 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -179,7 +179,7 @@ def from_loss(
     data: PyTree,
     *,
     shape: tuple[int, ...] | int = (),
-    minimiser: ArrayLike | None = None,
+    minimiser: ArrayLike | Sequence[float] | None = None,
     project: Callable[[Array], Array] | None = None,
     bounds: tuple[ArrayLike | list, ArrayLike | list] | None = None,
 ) -> Custom:

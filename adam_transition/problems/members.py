@@ -218,10 +218,10 @@ class CentredCounterexample(Counterexample):
 
     minimiser = 0.0
 
-    def value(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def value(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slope(index) * jnp.where(x >= 1, x - 2, 0.5 * x**2 - 1.5)
 
-    def gradient(self, index: ArrayLike, x: Float[Array, ""]) -> Float[Array, ""]:
+    def gradient(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slope(index) * jnp.minimum(x, 1)
 
 

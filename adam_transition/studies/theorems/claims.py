@@ -385,7 +385,7 @@ def _miss(settled: Float[np.ndarray, "S ... 3"], level: float) -> tuple[np.ndarr
 
 
 def _stderr(values: np.ndarray) -> np.ndarray:
-    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(len(values)))
 
 
 def _dimensions(dataset: xr.Dataset, theorem: str) -> list[Claim]:
