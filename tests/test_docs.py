@@ -109,5 +109,5 @@ def test_signatures_are_those_of_the_source(site):
     text = (site / "api/theory.html").read_text(encoding="utf-8")
     plain = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", text)).replace("&#39;", "'")
     assert "gradients: Float[np.ndarray, 'n d']" in plain
-    assert "drift: Float[np.ndarray, '... d'] – −n E[m/√v]" in plain  # a comment of a field
+    assert "drift: Float[np.ndarray, '... d'] – −n E[m/(√v + ε)]" in plain  # a comment of a field
     assert "Alias for field number" not in plain

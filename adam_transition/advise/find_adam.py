@@ -7,6 +7,7 @@ from the transformations themselves: an optax transformation is a pair of functi
 hyperparameters are the variables in their closures.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import FunctionType, MethodType
@@ -137,6 +138,7 @@ def _known(node: Any, above: tuple[int, ...] = ()) -> list[_Known]:
     if isinstance(node, MethodType):
         return inner(node.__self__)
     if isinstance(node, FunctionType):
+        node = inspect.unwrap(node)  # decorated, for example by a type checker
         enclosed = _enclosed(node)
         says = _understood(node, enclosed)
         if says is not None:

@@ -92,11 +92,7 @@ def simulate_table(
       ValueError: the problem is not one-dimensional; rows differ in number; or as for
         `simulate.simulate`.
     """
-    if problem.shape != ():
-        raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
-    for name, values in (("x0", x0), ("initial_step_size", initial_step_size)):
-        if jnp.shape(values) != jnp.shape(hyper.one_minus_beta1)[:1]:
-            raise ValueError(f"{name} of shape {jnp.shape(values)}: need one for each row")
+    _check_rows(problem, hyper, x0=x0, initial_step_size=initial_step_size)
     run = num_steps, record_every, max_components
     simulate.check_run(problem, hyper, initial_step_size, method, *run)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
@@ -149,6 +145,14 @@ def simulate_table(
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
     trace = jax.lax.scan(run_block, state, starts)[1]
     return _by_cell(trace, (num_rows, num_columns, len(starts)))
+
+
+def _check_rows(problem: FiniteSum, hyper: adam.Hyperparameters, **of_rows: Array) -> None:
+    if problem.shape != ():
+        raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
+    for name, values in of_rows.items():
+        if jnp.shape(values) != jnp.shape(hyper.one_minus_beta1)[:1]:
+            raise ValueError(f"{name} of shape {jnp.shape(values)}: need one for each row")
 
 
 def _record(
