@@ -381,7 +381,8 @@ def _miss(settled: Float[np.ndarray, "S ... 3"], level: float) -> tuple[np.ndarr
     """
     limit = settled_limit(settled)
     chance = _quantile(len(settled), level) * _stderr(limit.value)
-    return limit.value.mean(axis=0), chance + np.abs(limit.remainder.mean(axis=0))
+    error = chance + np.abs(limit.remainder.mean(axis=0))
+    return np.asarray(limit.value.mean(axis=0)), np.asarray(error)
 
 
 def _stderr(values: np.ndarray) -> np.ndarray:
