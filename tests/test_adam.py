@@ -114,7 +114,7 @@ def test_neurips_initialization_sets_the_moments():
     np.testing.assert_allclose(new.first, [0.5, -1.0])
     np.testing.assert_allclose(new.second, [2.25, 4.0])
     np.testing.assert_allclose(direction, [0.5 / 1.5, -1.0 / 2.0])
-    with pytest.raises(ValueError, match="same shapes"):
+    with pytest.raises(ValueError, match="equal shapes"):
         adam.init_from_gradients(full, jnp.ones(3))
 
 
