@@ -272,11 +272,13 @@ def adam(
 
 
 def _check_shapes(**trees: PyTree) -> None:
-    """Raises ValueError unless the trees have the same structure and shapes."""
-    shapes = {name: jax.tree.map(jnp.shape, tree) for name, tree in trees.items()}
-    if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"need equal shapes: {given}")
+    """Raises ValueError unless corresponding leaves have equal shapes."""
+    # leaves, because a user's containers need not compare equal; `tree.map` compares structures
+    for leaves in zip(*map(jax.tree.leaves, trees.values()), strict=True):
+        shapes = [jnp.shape(leaf) for leaf in leaves]
+        if shapes.count(shapes[0]) < len(shapes):
+            given = ", ".join(f"{name} {shape}" for name, shape in zip(trees, shapes, strict=True))
+            raise ValueError(f"need equal shapes: {given}")
 
 
 def _as_both(value: Array, first: Array, second: Array) -> Array:

@@ -103,8 +103,8 @@ def simulate(
     """
     x0 = checked_start(problem, x0)
     check_run(problem, hyper, initial_step_size, method, num_steps, record_every, max_components)
-    if controls is not None and jnp.shape(controls)[0] < max_components:
-        raise ValueError(f"controls of {len(controls)}: needs one for each of {max_components}")
+    if controls is not None and jnp.shape(controls) != (max_components,):
+        raise ValueError(f"controls of shape {jnp.shape(controls)}: must be ({max_components},)")
     n = jnp.asarray(problem.num_components, jnp.int32)
     hyper = adam.Hyperparameters(*(jnp.asarray(value, x0.dtype) for value in hyper))
     eta0 = jnp.asarray(initial_step_size, x0.dtype)

@@ -7,7 +7,6 @@ from the transformations themselves: an optax transformation is a pair of functi
 hyperparameters are the variables in their closures.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import FunctionType, MethodType
@@ -138,7 +137,6 @@ def _known(node: Any, above: tuple[int, ...] = ()) -> list[_Known]:
     if isinstance(node, MethodType):
         return inner(node.__self__)
     if isinstance(node, FunctionType):
-        node = inspect.unwrap(node)  # decorated, for example by a type checker
         enclosed = _enclosed(node)
         says = _understood(node, enclosed)
         if says is not None:
@@ -175,7 +173,8 @@ def _understood(function: FunctionType, enclosed: dict[str, Any]) -> Settings | 
     maker, _, rest = function.__qualname__.partition(".<locals>.")
     if not rest.endswith("update_fn"):
         return None
-    if function.__module__ == adam.__name__ and maker == "scale_by_adam":
+    ours = function.__module__ == adam.__name__ and maker == "scale_by_adam"
+    if ours and {"initialization", "hyper"} <= set(enclosed):
         correction = enclosed["initialization"] == "bias_correction"
         return Settings(enclosed["hyper"], bias_correction=correction)
     if function.__module__.partition(".")[0] != "optax":

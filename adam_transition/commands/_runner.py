@@ -75,7 +75,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         values = command.flags.flag_values_dict()
         _distributed.initialize(values, shares_work=command.shares_work)
         _terminal.catch_again()
-        command.main(command.flags.flag_values_dict())
+        command.main(values)
     except BrokenPipeError:
         return _terminal.BROKEN_PIPE
     except KeyboardInterrupt:

@@ -89,10 +89,10 @@ def simulate_table(
       The trace, of shape (R, W, records), as from `simulate` under two `vmap`s.
 
     Raises:
-      ValueError: the problem is not one-dimensional; rows differ in number; or as for
-        `simulate.simulate`.
+      ValueError: the problem is not one-dimensional; an argument does not have one
+        entry for each row; or as for `simulate.simulate`.
     """
-    _check_rows(problem, hyper, x0=x0, initial_step_size=initial_step_size)
+    _check_rows(problem, hyper, max_components, x0, initial_step_size, controls)
     run = num_steps, record_every, max_components
     simulate.check_run(problem, hyper, initial_step_size, method, *run)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
@@ -147,12 +147,24 @@ def simulate_table(
     return _by_cell(trace, (num_rows, num_columns, len(starts)))
 
 
-def _check_rows(problem: FiniteSum, hyper: adam.Hyperparameters, **of_rows: Array) -> None:
+def _check_rows(
+    problem: FiniteSum,
+    hyper: adam.Hyperparameters,
+    max_components: int,
+    x0: Array,
+    initial_step_size: Array,
+    controls: Array | None,
+) -> None:
     if problem.shape != ():
         raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
-    for name, values in of_rows.items():
-        if jnp.shape(values) != jnp.shape(hyper.one_minus_beta1)[:1]:
-            raise ValueError(f"{name} of shape {jnp.shape(values)}: need one for each row")
+    num_rows = jnp.shape(hyper.one_minus_beta1)[0]
+    for name, values, shape in (
+        ("x0", x0, (num_rows,)),
+        ("initial_step_size", initial_step_size, (num_rows,)),
+        ("controls", controls, (num_rows, max_components)),
+    ):
+        if values is not None and jnp.shape(values) != shape:
+            raise ValueError(f"{name} of shape {jnp.shape(values)}: must be {shape}")
 
 
 def _record(

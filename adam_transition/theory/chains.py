@@ -11,8 +11,9 @@ n chains in all batches together.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +60,7 @@ def draw_histories(
       ValueError: the scheme is not random; `memory` or `num_samples` is below 1; or the histories
         would take more than 2 GiB.
     """
-    if sampling not in RANDOM:
-        raise ValueError(f"sampling={sampling!r}: histories are drawn for {' and '.join(RANDOM)}")
+    draw = _draws(sampling)
     if not 1 <= memory < math.inf:
         raise ValueError(f"memory={memory}: must be finite and at least 1 step")
     if not num_samples >= 1:
@@ -73,9 +73,22 @@ def draw_histories(
         np.asarray(gradients), memory, num_samples
     )
     generator = keys.generator(key)
-    draw = _random_shuffling if sampling == "random_shuffling" else _with_replacement
     batches = [draw(generator, burn_in + num_averaged, num_groups, n) for _ in range(num_batches)]
     return Histories(np.stack(batches), n, num_averaged, sampling)
+
+
+def _draws(sampling: Sampling) -> Callable[[np.random.Generator, int, int, int], np.ndarray]:
+    match sampling:
+        case "random_shuffling":
+            return _random_shuffling
+        case "with_replacement":
+            return _with_replacement
+        case "cyclic" | "shuffle_once":
+            raise ValueError(
+                f"sampling={sampling!r}: histories are drawn for {' and '.join(RANDOM)}"
+            )
+        case _:
+            assert_never(sampling)
 
 
 def _plan_histories(

@@ -42,7 +42,7 @@ states under random shuffling (`MOST_STATES_OF_TWO` for two values).
 
 import math
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -80,13 +80,23 @@ def num_steps(q: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
 
 
 def num_states(column: Float[np.ndarray, " n"], sampling: Sampling) -> int:
-    """Number of states of an epoch that F and H carry for one coordinate of a table."""
-    if sampling == "with_replacement":
-        return 1
-    counts = np.unique(column, return_counts=True)[1]
-    # a product of powers, because there may be a million values
-    multiplicities = zip(*np.unique(counts, return_counts=True), strict=True)
-    return math.prod((int(count) + 1) ** int(values) for count, values in multiplicities)
+    """Number of states of an epoch that F and H carry for one coordinate of a table.
+
+    Raises:
+      ValueError: the scheme is not random.
+    """
+    match sampling:
+        case "with_replacement":
+            return 1
+        case "random_shuffling":
+            counts = np.unique(column, return_counts=True)[1]
+            # a product of powers, because there may be a million values
+            multiplicities = zip(*np.unique(counts, return_counts=True), strict=True)
+            return math.prod((int(count) + 1) ** int(values) for count, values in multiplicities)
+        case "cyclic" | "shuffle_once":
+            raise ValueError(f"sampling={sampling!r}: its drift is no integral over states")
+        case _:
+            assert_never(sampling)
 
 
 def has_exact_drift(gradients: Float[np.ndarray, "n d"], sampling: Sampling) -> bool:
