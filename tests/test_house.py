@@ -26,7 +26,7 @@ FLOORS = (
 
 @pytest.fixture(scope="module")
 def graph():
-    return grimp.build_graph("adam_transition", exclude_type_checking_imports=True)
+    return grimp.build_graph("adam_transition", exclude_type_checking_imports=True, cache_dir=None)
 
 
 def _room(module):
