@@ -107,14 +107,22 @@ def test_the_kernels_are_the_xla_path(name, method):
 @pytest.mark.parametrize("num_columns", [1, 16, 17, 128, 129, 700])
 def test_a_row_is_a_whole_number_of_blocks(num_columns):
     block = cpu.cells_per_block(2, num_columns)
-    width = -(-num_columns // block) * block
+    width = kernels.table.padded_width(num_columns, block, "cpu")
     assert block <= 128
-    assert width < num_columns + 16 * width // block
+    assert width % block == 0
+    assert num_columns <= width < num_columns + 16 * width // block
     few = simulate.Method("cyclic")
     setting = _setting(_members("counterexample"), num_columns)
     found = _with_kernel("cpu", *setting, **_static(few, num_steps=20))
     expected = _with_xla(*setting, **_static(few, num_steps=20))
     np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_columns", [1, 127, 128, 1 << 20])
+def test_a_row_has_a_padded_column_on_a_gpu(num_columns):
+    for kernel in ("triton", "mosaic"):
+        width = kernels.table.padded_width(num_columns, 128, kernel)
+        assert num_columns < width <= num_columns + 128
 
 
 def test_a_loop_of_a_block_is_one_compiled_function():

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,11 @@ class Command(NamedTuple):
 
 
 def check_installed(packages: Sequence[str]) -> None:
-    """Raises ValueError, with the command that installs them, if packages are missing."""
+    """Raises ValueError, with the command that installs it, if we or packages are not installed."""
+    try:  # a source tree that is only on the path has no version, which names results
+        metadata.version("adam-transition")
+    except metadata.PackageNotFoundError:
+        raise ValueError("adam-transition is not installed: pip install -e .") from None
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
