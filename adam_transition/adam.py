@@ -151,7 +151,7 @@ def update(
         m_hat = jax.tree.map(lambda m: m / one_minus_power(p, step), first)
         v_hat = jax.tree.map(lambda v: v / one_minus_power(q, step), second)
     direction = jax.tree.map(
-        lambda m, v, like_m, like_v: _as_both(_ratio(m, v, epsilon, epsilon_root), like_m, like_v),
+        lambda m, v, like_m, like_v: _as_both(ratio(m, v, epsilon, epsilon_root), like_m, like_v),
         m_hat, v_hat, first, second,
     )  # fmt: skip
     return direction, AdamState(first, second, step)
@@ -286,9 +286,10 @@ def _as_both(value: Array, first: Array, second: Array) -> Array:
     return jnp.asarray(value).astype(jnp.result_type(first, second))
 
 
-def _ratio(
+def ratio(
     m: Float[Array, "..."], v: Float[Array, "..."], epsilon: ArrayLike, epsilon_root: ArrayLike
 ) -> Float[Array, "..."]:
+    """m/(√(v + ε_root) + ε), and 0 where the denominator is 0."""
     denominator = jnp.sqrt(v + epsilon_root) + epsilon
     # == 0 instead of not > 0: a NaN must not become a step of 0
     return jnp.where(denominator == 0, 0, m / denominator)

@@ -17,7 +17,7 @@ FLOORS = (
     {"advise", "networks"},
     {"kernels", "theory"},
     {"simulate"},
-    {"problems"},
+    {"optimizers", "problems"},
     {"adam", "sampling"},
     {"checks", "sweeps"},
 )

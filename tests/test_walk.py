@@ -12,10 +12,10 @@ from adam_transition import adam
 def ratio(*arguments):
     stack = [frame.filename for frame in traceback.extract_stack()]
     print("STACK", *stack, sep="\\n", flush=True)
-    adam._ratio = plain
+    adam.ratio = plain
     return plain(*arguments)
 
-plain, adam._ratio = adam._ratio, ratio
+plain, adam.ratio = adam.ratio, ratio
 sys.argv = ["phase", *sys.argv[1:]]
 import runpy
 runpy.run_module("experiments.phase", run_name="__main__", alter_sys=True)

@@ -13,7 +13,7 @@ n chains in all batches together.
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -126,18 +126,30 @@ def too_large(n: int, sampling: Sampling, size: int) -> str:
 
 
 def estimate(
-    table: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, histories: Histories
+    table: Float[np.ndarray, "n d"],
+    hyper: adam.Hyperparameters,
+    histories: Histories,
+    *,
+    rule: adam.UpdateRule = adam.ADAM,
+    memory: float = 1.0,
 ) -> tuple[Float[np.ndarray, "C d"], Float[np.ndarray, "C d"]]:
     """Mean and standard error of D over the groups of chains; see `group_drifts`."""
-    groups = group_drifts(table, hyper, histories)
+    groups = group_drifts(table, hyper, histories, rule=rule, memory=memory)
     stderr = groups.std(axis=1, ddof=1) / math.sqrt(groups.shape[1])
     return groups.mean(axis=1), stderr
 
 
 def group_drifts(
-    table: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters, histories: Histories
+    table: Float[np.ndarray, "n d"],
+    hyper: adam.Hyperparameters,
+    histories: Histories,
+    *,
+    rule: adam.UpdateRule = adam.ADAM,
+    memory: float = 1.0,
 ) -> Float[np.ndarray, "C G d"]:
     """D from each group of chains. Requires 64-bit types and ε of shape (C, d).
+
+    The update rule remembers at least `memory` steps, whatever the axes say.
 
     Raises:
       ValueError: the histories are for another n, or too short for the memory of a cell.
@@ -146,7 +158,7 @@ def group_drifts(
     if histories.num_components != n:
         raise ValueError(f"histories of n={histories.num_components} for a table of n={n}")
     p, q = np.asarray(hyper.one_minus_beta1), np.asarray(hyper.one_minus_beta2)
-    burn_in = _burn_in(1 / np.minimum(p, q), table)
+    burn_in = _burn_in(np.maximum(1 / np.minimum(p, q), memory), table)
     longest = histories.batches.shape[1] - histories.num_averaged
     if burn_in.max(initial=0) > longest:
         raise ValueError(f"histories burn in for {longest} steps; {burn_in.max()} are needed")
@@ -158,7 +170,7 @@ def group_drifts(
         for level in np.unique(levels):
             chosen = np.flatnonzero(levels == level)
             tail = history[max(0, longest - (n << max(level, 0))) :]
-            _run_chains(table, tail, histories.num_averaged, hyper, out, chosen)
+            _run_chains(table, tail, histories.num_averaged, hyper, rule, out, chosen)
     return -n * np.moveaxis(means, 1, 0).reshape(len(p), -1, d)
 
 
@@ -181,6 +193,7 @@ def _run_chains(
     history: np.ndarray,
     num_steps: int,
     hyper: adam.Hyperparameters,
+    rule: adam.UpdateRule,
     out: np.ndarray,
     chosen: np.ndarray,
 ) -> None:
@@ -191,7 +204,7 @@ def _run_chains(
     width = min(len(chosen), max(1, _CELLS_PER_TILE // (num_chains * table.shape[1])))
     width = 1 << (width - 1).bit_length()
     sweep.run(
-        _program(num_steps),
+        _program(num_steps, rule),
         {"table": table[None], "history": history[None]},
         adam.Hyperparameters(*(np.asarray(value)[None, chosen] for value in hyper)),
         tile=(1, width),
@@ -201,21 +214,21 @@ def _run_chains(
 
 
 def _mean_direction(
-    row: dict[str, Array], hyper: adam.Hyperparameters, *, num_steps: int
+    row: dict[str, Array], hyper: adam.Hyperparameters, *, num_steps: int, rule: adam.UpdateRule
 ) -> dict[str, Float[Array, "R d"]]:
-    """Mean of m/(√v + ε) over the last `num_steps` steps, for each of the R groups of a batch."""
+    """Mean of the rule's direction over the last `num_steps` steps, for each group of a batch."""
     table, history = row["table"], row["history"]  # [n, d], [L, R·n]
     n, d = table.shape
     mean, square = table.mean(axis=0), (table**2).mean(axis=0)
     shape = (history.shape[1], d)
-    start = adam.init_from_gradients(jnp.broadcast_to(mean, shape), jnp.broadcast_to(square, shape))
+    start = rule.init_from_gradients(jnp.broadcast_to(mean, shape), jnp.broadcast_to(square, shape))
 
-    def burn(k: Array, state: adam.AdamState) -> adam.AdamState:
-        return adam.update(table[history[k]], state, hyper)[1]
+    def burn(k: Array, state: Any) -> Any:
+        return rule.update(table[history[k]], state, hyper, bias_correction=False)[1]
 
     def measure(k: Array, carry: tuple) -> tuple:
         total, state = carry
-        direction, state = adam.update(table[history[k]], state, hyper)
+        direction, state = rule.update(table[history[k]], state, hyper, bias_correction=False)
         return total + direction, state
 
     first = history.shape[0] - num_steps
@@ -225,8 +238,8 @@ def _mean_direction(
 
 
 @lru_cache
-def _program(num_steps: int) -> sweep.Program:
-    return sweep.Program(partial(_mean_direction, num_steps=num_steps))
+def _program(num_steps: int, rule: adam.UpdateRule) -> sweep.Program:
+    return sweep.Program(partial(_mean_direction, num_steps=num_steps, rule=rule))
 
 
 def _with_replacement(

@@ -89,6 +89,13 @@ def at_least(one_minus_beta: ArrayLike, least: float) -> np.ndarray:
     return np.asarray(np.asarray(one_minus_beta) >= lowest)
 
 
+class Drift(NamedTuple):
+    """Drift per epoch; `…` is the common shape of the hyperparameters."""
+
+    drift: Float[np.ndarray, "... d"]  # −n E[m/(√v + ε)], or of another direction
+    stderr: Float[np.ndarray, "... d"]  # standard error; 0 if the drift is exact
+
+
 class Cells(NamedTuple):
     """Hyperparameters of C cells."""
 

@@ -18,23 +18,18 @@ has too many states, D is estimated from chains (`chains`). For some hyperparame
 not exist or cannot be computed (`drift_domain`).
 """
 
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
+from adam_transition.optimizers import ADAM, Optimizer
 from adam_transition.sampling import Sampling, check, indices
-from adam_transition.theory import chains, cyclic, drift_domain, random_sampling
+from adam_transition.theory import chains, cyclic, drift_domain, random_sampling, rule_drift
 from adam_transition.theory.chains import Histories
-
-
-class Drift(NamedTuple):
-    """Drift per epoch; `…` is the common shape of the hyperparameters."""
-
-    drift: Float[np.ndarray, "... d"]  # −n E[m/(√v + ε)]
-    stderr: Float[np.ndarray, "... d"]  # standard error; 0 if the drift is exact
+from adam_transition.theory.drift_domain import Drift
 
 
 def stationary_drift(
@@ -45,6 +40,8 @@ def stationary_drift(
     key: Key[Array, ""] | None = None,
     num_samples: int = 1_000_000,
     histories: Histories | None = None,
+    optimizer: Optimizer = ADAM,
+    at_step: int | None = None,
 ) -> Drift:
     """D = −n·E[m/(√(v + ε_root) + ε)] for a table of component gradients; computed in float64.
 
@@ -58,6 +55,9 @@ def stationary_drift(
     computed; `drift_domain.reason_against` gives the reason. If this holds for all cells, an error
     is raised.
 
+    For an optimiser other than Adam, D = −n·E[direction] is found by running its rule, exactly up
+    to a reported error in cyclic order and from chains in the random orders; see `rule_drift`.
+
     Args:
       gradients: the table, of shape (n, d); row i is ∇f_i at the point in question.
       hyper: 1 − β1 and 1 − β2 in (0, 1]; ε and ε_root finite and at least 0, in units of the
@@ -66,7 +66,11 @@ def stationary_drift(
       key: needed for `shuffle_once` and for estimates; read, not consumed: equal keys give equal
         histories.
       num_samples: number of steps averaged for each cell, for estimates.
-      histories: estimate the drift from these histories of a random scheme (`draw_histories`).
+      histories: estimate the drift from these histories of a random scheme (`draw_histories`); for
+        Adam only.
+      optimizer: the optimiser; `hyper` then holds 1 − β of its two axes.
+      at_step: for a rule whose update at step k depends on k in the long run (ADOPT's clip): the
+        step number at which it is frozen.
 
     Raises:
       ValueError: the scheme is unknown; the table is not of shape (n, d) or not finite; a 1 − β is
@@ -85,6 +89,14 @@ def stationary_drift(
     -0.2802
     """
     check(sampling)
+    if optimizer is not ADAM:
+        if histories is not None:
+            raise ValueError(
+                f"histories with optimizer={optimizer.name}: only Adam's drift takes any"
+            )
+        return rule_drift.drift_of_optimizer(
+            gradients, optimizer, hyper, sampling, key=key, num_samples=num_samples, at_step=at_step
+        )
     table, cells, shape = drift_domain.checked(gradients, hyper)
     if histories is not None and histories.sampling != sampling:
         raise ValueError(f"histories of {histories.sampling} for sampling={sampling!r}")

@@ -1,0 +1,210 @@
+"""Every update rule is that of optax, by itself and through both simulation paths."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from adam_transition import adam, kernels, optimizers, problems, sampling, simulate
+from adam_transition.optimizers import OPTIMIZERS, from_optax, rules
+
+EPSILON = 1e-8
+
+
+def _matrix_muon(beta, _):
+    return optax.contrib.scale_by_muon(
+        ns_coeffs=jnp.array((3.4445, -4.775, 2.0315)), beta=beta, weight_dimension_numbers=None
+    )
+
+
+OPTAX = {
+    "adam": partial(optax.scale_by_adam, eps=EPSILON),
+    "amsgrad": partial(optax.scale_by_amsgrad, eps=EPSILON),
+    "adopt": partial(optax.contrib.scale_by_adopt, eps=EPSILON),
+    "adopt_unclipped": partial(optax.contrib.scale_by_adopt, eps=EPSILON, use_clipping=False),
+    "adabelief": partial(optax.scale_by_belief, eps=EPSILON, eps_root=0.0),
+    "nadam": partial(optax.scale_by_adam, eps=EPSILON, nesterov=True),
+    "radam": partial(optax.scale_by_radam, eps=EPSILON),
+    "adamax": partial(optax.scale_by_adamax, eps=EPSILON),
+    "yogi": partial(optax.scale_by_yogi, eps=EPSILON),
+    "rmsprop": lambda momentum, decay: optax.chain(
+        optax.scale_by_rms(decay, EPSILON, eps_in_sqrt=False, bias_correction=True),
+        optax.trace(momentum),
+    ),
+    "ademamix": partial(optax.contrib.scale_by_ademamix, alpha=5.0, eps=EPSILON),
+    "adan": lambda beta1, beta3: optax.scale_by_adan(beta1, 0.92, beta3, eps=EPSILON),
+    "lion": optax.scale_by_lion,
+    "signum": lambda beta, _: optax.chain(optax.ema(beta), optax.scale_by_sign()),
+    "sgd": lambda beta, _: optax.ema(beta),
+}
+
+
+def _factory(name):
+    """The user's way to write it, with the learning rate 1."""
+    return lambda beta1, beta2: optax.chain(OPTAX[name](beta1, beta2), optax.scale(-1.0))
+
+
+def _directions(rule, hyper, gradients):
+    @jax.jit
+    def run(gradients):
+        def step(state, gradient):
+            direction, state = rule.update(gradient, state, hyper, bias_correction=True)
+            return state, direction
+
+        return jax.lax.scan(step, rule.init(gradients[0]), gradients)[1]
+
+    return run(gradients)
+
+
+def _directions_of_optax(transformation, gradients):
+    @jax.jit
+    def run(gradients):
+        def step(state, gradient):
+            update, state = transformation.update(gradient, state)
+            return state, update
+
+        return jax.lax.scan(step, transformation.init(gradients[0]), gradients)[1]
+
+    return run(gradients)
+
+
+def test_every_name_has_its_optax():
+    assert set(OPTIMIZERS) == {*OPTAX, "muon"}
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.99), (0.0, 0.5), (0.95, 0.9999)])
+@pytest.mark.parametrize("name", list(OPTAX))
+def test_rules_are_those_of_optax(name, beta1, beta2):
+    with jax.enable_x64(True):
+        gradients = jnp.asarray(np.random.default_rng(1).normal(size=(1000, 3)))
+        hyper = adam.hyperparameters(beta1, beta2, epsilon=EPSILON)
+        found = _directions(OPTIMIZERS[name].rule, hyper, gradients)
+        expected = _directions_of_optax(OPTAX[name](beta1, beta2), gradients)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 3)])
+def test_muon_is_that_of_optax(shape):
+    with jax.enable_x64(True):
+        gradients = jnp.asarray(np.random.default_rng(2).normal(size=(100, *shape)))
+        hyper = adam.hyperparameters(0.95, 0.0)
+        found = _directions(rules.MUON, hyper, gradients)
+        expected = _directions_of_optax(_matrix_muon(0.95, 0.0), gradients)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_numbers_are_matrices_of_one_entry_to_muon():
+    with jax.enable_x64(True):
+        gradients = jnp.asarray(np.random.default_rng(2).normal(size=(50, 1, 1)))
+        hyper = adam.hyperparameters(0.95, 0.0)
+        matrices = _directions(rules.MUON, hyper, gradients)
+        numbers = _directions(rules.MUON, hyper, gradients[:, 0, 0])
+        np.testing.assert_allclose(matrices[:, 0, 0], numbers, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", list(OPTAX))
+def test_the_adapter_gives_the_same(name):
+    with jax.enable_x64(True):
+        gradients = jnp.asarray(np.random.default_rng(3).normal(size=(60, 3)))
+        hyper = adam.hyperparameters(0.8, 0.95)
+        found = _directions(from_optax(_factory(name), name), hyper, gradients)
+        expected = -_directions_of_optax(_factory(name)(0.8, 0.95), gradients)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def _cell(rule, beta1, beta2, dtype=np.float32, bias_correction=False):
+    initialization = "bias_correction" if bias_correction else "zero"
+    static = {
+        "method": simulate.Method("cyclic", initialization=initialization, rule=rule),
+        "num_steps": 90,
+        "record_every": 30,
+        "max_components": 5,
+    }
+    p, q = (np.full((1, 3), 1 - beta, dtype) for beta in (beta1, beta2))
+    problem = problems.stack([problems.counterexample(5)], dtype)
+    none = jnp.zeros(1, dtype)
+    hyper = adam.Hyperparameters(jnp.asarray(p), jnp.asarray(q), none, none)
+    arguments = problem, hyper, jnp.ones(1, dtype), jnp.full(1, 0.1, dtype)
+    return (*arguments, sampling.stream_key(0)[None]), static
+
+
+def _with_xla(arguments, static):
+    problem, hyper, *rest = jax.tree.map(lambda leaf: leaf[0], arguments)
+
+    def one(p, q):
+        cell = adam.Hyperparameters(p, q, hyper.epsilon)
+        return simulate.simulate(problem, cell, *rest, **static)
+
+    return jax.jit(jax.vmap(one))(hyper.one_minus_beta1, hyper.one_minus_beta2).x
+
+
+@pytest.mark.parametrize("bias_correction", [False, True])
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_rules_run_in_blocks(name, bias_correction):
+    arguments, static = _cell(OPTIMIZERS[name].rule, 0.9, 0.95, bias_correction=bias_correction)
+    found = jax.jit(partial(kernels.simulate_table, kernel="cpu", **static))(*arguments)
+    assert np.isfinite(found.x).all()
+    np.testing.assert_allclose(found.x[0], _with_xla(arguments, static), rtol=1e-5, atol=1e-5)
+
+
+def test_a_users_rule_runs_in_blocks():
+    rule = from_optax(lambda b1, b2: optax.contrib.adopt(1.0, b1, b2), "adopt")
+    arguments, static = _cell(rule, 0.9, 0.95)
+    found = jax.jit(partial(kernels.simulate_table, kernel="cpu", **static))(*arguments)
+    np.testing.assert_allclose(found.x[0], _with_xla(arguments, static), rtol=1e-5, atol=1e-5)
+    own, static = _cell(rules.adopt(), 0.9, 0.95)
+    np.testing.assert_allclose(found.x[0], _with_xla(own, static), rtol=1e-4, atol=1e-4)
+
+
+def _counts_wrongly(beta1, beta2):
+    def update(updates, state, params=None):
+        return updates, state + 2
+
+    return optax.GradientTransformation(lambda _: jnp.zeros((), jnp.int32), update)
+
+
+def _branches(beta1, beta2):
+    return optax.scale(-1.0 if beta1 > 0.5 else -2.0)
+
+
+def _noisy(beta1, beta2):
+    return optax.add_noise(0.1, 0.5, jax.random.key(0))
+
+
+def _starts_at_beta(beta1, beta2):
+    trace = optax.trace(beta1)
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(lambda leaf: leaf + beta1, trace.init(params)), trace.update
+    )
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda beta: optax.adam(1.0, beta), "must be a factory"),
+        (lambda beta1, beta2: 3, "must be a factory"),
+        (lambda beta1, beta2: optax.adamw(1.0, beta1, beta2), "needs no parameters"),
+        (lambda beta1, beta2: optax.scale(jnp.nan), "not finite at the gradient 0.7"),
+        (_counts_wrongly, "int32 that does not count updates"),
+        (_branches, "can be traced: TracerBoolConversionError"),
+        (_noisy, "holds a random key"),
+        (_starts_at_beta, "its initial state depends on the hyperparameters"),
+    ],
+)
+def test_factories_that_cannot_work_are_refused_in_one_line(factory, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        from_optax(factory, "mine")
+    assert str(caught.value).startswith("mine: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_names():
+    assert optimizers.named("lion") is OPTIMIZERS["lion"]
+    own = optimizers.named("optax.contrib:scale_by_adopt")
+    assert own.name == "optax.contrib:scale_by_adopt"
+    for name in ("lyon", "optax:", "optax.nothing:adam", "optax:nothing"):
+        with pytest.raises(ValueError, match=f"^'{name}'"):
+            optimizers.named(name)
