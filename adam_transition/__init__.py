@@ -36,6 +36,7 @@ _MODULES = (
     "advise",
     "kernels",
     "networks",
+    "optimizers",
     "problems",
     "sampling",
     "simulate",

@@ -79,8 +79,8 @@ def run_kernel(
     if own_streams:
         key = jax.random.split(key[0], (1, num_cells))
     arguments = jax.device_put((*given, key), device)
-    function = partial(kernels.simulate_table, kernel=_kernel(), **static(scheme, num_steps))
-    return partial(_compile(function, arguments), *arguments)
+    function = partial(kernels.simulate_table, kernel=kernel_here(), **static(scheme, num_steps))
+    return partial(compiled(function, arguments), *arguments)
 
 
 def run_on_all_devices(num_cells: int, num_steps: int) -> Callable[[], list[Any]]:
@@ -91,8 +91,8 @@ def run_on_all_devices(num_cells: int, num_steps: int) -> Callable[[], list[Any]
 
 def bytes_per_cell(num_cells: int, num_steps: int) -> float:
     """Memory of a run per cell: inputs, records and temporaries."""
-    compiled: Any = run_kernel(num_cells, num_steps).func
-    memory = compiled.memory_analysis()
+    program: Any = run_kernel(num_cells, num_steps).func
+    memory = program.memory_analysis()
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return total / num_cells
 
@@ -108,11 +108,11 @@ def run_xla(num_cells: int, num_steps: int) -> Callable[[], Any]:
     row = jax.tree.map(lambda leaf: leaf[0], (problem, *rest))
     arguments = jax.device_put((*(v[0] for v in hyper[:2]), *row))
     over_cells = jax.vmap(one, in_axes=(0, 0, *(None,) * len(row)))
-    return partial(_compile(over_cells, arguments), *arguments)
+    return partial(compiled(over_cells, arguments), *arguments)
 
 
 def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
-    room = importlib.import_module(f"adam_transition.kernels.{_kernel()}")
+    room = importlib.import_module(f"adam_transition.kernels.{kernel_here()}")
     block = room.cells_per_block(1, num_cells)
     values = jnp.full((1, -(-num_cells // block) * block), 1.5, jnp.float32)
 
@@ -125,7 +125,7 @@ def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
         return room.launch(parts, [], [], [], jnp.int32(num_steps), p, p, state, block)
 
     arguments = (values, (values,) * 3)
-    return partial(_compile(function, arguments), *arguments)
+    return partial(compiled(function, arguments), *arguments)
 
 
 def copy_bytes_per_second(repeats: int) -> float:
@@ -159,9 +159,9 @@ def sizes_to_try(kernel: kernels.Kernel) -> list[tuple[int, int]]:
 def tune(num_cells: int, num_steps: int, repeats: int) -> dict[str, float]:
     """Updates per second of the GPU's kernel for each `tuned.Size`, fastest first."""
     found = {}
-    for block, second in sizes_to_try(_kernel()):
+    for block, second in sizes_to_try(kernel_here()):
         only = (tuned.Size(0, block, second),)
-        with mock.patch.object(tuned, _kernel().upper(), only):
+        with mock.patch.object(tuned, kernel_here().upper(), only):
             seconds = best(run_kernel(num_cells, num_steps), repeats)
         found[f"{block}, {second}"] = num_cells * num_steps / seconds
     return dict(sorted(found.items(), key=lambda item: -item[1]))
@@ -263,7 +263,7 @@ def main() -> None:
         seconds = best(run_kernel(height * width, num_steps), 1)
         result["diagram_s"] = seconds
         print(f"{height} x {width} cells, {num_steps} steps: {seconds:.2f} s")
-    if arguments.tune and _kernel() != "cpu":
+    if arguments.tune and kernel_here() != "cpu":
         print("\n(block, warps or steps in the body of the loop) updates per second, fastest first")
         for size in sizes:
             result[f"tuned_{size}"] = tune(size, arguments.steps, arguments.repeats)
@@ -276,11 +276,11 @@ def main() -> None:
     print(f"wrote {path}")
 
 
-def _kernel() -> kernels.Kernel:
+def kernel_here() -> kernels.Kernel:
     return "cpu" if jax.default_backend() == "cpu" else kernels.for_gpu()
 
 
-def _compile(function: Callable, arguments: tuple[Any, ...]) -> Callable:
+def compiled(function: Callable, arguments: tuple[Any, ...]) -> Callable:
     on_cpu = jax.default_backend() == "cpu"
     options = {"xla_cpu_prefer_vector_width": 512} if on_cpu else {}
     return jax.jit(function, compiler_options=options).lower(*arguments).compile()

@@ -91,7 +91,7 @@ def test_muon_is_that_of_optax(shape):
     with jax.enable_x64(True):
         gradients = jnp.asarray(np.random.default_rng(2).normal(size=(100, *shape)))
         hyper = adam.hyperparameters(0.95, 0.0)
-        found = _directions(rules.MUON, hyper, gradients)
+        found = _directions(rules.MUON_OF_MATRICES, hyper, gradients)
         expected = _directions_of_optax(_matrix_muon(0.95, 0.0), gradients)
         np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
 
@@ -100,7 +100,7 @@ def test_numbers_are_matrices_of_one_entry_to_muon():
     with jax.enable_x64(True):
         gradients = jnp.asarray(np.random.default_rng(2).normal(size=(50, 1, 1)))
         hyper = adam.hyperparameters(0.95, 0.0)
-        matrices = _directions(rules.MUON, hyper, gradients)
+        matrices = _directions(rules.MUON_OF_MATRICES, hyper, gradients)
         numbers = _directions(rules.MUON, hyper, gradients[:, 0, 0])
         np.testing.assert_allclose(matrices[:, 0, 0], numbers, rtol=1e-9)
 

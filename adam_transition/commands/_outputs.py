@@ -40,6 +40,8 @@ def _identity(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     import jax
 
     kept = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    if kept.get("optimizer") == ["adam"]:
+        del kept["optimizer"]  # stores of Adam are those of before there were others
     return {
         "experiment": name,
         "version": metadata.version("adam-transition"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from adam_transition import problems
+    from adam_transition.optimizers import Optimizer
     from adam_transition.studies.phase.diagram import Backend, PhaseDiagram
     from adam_transition.studies.phase.study import PhaseStudy
 
@@ -43,6 +44,12 @@ _list(
     "sampling",
     "cyclic,random_shuffling,with_replacement",
     "Sampling schemes: cyclic, shuffle_once, random_shuffling, with_replacement.",
+)
+_list(
+    "optimizer",
+    "adam",
+    "Optimisers by name (adam_transition.optimizers.OPTIMIZERS), or package.module:factory, a "
+    "function (beta1, beta2) of an optax transformation with learning rate 1.",
 )
 _string("beta1", "0:0.99609375:256", "Grid in [0, 1): lo:hi:count, lo:hi:count:logit or a list.")
 _string("beta2", "0:0.99609375:256", "Grid in [0, 1), as for --beta1.")
@@ -96,8 +103,10 @@ def parse(values: dict[str, Any]) -> "PhaseStudy":
     _check_settings(values)
     n = _components(values)
     a = _slopes(values)
-    planes = len(n) * max(1, len(a)) * len(values["sampling"])
-    _flags.check_work(values, ("n", "a", "sampling"), "planes", planes, _MOST_PLANES)
+    optimizers = _optimizers(values)
+    planes = len(n) * max(1, len(a)) * len(values["sampling"]) * len(optimizers)
+    swept = ("n", "a", "sampling", "optimizer")
+    _flags.check_work(values, swept, "planes", planes, _MOST_PLANES)
     beta1, beta2 = _cells(values, n, planes)
     parameters = _parameters(values)
     for one_n in n:
@@ -113,6 +122,7 @@ def parse(values: dict[str, Any]) -> "PhaseStudy":
         a=a,
         num_steps=values["steps"],
         parameters=parameters,
+        optimizers=optimizers,
         **{key: values[key] for key in _SAME_NAME},
     )
     diagram = _with_backend(spec, values["backend"])
@@ -134,6 +144,25 @@ def _check_settings(values: dict[str, Any]) -> None:
         checks.check_representable(f"--{flag}", values[flag], values["dtype"])
     if values["step_size"] == 0:
         raise ValueError("--step_size=0: must be above 0")
+
+
+def _optimizers(values: dict[str, Any]) -> "tuple[Optimizer, ...]":
+    from adam_transition import optimizers
+
+    names = values["optimizer"]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"--optimizer={','.join(names)}: needs one or more different optimisers")
+    try:
+        found = tuple(optimizers.named(name) for name in names)
+    except ValueError as error:
+        raise ValueError(f"--optimizer: {error}") from None
+    for flag, default in (("epsilon", 0.0), ("initialization", "zero")):
+        without = [one.name for one in found if not one.has_epsilon]
+        if values[flag] != default and without:
+            raise ValueError(
+                f"--{flag}={values[flag]}: has no effect on --optimizer={','.join(without)}"
+            )
+    return found
 
 
 def _components(values: dict[str, Any]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from adam_transition import adam
 from adam_transition.optimizers import rules
-from adam_transition.optimizers.from_optax import Factory, from_optax
+from adam_transition.optimizers.adapter import Factory, from_optax
 
 Limit = Callable[[np.ndarray], np.ndarray]
 """A table of gradients (n, d) → the drift (d,) per epoch, for all hyperparameters."""

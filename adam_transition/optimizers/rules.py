@@ -7,7 +7,8 @@ are the axes of the plane: p, of the rule's first β, and q, of its second. A ru
 use for q. Further constants are arguments of the functions that make rules.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -404,19 +405,25 @@ def _orthogonalized_number(value: Numbers) -> Numbers:
 
 
 def _muon(
-    gradient: Numbers, state: Momentum, hyper: Hyperparameters, *, bias_correction: bool
+    gradient: Numbers,
+    state: Momentum,
+    hyper: Hyperparameters,
+    *,
+    bias_correction: bool,
+    orthogonalize: Callable[[Numbers], Numbers],
 ) -> tuple[Numbers, Momentum]:
     p, step = hyper.one_minus_beta1, state.step + 1
     m = _average(state.first, p, gradient)
     ahead = _nesterov(m, gradient, p, step, bias_correction)
-    is_matrix = jnp.ndim(gradient) == 2
-    direction = orthogonalized(ahead) if is_matrix else _orthogonalized_number(ahead)
-    return direction, Momentum(m, step)
+    return orthogonalize(ahead), Momentum(m, step)
 
 
-MUON = _momentum_rule(_muon)
-"""Jordan et al. (2024), as in optax: Nesterov momentum, then five Newton–Schulz iterations. A point
-that is no matrix counts as 1 × 1 matrices."""
+MUON = _momentum_rule(partial(_muon, orthogonalize=_orthogonalized_number))
+"""Jordan et al. (2024), as in optax: Nesterov momentum, then five Newton–Schulz iterations, of
+numbers that are 1 × 1 matrices each."""
+
+MUON_OF_MATRICES = _momentum_rule(partial(_muon, orthogonalize=orthogonalized))
+"""`MUON` of one matrix of parameters."""
 
 
 @lru_cache

@@ -221,14 +221,21 @@ def _mean_direction(
     n, d = table.shape
     mean, square = table.mean(axis=0), (table**2).mean(axis=0)
     shape = (history.shape[1], d)
-    start = rule.init_from_gradients(jnp.broadcast_to(mean, shape), jnp.broadcast_to(square, shape))
+    # chain by chain: a rule may treat an array of parameters as a whole
+    start = jax.vmap(rule.init_from_gradients)(
+        jnp.broadcast_to(mean, shape), jnp.broadcast_to(square, shape)
+    )
+
+    @jax.vmap
+    def update(gradient: Array, state: Any) -> tuple[Array, Any]:
+        return rule.update(gradient, state, hyper, bias_correction=False)
 
     def burn(k: Array, state: Any) -> Any:
-        return rule.update(table[history[k]], state, hyper, bias_correction=False)[1]
+        return update(table[history[k]], state)[1]
 
     def measure(k: Array, carry: tuple) -> tuple:
         total, state = carry
-        direction, state = rule.update(table[history[k]], state, hyper, bias_correction=False)
+        direction, state = update(table[history[k]], state)
         return total + direction, state
 
     first = history.shape[0] - num_steps

@@ -38,6 +38,8 @@ from adam_transition.theory.drift_domain import Drift
 _MEMORIES = 40
 _SETTLED = 1e-6  # relative change between two epochs of an orbit of one epoch
 _MOVES = 0.1  # relative change between quarters of a run that has no stationary law yet
+_MOST_REMEMBERED = 100.0  # steps, by chains: a slower average (AdEMAMix) begins at its mean, and
+# what it has not forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
 _CELLS_PER_TILE = 1 << 11
 
@@ -79,7 +81,8 @@ def drift_of_optimizer(
         if at_step is None:
             raise ValueError(f"optimizer={optimizer.name} counts its steps: needs at_step")
         rule = frozen_at(rule, at_step)
-    longest = np.maximum(_memory(optimizer, cells), optimizer.slowest)
+    memory = _memory(optimizer, cells)
+    longest = np.maximum(memory, optimizer.slowest)
     with jax.enable_x64(True):
         match sampling:
             case "cyclic":
@@ -92,7 +95,7 @@ def drift_of_optimizer(
                 mean, error = _orbits(table[np.asarray(order)], rule, cells, longest)
             case "with_replacement" | "random_shuffling":
                 mean, error = _averages(
-                    table, optimizer, rule, cells, sampling, key, longest, num_samples
+                    table, optimizer, rule, cells, sampling, key, memory, num_samples
                 )
             case _:
                 assert_never(sampling)
@@ -127,13 +130,14 @@ def _averages(
         mean = optimizer.limit(table)
         return np.broadcast_to(mean, (len(memory), len(mean))), np.zeros((len(memory), len(mean)))
     key = _needed(key, sampling)
+    slowest = min(optimizer.slowest, _MOST_REMEMBERED)
     hyper = adam.Hyperparameters(
         cells.p, cells.q if optimizer.axes[1] else cells.p, *cells.scaled(np.zeros(1, int))[2:]
     )
     histories = chains.draw_histories(
-        table, sampling, key, memory=float(memory.max()), num_samples=num_samples
+        table, sampling, key, memory=float(max(memory.max(), slowest)), num_samples=num_samples
     )
-    return chains.estimate(table, hyper, histories, rule=rule, memory=optimizer.slowest)
+    return chains.estimate(table, hyper, histories, rule=rule, memory=slowest)
 
 
 def _orbits(

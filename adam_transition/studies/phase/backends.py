@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from adam_transition import kernels, simulate
+from adam_transition.optimizers import ADAM, Optimizer
 from adam_transition.sampling import Sampling
 from adam_transition.studies.phase.diagram import Backend, PhaseDiagram
 from adam_transition.studies.phase.simulation import run_cell, run_table
@@ -64,9 +65,13 @@ def fastest_backend(spec: PhaseDiagram) -> Backend:
 
 
 def program(
-    spec: PhaseDiagram, scheme: Sampling, *, watch_underflow: bool = False
+    spec: PhaseDiagram,
+    scheme: Sampling,
+    *,
+    optimizer: Optimizer = ADAM,
+    watch_underflow: bool = False,
 ) -> sweep.Program:
-    """The program of one sampling scheme, for the backend of the diagram.
+    """The program of one optimiser and sampling scheme, for the backend of the diagram.
 
     On CPUs and GPUs the default backend of a one-dimensional problem is a kernel: it takes the same
     `simulate.take_step` as `simulate.simulate`, but does not call the latter.
@@ -74,11 +79,12 @@ def program(
     Args:
       spec: the diagram.
       scheme: sampling scheme.
+      optimizer: whose update rule runs.
       watch_underflow: whether to check v at every step, see `simulation.may_underflow`.
     """
     static: dict[str, Any] = {
         "watch_underflow": watch_underflow,
-        "method": simulate.Method(scheme, spec.schedule, spec.initialization),
+        "method": simulate.Method(scheme, spec.schedule, spec.initialization, optimizer.rule),
         "num_steps": spec.num_steps,
         "max_components": max(spec.num_components),
     }

@@ -1,12 +1,16 @@
 """Claims of a phase diagram: the paper's statements, and that verdicts keep their stated error."""
 
+import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from adam_transition import problems
+from adam_transition.optimizers import ADAM, Optimizer
 from adam_transition.studies.phase.diagram import (
+    PANEL_DIMS,
     PhaseDiagram,
     diverged_fraction,
     share_of_cells,
@@ -22,9 +26,20 @@ _RIGHT = 0.95  # share of right verdicts: `simulate.judge` decides at 95 % confi
 
 
 def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
-    """Compares the paper's statements about such a diagram with what this diagram shows."""
+    """Compares the paper's statements about such a diagram with what this diagram shows.
+
+    With several optimisers the statements are judged for Adam, if it is one of them, and for each
+    whether its verdicts have the sign of its drift.
+    """
     if spec.paired:
         return []
+    if spec.has_optimizers:
+        return list(
+            itertools.chain.from_iterable(
+                _of_optimizer(spec, dataset.sel(optimizer=one.name, drop=True), one)
+                for one in spec.optimizers
+            )
+        )
     found = []
     beta1, beta2, diverged = (dataset[name] for name in ("beta1", "beta2", "diverged"))
     has_drift = dataset.sizes["beta2"] > 1 and bool((dataset["drift"].fillna(0) != 0).any())
@@ -42,8 +57,7 @@ def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
             )
         )
     if has_drift and not _may_be_trapped(spec):
-        start = f"from x0 = {spec.x0:g} with η0 = {spec.step_size:g}"
-        found += verdicts_keep_their_error(dataset, start=start)
+        found += verdicts_keep_their_error(dataset, start=_start(spec))
     if spec.problem == "counterexample" and not spec.a and dataset.sizes["n"] > 1:
         growth = diverged_fraction(dataset).sortby("n").diff("n").min()
         found.append(
@@ -58,6 +72,24 @@ def claims(spec: PhaseDiagram, dataset: xr.Dataset) -> list[Claim]:
             )
         )
     return found
+
+
+def _of_optimizer(spec: PhaseDiagram, dataset: xr.Dataset, optimizer: Optimizer) -> list[Claim]:
+    if optimizer is ADAM:
+        return claims(dataclasses.replace(spec, optimizers=(ADAM,)), dataset)
+    has_drift = bool((dataset["drift"].fillna(0) != 0).any())
+    if not has_drift or _may_be_trapped(spec):
+        return []
+    found = verdicts_keep_their_error(dataset, start=_start(spec))
+    name = optimizer.name
+    return [
+        dataclasses.replace(one, id=f"{name}_{one.id}", statement=f"{name}: {one.statement}")
+        for one in found
+    ]
+
+
+def _start(spec: PhaseDiagram) -> str:
+    return f"from x0 = {spec.x0:g} with η0 = {spec.step_size:g}"
 
 
 def shares(spec: PhaseDiagram, dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -180,7 +212,7 @@ def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]
       start: where the runs start and with which step size, in words.
     """
     n = dataset["n"]
-    over = [dim for dim in dataset["drift"].dims if dim not in ("sampling", "n", "a")]
+    over = [dim for dim in dataset["drift"].dims if dim not in PANEL_DIMS]
     size = abs(dataset["drift"])
     known = size > 4 * dataset["drift_stderr"]
     undecided = dataset["undecided"].astype(bool)

@@ -1,5 +1,7 @@
 """The parts of the phase diagram: gap and verdict of every cell, drift, trajectories."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -38,7 +40,13 @@ def simulated(spec: PhaseDiagram, cells_per_chunk: int = 0) -> Filled:
     chunk = sweep.block_shape(spec.table, cells, columns_multiple=inner)
     return Filled(
         variables(spec),
-        {"sampling": 1, "n": chunk[0], "a": 1, spec.cell_dims[0]: chunk[1] // inner},
+        {
+            "optimizer": 1,
+            "sampling": 1,
+            "n": chunk[0],
+            "a": 1,
+            spec.cell_dims[0]: chunk[1] // inner,
+        },
         partial(_simulate, spec),
     )
 
@@ -52,19 +60,18 @@ def _simulate(spec: PhaseDiagram, results: store.Store) -> None:
     # an existing store keeps its chunk sizes
     sizes = results.chunk_sizes("gap")
     chunk = sizes["n"], sizes[spec.cell_dims[0]] * _cells_per_step(spec)
-    total = len(spec.samplings) * max(1, len(spec.a)) * spec.table[0] * spec.table[1]
+    total = len(list(planes(spec))) * math.prod(spec.table)
     hidden = None if processes.is_first() else True
     bar = tqdm(total=total, unit="cell", unit_scale=True, disable=hidden, leave=False)
     with bar, precision(spec):
         cells = simulation.cells(spec)
         rows = {a: simulation.rows(spec, a) for a in spec.a or (None,)}
         watch = any(simulation.may_underflow(table, cells, spec) for table in rows.values())
-        for sampling in spec.samplings:
-            bar.set_description(sampling)
-            program = backends.program(spec, sampling, watch_underflow=watch)
-            for plane in planes(spec):
-                if plane.sampling == sampling:
-                    _run_plane(spec, plane, program, rows[plane.a], results, chunk, bar)
+        for (optimizer, scheme), table in itertools.groupby(planes(spec), key=lambda one: one[:2]):
+            bar.set_description(f"{optimizer.name}, {scheme}" if spec.has_optimizers else scheme)
+            program = backends.program(spec, scheme, optimizer=optimizer, watch_underflow=watch)
+            for plane in table:
+                _run_plane(spec, plane, program, rows[plane.a], results, chunk, bar)
 
 
 def _run_plane(
@@ -105,7 +112,7 @@ def _run_plane(
 def trajectories(
     spec: PhaseDiagram, points: Sequence[tuple[float, float]]
 ) -> Mapping[str, xr.Variable]:
-    """Distances |x_k − x*| along the runs at a few (β1, β2), for all n and the first a.
+    """Distances |x_k − x*| along runs at a few (β1, β2), for all n, the first optimiser and a.
 
     The variable `trajectory` has dims (sampling, n, point, step), with about 400 steps.
     """
@@ -133,7 +140,9 @@ def trajectories(
     with precision(spec):
         table = simulation.rows(spec, spec.a[0] if spec.a else None)
         for sampling in spec.samplings:
-            method = simulate.Method(sampling, spec.schedule, spec.initialization)
+            method = simulate.Method(
+                sampling, spec.schedule, spec.initialization, spec.optimizers[0].rule
+            )
             over_points = jax.vmap(partial(distances, method=method), in_axes=(None, 0, 0))
             steps, gaps = jax.jit(jax.vmap(over_points, in_axes=(0, None, None)))(table, *betas)
             of_schemes.append(np.asarray(gaps))

@@ -1,5 +1,6 @@
 """The definition of a phase diagram: its axes, variables, and the tables that are simulated."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from adam_transition import adam, problems
+from adam_transition.optimizers import ADAM, Optimizer
 from adam_transition.sampling import Sampling
 from adam_transition.sweeps import store
 
@@ -41,6 +43,7 @@ class PhaseDiagram:
     common_random_numbers: bool = True
     backend: Backend = "xla"
     parameters: Mapping[str, problems.Number] = field(default_factory=dict)  # of the problem
+    optimizers: tuple[Optimizer, ...] = (ADAM,)  # β1 and β2 are the axes of each
 
     @property
     def paired(self) -> bool:
@@ -53,8 +56,14 @@ class PhaseDiagram:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Dimensions of the results; `a` only if it is given."""
-        return ("sampling", "n", *(("a",) if self.a else ()), *self.cell_dims)
+        """Dimensions of the results; `a` only if it is given, `optimizer` unless it is Adam."""
+        leading = ("optimizer",) if self.has_optimizers else ()
+        return (*leading, "sampling", "n", *(("a",) if self.a else ()), *self.cell_dims)
+
+    @property
+    def has_optimizers(self) -> bool:
+        """Whether there is anything but Adam."""
+        return self.optimizers != (ADAM,)
 
     @property
     def table(self) -> tuple[int, int]:
@@ -66,9 +75,14 @@ class PhaseDiagram:
         return problems.built_in(self.problem, n, a, **self.parameters)
 
 
-class Plane(NamedTuple):
-    """One table: all n and (β1, β2) for one sampling scheme and one a."""
+PANEL_DIMS = "optimizer", "sampling", "n", "a"
+"""Dimensions that are not those of cells, as far as a diagram has them."""
 
+
+class Plane(NamedTuple):
+    """One table: all n and (β1, β2) for one optimiser, one sampling scheme and one a."""
+
+    optimizer: Optimizer
     sampling: Sampling
     a: Fraction | float | None
     region: dict[str, slice]
@@ -76,10 +90,12 @@ class Plane(NamedTuple):
 
 def planes(spec: PhaseDiagram) -> Iterator[Plane]:
     """The tables of a diagram, in order."""
-    for i, scheme in enumerate(spec.samplings):
-        for j, a in enumerate(spec.a or (None,)):
-            region = {"sampling": slice(i, i + 1), "a": slice(j, j + 1)}
-            yield Plane(scheme, a, region)
+    for (o, optimizer), (i, scheme), (j, a) in itertools.product(
+        enumerate(spec.optimizers), enumerate(spec.samplings), enumerate(spec.a or (None,))
+    ):
+        region = {"sampling": slice(i, i + 1), "a": slice(j, j + 1)}
+        leading = {"optimizer": slice(o, o + 1)} if spec.has_optimizers else {}
+        yield Plane(optimizer, scheme, a, {**leading, **region})
 
 
 def precision(spec: PhaseDiagram) -> AbstractContextManager:
@@ -100,6 +116,9 @@ def coordinates(spec: PhaseDiagram) -> xr.Dataset:
         "sampling": ("sampling", np.array(spec.samplings, dtype=object), {"long_name": "sampling"}),
         "n": ("n", np.array(spec.num_components), {"long_name": "n", "units": "1"}),
     }
+    if spec.has_optimizers:
+        names = np.array([one.name for one in spec.optimizers], dtype=object)
+        coords["optimizer"] = ("optimizer", names, {"long_name": "optimizer"})
     if spec.a:
         values = np.array([float(a) for a in spec.a])
         coords["a"] = ("a", values, {"long_name": "slope a", "units": "1"})
@@ -128,10 +147,10 @@ def variables(spec: PhaseDiagram) -> dict[str, store.Variable]:
 
 
 def diverged_fraction(dataset: xr.Dataset) -> xr.DataArray:
-    """The share of cells that diverge, for each sampling scheme and n (and a)."""
+    """The share of cells that diverge, for each of `PANEL_DIMS`."""
     return share_of_cells(dataset["diverged"])
 
 
 def share_of_cells(truths: xr.DataArray) -> xr.DataArray:
-    """The share of cells that are true, for each sampling scheme and n (and a)."""
-    return truths.mean([dim for dim in truths.dims if dim not in ("sampling", "n", "a")])
+    """The share of cells that are true, for each of `PANEL_DIMS`."""
+    return truths.mean([dim for dim in truths.dims if dim not in PANEL_DIMS])

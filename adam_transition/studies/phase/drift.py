@@ -1,5 +1,6 @@
 """The stationary drift of a phase diagram's cells, and its agreement with simulated verdicts."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,14 +9,20 @@ from jaxtyping import Float
 from scipy.interpolate import RegularGridInterpolator
 
 from adam_transition import adam, problems
+from adam_transition.optimizers import ADAM, Optimizer
 from adam_transition.sampling import RANDOM, Sampling, stream_key
-from adam_transition.studies.phase.diagram import PhaseDiagram, coordinates
+from adam_transition.studies.phase.diagram import PANEL_DIMS, PhaseDiagram, coordinates
 from adam_transition.sweeps.study import variable
 from adam_transition.theory import random_sampling
 from adam_transition.theory.drift_domain import is_estimated, least_one_minus_beta
 from adam_transition.theory.stationary_drift import Drift, stationary_drift
 
 _POINTS_OF_RANDOM_DRIFT = 128  # per axis
+_POINTS_OF_CHAINS = 48  # per axis, where the drift is estimated from chains
+_TYPICAL_STEP = 0.41
+"""Of T, where a rule that counts steps is frozen: there k^(1/4) is its mean over [T/10, T],
+weighted by 1/√k like the speed of a run."""
+
 _MOST_WORK = 5e9  # states × steps of the integrals of one n and scheme: some 20 s on two cores
 _MOST_HISTORY = 5e7  # draws of an estimate held in memory at once
 _AS_TYPED = 1 - 1e-9  # 1 − 0.9999 falls short of 1e-4 by rounding only
@@ -32,13 +39,18 @@ def drift_of_diagram(spec: PhaseDiagram) -> Mapping[str, xr.Variable]:
     """
     sizes = dict(coordinates(spec).sizes)
     values = np.full((2, *(sizes[dim] for dim in spec.dims)), np.nan)
-    for i, sampling in enumerate(spec.samplings):
-        for j, n in enumerate(spec.num_components):
-            for k, a in enumerate(spec.a or (None,)):
-                table = frozen_table(spec.problem_at(n, a))
-                if table is not None:
-                    where = (slice(None), i, j, *((k,) if spec.a else ()))
-                    values[where] = np.stack(drift_of_cells(spec, sampling, j, table))
+    for (o, optimizer), (i, sampling), (j, n), (k, a) in itertools.product(
+        enumerate(spec.optimizers),
+        enumerate(spec.samplings),
+        enumerate(spec.num_components),
+        enumerate(spec.a or (None,)),
+    ):
+        table = frozen_table(spec.problem_at(n, a))
+        if table is not None:
+            leading = (o,) if spec.has_optimizers else ()
+            where = (slice(None), *leading, i, j, *((k,) if spec.a else ()))
+            found = drift_of_cells(spec, sampling, j, table, optimizer)
+            values[where] = np.stack(found)
     return {
         "drift": variable(spec.dims, values[0], "stationary drift D", "1 / epoch"),
         "drift_stderr": variable(spec.dims, values[1], "standard error of D", "1 / epoch"),
@@ -100,7 +112,7 @@ def agreement(
 def compare(
     dataset: xr.Dataset, beyond: float = 0.0, distance: xr.DataArray | None = None
 ) -> xr.Dataset:
-    """How often the verdict has the sign of the drift, for each (sampling, n) (and a).
+    """How often the verdict has the sign of the drift, for each of `PANEL_DIMS`.
 
     Args:
       dataset: with `drift`, `diverged`, `undecided`. Cells count if their drift is known and not 0.
@@ -118,7 +130,7 @@ def compare(
         distance = boundary_distance(dataset) if distance is None else distance
         counted &= distance > beyond
     same = (drift > 0) == diverged
-    over = [dim for dim in drift.dims if dim not in ("sampling", "n", "a")]
+    over = [dim for dim in drift.dims if dim not in PANEL_DIMS]
     found = {
         "agree": (same & ~undecided).where(counted).mean(over),
         "disagree": (~same & ~undecided).where(counted).mean(over),
@@ -137,7 +149,13 @@ def frozen_table(problem: problems.FiniteSum) -> Float[np.ndarray, "n 1"] | None
     return problem.constant_gradients()[:, None]
 
 
-def drift_of_cells(spec: PhaseDiagram, sampling: Sampling, row: int, table: np.ndarray) -> Drift:
+def drift_of_cells(
+    spec: PhaseDiagram,
+    sampling: Sampling,
+    row: int,
+    table: np.ndarray,
+    optimizer: Optimizer = ADAM,
+) -> Drift:
     """Drift and standard error, of the shape of the row's cells; NaN where not computed.
 
     Args:
@@ -145,6 +163,7 @@ def drift_of_cells(spec: PhaseDiagram, sampling: Sampling, row: int, table: np.n
       sampling: sampling scheme.
       row: position of n in `spec.num_components`, which selects the cells if they are paired.
       table: component gradients (n, 1), unscaled: if ε > 0 the drift depends on their scale.
+      optimizer: the optimiser; one whose update depends on the step is frozen at a typical one.
     """
     key = stream_key(spec.seed)
     least = least_one_minus_beta(table, sampling)
@@ -157,12 +176,14 @@ def drift_of_cells(spec: PhaseDiagram, sampling: Sampling, row: int, table: np.n
             sampling,
             key=key,
             num_samples=100_000,
+            optimizer=optimizer,
+            at_step=max(1, round(_TYPICAL_STEP * spec.num_steps)),
         )
         return np.stack([one.drift[:, 0], one.stderr[:, 0]]).reshape(2, *p.shape)
 
     def usable(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         too_near = _too_near(np.broadcast_arrays(p, q)[1], table, sampling)
-        memory = _least_for_estimate(table, sampling)
+        memory = _least_for_estimate(table, sampling, optimizer)
         return (
             (p >= least[0] * _AS_TYPED) & (p >= memory),
             (q >= least[1] * _AS_TYPED) & (q > too_near) & (q >= memory),
@@ -183,7 +204,8 @@ def drift_of_cells(spec: PhaseDiagram, sampling: Sampling, row: int, table: np.n
     beta1, beta2 = spec.beta1[rows], spec.beta2[columns]
     p, q = np.maximum(1 - beta1[:, None], least[0]), np.maximum(1 - beta2, least[1])
     if sampling in RANDOM:
-        some = _every_few(beta1), _every_few(beta2)
+        count = _POINTS_OF_RANDOM_DRIFT if optimizer is ADAM else _POINTS_OF_CHAINS
+        some = _every_few(beta1, count), _every_few(beta2, count)
         nodes = at(p[some[0]], q[some[1]])
         axes = beta1[some[0]], beta2[some[1]]
         whole = np.stack([_interpolated(axes, values, beta1, beta2) for values in nodes])
@@ -201,9 +223,10 @@ def _interpolated(
     return RegularGridInterpolator(axes, values)(tuple(np.meshgrid(beta1, beta2, indexing="ij")))
 
 
-def _least_for_estimate(table: np.ndarray, sampling: Sampling) -> float:
+def _least_for_estimate(table: np.ndarray, sampling: Sampling, optimizer: Optimizer) -> float:
     """The smallest 1 − β whose histories fit in memory if the drift is estimated, else 0."""
-    if not is_estimated(table, sampling):
+    of_rule = optimizer is not ADAM and optimizer.limit is None and sampling in RANDOM
+    if not is_estimated(table, sampling) and not of_rule:
         return 0.0
     n = len(table)
     sizes = np.abs(table[table != 0])
@@ -213,7 +236,7 @@ def _least_for_estimate(table: np.ndarray, sampling: Sampling) -> float:
     return float((6 + spread) / most_steps) if most_steps > 0 else np.inf
 
 
-def _every_few(beta: np.ndarray) -> np.ndarray:
+def _every_few(beta: np.ndarray, most: int) -> np.ndarray:
     """Positions of evenly spread values, including the first and the last."""
-    count = min(len(beta), _POINTS_OF_RANDOM_DRIFT)
+    count = min(len(beta), most)
     return np.unique(np.linspace(0, len(beta) - 1, count).astype(int))

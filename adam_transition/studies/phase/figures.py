@@ -1,7 +1,7 @@
 """Figures of `experiments.phase`."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.patheffects
 import numpy as np
@@ -13,9 +13,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from adam_transition.optimizers import OPTIMIZERS
 from adam_transition.studies.plotting import COLOURS, TITLES, small_multiples, style, subplots
 
-_Row = tuple[str, float | None]  # sampling scheme and a, where there is one
+
+class _Row(NamedTuple):
+    """A row of panels."""
+
+    scheme: str
+    a: float | None = None  # where there is one
+    optimizer: str | None = None  # where there are some
+
+
+_SYMBOLS = {
+    "beta1": r"\beta_1",
+    "beta2": r"\beta_2",
+    "beta3": r"\beta_3",
+    "decay": r"\beta_2",
+    "momentum": r"\beta",
+}
 _UNDECIDED = "0.72"
 _FLOOR = 1e-7  # of a trajectory's logarithmic axis
 
@@ -23,7 +39,8 @@ _FLOOR = 1e-7  # of a trajectory's logarithmic axis
 def draw_phase_diagram(dataset: xr.Dataset) -> Figure:
     """|x_T − x*| over (β1, β2), with β1 = √β2 and the boundary of divergence; undecided runs grey.
 
-    Columns are n; rows are sampling schemes, for each a. If the data set has `drift`, its zero set
+    Columns are n; rows are optimisers and sampling schemes, for each a. The line β1 = √β2 is drawn
+    for optimisers whose steps it bounds. If the data set has `drift`, its zero set
     is drawn. An axis whose grid is fine close to 1 is logarithmic in 1 − β. A list of cells instead
     of a grid is drawn as points.
     """
@@ -32,7 +49,7 @@ def draw_phase_diagram(dataset: xr.Dataset) -> Figure:
 
 
 def trajectories(dataset: xr.Dataset) -> Figure:
-    """|x_k − x*| against k at selected (β1, β2), sampling × n; for the first a."""
+    """|x_k − x*| against k at selected (β1, β2), sampling × n; for the first optimiser and a."""
     with style():
         figure, axes = small_multiples(dataset.sizes["sampling"], dataset.sizes["n"])
         for i, j in np.ndindex(axes.shape):
@@ -47,7 +64,8 @@ def trajectories(dataset: xr.Dataset) -> Figure:
                     label=label,
                     color=COLOURS[p % len(COLOURS)],
                 )
-        rows: list[_Row] = [(scheme, None) for scheme in dataset["sampling"].values]
+        first_rule = dataset["optimizer"].values[0] if "optimizer" in dataset.dims else None
+        rows = [_Row(scheme, None, first_rule) for scheme in dataset["sampling"].values]
         _label(dataset, axes, rows, "step $k$", r"$|x_k - x^*|$")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(
@@ -61,10 +79,10 @@ def trajectories(dataset: xr.Dataset) -> Figure:
 def _heat_map(dataset: xr.Dataset) -> Figure:
     rows = _rows(dataset)
     figure, axes = small_multiples(len(rows), dataset.sizes["n"])
-    x, y = (_Axis(dataset[name].values, name) for name in ("beta1", "beta2"))
+    x, y = (_Axis(dataset[name].values, symbol) for name, symbol in _symbols(dataset).items())
     norm = _log_norm(dataset["gap"].values)
-    for i, (scheme, a) in enumerate(rows):
-        one = _panel(dataset, scheme, a).transpose("n", "beta2", "beta1")
+    for i, row in enumerate(rows):
+        one = _panel(dataset, row).transpose("n", "beta2", "beta1")
         for j, ax in enumerate(axes[i]):
             values = np.nan_to_num(one["gap"][j].values, nan=np.inf).clip(norm.vmin, norm.vmax)
             mesh = ax.pcolormesh(
@@ -81,7 +99,8 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
             ):
                 set_scale("log" if axis.is_log else "linear")
                 set_limits(axis.edges[0], axis.edges[-1])
-            _bounded_steps_line(ax, x, y)
+            if _bounds_steps(row):
+                _bounded_steps_line(ax, x, y)
             if "drift" in one and min(len(x.values), len(y.values)) > 1:
                 drift = one["drift"][j].values
                 if np.isfinite(drift).any() and np.nanmin(drift) < 0 < np.nanmax(drift):
@@ -95,7 +114,9 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
     )
     _mark_start(bar, dataset.attrs.get("start_distance"))
     dashes: dict[str, Any] = {"color": "black", "ls": "--", "path_effects": _casing("white", 1.8)}
-    drawn: list[Any] = [Line2D([], [], label=r"$\beta_1 = \sqrt{\beta_2}$", **dashes)]
+    drawn: list[Any] = []
+    if any(_bounds_steps(row) for row in rows):
+        drawn.append(Line2D([], [], label=r"$\beta_1 = \sqrt{\beta_2}$", **dashes))
     if "drift" in dataset and dataset["drift"].notnull().any():
         cased: dict[str, Any] = {"color": "white", "lw": 1.2, "path_effects": _casing("black", 2.2)}
         drawn.append(Line2D([], [], label="$D = 0$", **cased))
@@ -108,15 +129,16 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
 
 def _scatter(dataset: xr.Dataset) -> Figure:
     schemes: list[str] = list(dataset["sampling"].values)
-    slopes: list[float | None] = list(dataset["a"].values) if "a" in dataset.dims else [None]
-    size = (7, 0.5 + 2.3 * len(slopes))
+    lines = [row for row in _rows(dataset) if row.scheme == schemes[0]]
+    size = (7, 0.5 + 2.3 * len(lines))
     figure, axes = subplots(
-        len(slopes), len(schemes), figsize=size, sharex=True, sharey=True, squeeze=False
+        len(lines), len(schemes), figsize=size, sharex=True, sharey=True, squeeze=False
     )
     n = np.broadcast_to(dataset["n"].values[:, None], dataset["beta1"].shape)
     q = 1 - dataset["beta2"].values
     for (i, j), ax in np.ndenumerate(axes):
-        one = _panel(dataset, schemes[j], slopes[i])
+        row = lines[i]._replace(scheme=schemes[j])
+        one = _panel(dataset, row)
         diverged, undecided = one["diverged"].values, one["undecided"].values
         for mask, colour, label in (
             (diverged, COLOURS[1], "diverges"),
@@ -124,7 +146,7 @@ def _scatter(dataset: xr.Dataset) -> Figure:
             (undecided, _UNDECIDED, "undecided"),
         ):
             ax.scatter(n[mask], q[mask], s=2, lw=0, color=colour, label=label, rasterized=True)
-        ax.set(xscale="log", yscale="log", title=_title(schemes[j], slopes[i], " "))
+        ax.set(xscale="log", yscale="log", title=_title(row, " "))
     for ax in axes[-1]:
         ax.set_xlabel("$n$")
     for ax in axes[:, 0]:
@@ -139,8 +161,7 @@ def _scatter(dataset: xr.Dataset) -> Figure:
 class _Axis:
     """A β axis of a heat map: values, cell edges and label, in terms of β or of 1 − β."""
 
-    def __init__(self, beta: np.ndarray, name: str) -> None:
-        symbol = {"beta1": r"\beta_1", "beta2": r"\beta_2"}[name]
+    def __init__(self, beta: np.ndarray, symbol: str) -> None:
         rest = 1 - beta
         spacing = np.diff(beta)
         is_even = len(beta) < 3 or np.ptp(spacing) < 1e-6 * spacing.max()
@@ -158,19 +179,46 @@ class _Axis:
 
 
 def _rows(dataset: xr.Dataset) -> list[_Row]:
-    """Sampling scheme and a of each row of panels."""
+    """The rows of panels: optimisers, sampling schemes, a."""
     slopes = dataset["a"].values if "a" in dataset.dims else [None]
-    return [(scheme, a) for scheme in dataset["sampling"].values for a in slopes]
+    names = dataset["optimizer"].values if "optimizer" in dataset.dims else [None]
+    return [
+        _Row(scheme, a, name)
+        for name in names
+        for scheme in dataset["sampling"].values
+        for a in slopes
+    ]
 
 
-def _panel(dataset: xr.Dataset, scheme: str, a: float | None) -> xr.Dataset:
+def _panel(dataset: xr.Dataset, row: _Row) -> xr.Dataset:
     names = ("gap", "diverged", "undecided", "drift")
-    one = dataset[[name for name in names if name in dataset]].sel(sampling=scheme)
-    return one if a is None else one.sel(a=a)
+    one = dataset[[name for name in names if name in dataset]].sel(sampling=row.scheme)
+    one = one if row.optimizer is None else one.sel(optimizer=row.optimizer)
+    return one if row.a is None else one.sel(a=row.a)
 
 
-def _title(scheme: str, a: float | None, between: str) -> str:
-    return TITLES[scheme] if a is None else f"{TITLES[scheme]},{between}$a = {a:.4g}$"
+def _title(row: _Row, between: str) -> str:
+    parts = [TITLES[row.scheme]]
+    parts = parts if row.optimizer is None else [row.optimizer, *parts]
+    return f",{between}".join(parts if row.a is None else [*parts, f"$a = {row.a:.4g}$"])
+
+
+def _bounds_steps(row: _Row) -> bool:
+    """Whether β1 = √β2 bounds the steps of the row's optimiser."""
+    if row.optimizer is None:
+        return True
+    return row.optimizer in OPTIMIZERS and OPTIMIZERS[row.optimizer].bounds_steps
+
+
+def _symbols(dataset: xr.Dataset) -> dict[str, str]:
+    """The symbol of each axis: that of the optimisers' parameters if they agree on it."""
+    names = list(dataset["optimizer"].values) if "optimizer" in dataset.dims else []
+    known = [OPTIMIZERS[name].axes for name in names if name in OPTIMIZERS]
+    found = {}
+    for i, (dim, default) in enumerate({"beta1": r"\beta_1", "beta2": r"\beta_2"}.items()):
+        own = {axis for axes in known if (axis := axes[i]) is not None}
+        found[dim] = _SYMBOLS[own.pop()] if len(own) == 1 else default
+    return found
 
 
 def _label(dataset: xr.Dataset, axes: np.ndarray, rows: list[_Row], x: str, y: str) -> None:
@@ -178,9 +226,9 @@ def _label(dataset: xr.Dataset, axes: np.ndarray, rows: list[_Row], x: str, y: s
         ax.set_title(f"$n = {n}$")
     for ax in axes[-1]:
         ax.set_xlabel(x)
-    for ax, (scheme, a) in zip(axes[:, 0], rows, strict=True):
+    for ax, row in zip(axes[:, 0], rows, strict=True):
         between = "\n"
-        ax.set_ylabel(f"{_title(scheme, a, between)}\n{y}")
+        ax.set_ylabel(f"{_title(row, between)}\n{y}")
 
 
 def _bounded_steps_line(ax: Axes, x: _Axis, y: _Axis) -> None:

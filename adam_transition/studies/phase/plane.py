@@ -16,6 +16,8 @@ from jaxtyping import ArrayLike, Float, Shaped
 from tqdm import tqdm
 
 from adam_transition import adam, checks, kernels, problems, sampling, simulate
+from adam_transition.optimizers import ADAM, Optimizer, named, own
+from adam_transition.optimizers.adapter import Factory
 from adam_transition.studies.phase import backends, diagram, simulation
 from adam_transition.studies.phase import drift as phase_drift
 from adam_transition.sweeps import store, sweep
@@ -38,9 +40,10 @@ def simulate_plane(
     seed: int = 0,
     dtype: str = "float32",
     drift_at: Shaped[ArrayLike, "..."] | Sequence[float] | None = None,
+    optimizer: Optimizer | Factory | str = ADAM,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Runs Adam from x0 at every (β1, β2) of a grid and judges every run.
+    """Runs Adam, or another optimiser, from x0 at every (β1, β2) of a grid and judges every run.
 
     One-dimensional problems run in a kernel (`kernels`): on CPUs the built-in ones, on GPUs all
     whose gradient consists of functions that the kernel supports. All others run in XLA. Cells of
@@ -69,6 +72,8 @@ def simulate_plane(
         stationary drift of their table, with this ε, is added as `drift`. It predicts the verdict
         exactly if a diverging run meets this table from some step on: choose any point of the
         region where gradients are constant, or a distant one if they tend to a limit.
+      optimizer: whose axes β1 and β2 are: a name of `optimizers.OPTIMIZERS`, or a function
+        (beta1, beta2) → optax transformation with learning rate 1; see `optimizers.from_optax`.
       progress: whether to show a progress bar on stderr, if that is a terminal.
 
     Returns:
@@ -91,6 +96,7 @@ def simulate_plane(
     """
     if isinstance(samplings, str) or not isinstance(samplings, Iterable):
         raise ValueError(f"samplings={samplings!r}: must be a sequence of schemes")
+    chosen = _optimizer(optimizer, epsilon, initialization)
     start = checks.numbers("x0", x0)
     frozen = None if drift_at is None else checks.numbers("drift_at", drift_at)
     checks.check_integer("num_steps", num_steps, 1, 2**31)
@@ -108,21 +114,24 @@ def simulate_plane(
         initialization=initialization,
         seed=seed,
         dtype=_dtype(dtype),
-        backend=_backend(problem),
+        backend=_backend(problem, chosen),
+        optimizers=(chosen,),
     )
     _check_settings(spec)
     _check_points(problem, start, frozen)
     found = diagram.coordinates(spec)
     variables = diagram.variables(spec)
+    found_shape = tuple(found.sizes[dim] for dim in spec.dims)
     with diagram.precision(spec):
         simulated = _simulate(problem, spec, start, progress)
     for name, values in simulated.items():
-        found[name] = spec.dims, values, variables[name].attrs
+        found[name] = spec.dims, values.reshape(found_shape), variables[name].attrs
     if frozen is not None:
         variable = store.Variable(
             spec.dims, np.float64, "stationary drift D away from x*", "1 / epoch"
         )
-        found["drift"] = spec.dims, _drift_away(problem, spec, frozen), variable.attrs
+        away = _drift_away(problem, spec, frozen).reshape(found_shape)
+        found["drift"] = spec.dims, away, variable.attrs
     kept = ("num_steps", "step_size", "epsilon", "schedule", "initialization", "seed", "dtype")
     return found.assign_attrs(
         {name: getattr(spec, name) for name in kept},
@@ -133,23 +142,39 @@ def simulate_plane(
     )
 
 
-def _backend(problem: problems.FiniteSum) -> diagram.Backend:
+def _optimizer(
+    optimizer: Optimizer | Factory | str, epsilon: float, initialization: str
+) -> Optimizer:
+    if isinstance(optimizer, str):
+        try:
+            optimizer = named(optimizer)
+        except ValueError as error:
+            raise ValueError(f"optimizer={error}") from None
+    elif not isinstance(optimizer, Optimizer):
+        optimizer = own(optimizer)
+    if not optimizer.has_epsilon and (epsilon != 0 or initialization != "zero"):
+        name = "epsilon" if epsilon != 0 else "initialization"
+        raise ValueError(f"{name}: has no effect on optimizer={optimizer.name}")
+    return optimizer
+
+
+def _backend(problem: problems.FiniteSum, optimizer: Optimizer) -> diagram.Backend:
     if problem.shape != ():
         return "xla"
     if jax.default_backend() == "cpu":
         # not blocks for arbitrary losses: XLA may abort when it compiles the output of `split`
         return "blocks" if isinstance(problem, problems.BuiltIn) else "xla"
-    if kernels.reason_against_gpu(jax.local_devices()[0]) or not _lowers(problem):
+    if kernels.reason_against_gpu(jax.local_devices()[0]) or not _lowers(problem, optimizer):
         return "xla"
     return "pallas"
 
 
-def _lowers(problem: problems.FiniteSum) -> bool:
-    """Whether the GPU kernel supports all functions in the gradient."""
+def _lowers(problem: problems.FiniteSum, optimizer: Optimizer) -> bool:
+    """Whether the GPU kernel supports all functions in the gradient and the update rule."""
     n = int(np.asarray(problem.num_components))
     program = partial(
         kernels.simulate_table,
-        method=simulate.Method(),
+        method=simulate.Method(rule=optimizer.rule),
         num_steps=1,
         record_every=1,
         max_components=n,
@@ -193,7 +218,7 @@ def _simulate(
         for scheme in spec.samplings:
             bar.set_description(scheme)
             sweep.run(
-                backends.program(spec, scheme, watch_underflow=watch),
+                backends.program(spec, scheme, optimizer=spec.optimizers[0], watch_underflow=watch),
                 rows,
                 cells,
                 tile=backends.tile_shape(spec),
@@ -239,7 +264,10 @@ def _drift_away(
     away = np.sign(x - np.asarray(problem.minimiser)).reshape(-1)
     columns = [(c[:, None], s) for c, s in zip(_gradients_at(problem, x).T, away) if s != 0]
     each = [
-        [sign * phase_drift.drift_of_cells(spec, scheme, 0, c).drift for c, sign in columns]
+        [
+            sign * phase_drift.drift_of_cells(spec, scheme, 0, c, spec.optimizers[0]).drift
+            for c, sign in columns
+        ]
         for scheme in spec.samplings
     ]
     return np.max(each, axis=1)[:, None]

@@ -86,7 +86,7 @@ def run_cell(
         controls=_controls(row, method, max_components),
         watch_underflow=watch_underflow,
     )
-    return _verdict(row, cell["one_minus_beta1"], trace, method)
+    return _verdict(row, _memory(cell, method), trace, method)
 
 
 def run_table(
@@ -131,7 +131,7 @@ def run_table(
         watch_underflow=watch_underflow,
     )
     of_row = jax.vmap(partial(_verdict, method=method), in_axes=(None, 0, 0))
-    return jax.vmap(of_row)(rows, cells["one_minus_beta1"], trace)
+    return jax.vmap(of_row)(rows, _memory(cells, method), trace)
 
 
 def _controls(row: Row, method: simulate.Method, max_components: int) -> Array | None:
@@ -145,8 +145,14 @@ def _controls(row: Row, method: simulate.Method, max_components: int) -> Array |
     return jnp.where(exists, along - jnp.mean(along, where=exists), 0)
 
 
+def _memory(cells: Mapping[str, Array], method: simulate.Method) -> Array:
+    """Steps that the direction remembers: of Adam m's, of other rules the longer of both axes."""
+    p, q = cells["one_minus_beta1"], cells["one_minus_beta2"]
+    return 1 / (p if method.rule is adam.ADAM else jnp.minimum(p, q))
+
+
 def _verdict(
-    row: Row, one_minus_beta1: Array, trace: simulate.Trace, method: simulate.Method
+    row: Row, memory: Array, trace: simulate.Trace, method: simulate.Method
 ) -> dict[str, Array]:
     start = problems.gap(row.problem, row.x0)
     verdict = simulate.judge(
@@ -157,7 +163,7 @@ def _verdict(
         ),
         arrival=jnp.where(row.has_neighbourhood, 0, start / 10),
         neighbourhood=jnp.where(row.has_neighbourhood, start, 0),
-        memory=1 / one_minus_beta1,
+        memory=memory,
     )
     return {**verdict._asdict(), "underflowed": jnp.any(jnp.asarray(trace.underflowed))}
 

@@ -1,0 +1,129 @@
+"""The drift of any rule: Adam's is the exact one, that of sign momentum has a closed form."""
+
+import numpy as np
+import optax
+import pytest
+from scipy.optimize import brentq
+
+from adam_transition import adam, optimizers, problems, sampling
+from adam_transition.optimizers import ADAM, OPTIMIZERS
+from adam_transition.theory.rule_drift import drift_of_optimizer
+from adam_transition.theory.stationary_drift import stationary_drift
+
+TABLE = problems.counterexample_table(20)
+KEY = sampling.stream_key(0)
+
+
+def _drift(name, beta1, beta2, table=TABLE, scheme="cyclic", **settings):
+    found = drift_of_optimizer(
+        table, OPTIMIZERS[name], adam.hyperparameters(beta1, beta2), scheme, **settings
+    )
+    return found.drift[..., 0], found.stderr[..., 0]
+
+
+def test_in_cyclic_order_adam_has_its_closed_form():
+    beta1, beta2 = np.meshgrid([0.0, 0.5, 0.9], [0.1, 0.6, 0.99, 0.999])
+    table = np.random.default_rng(0).normal(size=(7, 3)) + 0.3
+    hyper = adam.hyperparameters(beta1, beta2)
+    expected = stationary_drift(table, hyper).drift
+    found = drift_of_optimizer(table, ADAM, hyper)
+    np.testing.assert_allclose(found.drift, expected, rtol=1e-9, atol=1e-12)
+    assert (np.abs(found.drift - expected) <= found.stderr + 1e-9 * np.abs(expected)).all()
+
+
+@pytest.mark.parametrize("scheme", ["with_replacement", "random_shuffling"])
+def test_chains_of_adam_agree_with_the_integral(scheme):
+    beta2 = np.array([0.5, 0.8, 0.95])
+    hyper = adam.hyperparameters(0.3, beta2)
+    exact = stationary_drift(TABLE, hyper, scheme).drift[:, 0]
+    found, error = _drift("adam", 0.3, beta2, scheme=scheme, key=KEY, num_samples=200_000)
+    assert (np.abs(found - exact) < 4 * error).all()
+    assert (error < 0.1).all()
+
+
+def _threshold(n, ratio):
+    """β* of sign momentum: m is positive on half of the orbit, −1 + (R+1)(1−β)β^j/(1−β^n) > 0."""
+    half = n / 2 - 1 if n % 2 == 0 else (n - 1) / 2
+
+    def excess(p):
+        log_beta = np.log1p(-p)
+        return np.log((ratio + 1) * p / -np.expm1(n * log_beta)) + half * log_beta
+
+    return 1 - brentq(excess, 1e-3 / n**1.5, 1 - 1e-9, xtol=1e-16)
+
+
+@pytest.mark.parametrize("n", [5, 20, 51])
+@pytest.mark.parametrize("a", [1.0, None])
+def test_sign_momentum_diverges_up_to_its_closed_form(n, a):
+    table = problems.counterexample_table(n, a)
+    edge = _threshold(n, -table[0, 0] / table[1, 0])
+    drift, _ = _drift("signum", edge + np.array([-1e-6, 1e-6]), 0.0, table)
+    assert drift[0] > 0 >= drift[1]
+
+
+def test_the_threshold_of_sign_momentum_has_its_law():
+    """1 − β* → √24 n^(−3/2) at a = 1, to a relative error that falls like 1/√n or faster."""
+    n = np.array([100, 10_000, 1_000_000])
+    found = np.array([1 - _threshold(one, one) for one in n])
+    error = np.abs(found / (np.sqrt(24) * n**-1.5) - 1)
+    assert (error < 3 / np.sqrt(n)).all()
+
+
+def _by_hand(sign_of, table, order, beta1, beta2):
+    """−n times the mean direction of Lion along an order, after a tenth of it."""
+    m, total, count = 0.0, 0.0, 0
+    for k, i in enumerate(order):
+        direction = sign_of(beta1 * m + (1 - beta1) * table[i, 0])
+        m = beta2 * m + (1 - beta2) * table[i, 0]
+        if k >= len(order) // 10:
+            total, count = total + direction, count + 1
+    return -len(table) * total / count
+
+
+def test_lion_is_as_by_hand():
+    table = problems.counterexample_table(5)
+    draws = np.random.default_rng(3).integers(0, 5, 400_000)
+    expected = _by_hand(np.sign, table, draws, 0.6, 0.8)
+    found, error = _drift("lion", 0.6, 0.8, table, "with_replacement", key=KEY, num_samples=400_000)
+    assert abs(found - expected) < 0.04  # of a standard error of about 0.01 by hand
+    assert error < 0.02
+    cyclic = np.tile(np.arange(5), 4000)
+    found, error = _drift("lion", 0.6, 0.8, table)
+    assert found == pytest.approx(_by_hand(np.sign, table, cyclic, 0.6, 0.8))
+    assert error == 0
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", "with_replacement", "random_shuffling"])
+def test_amsgrad_never_points_away(scheme):
+    beta = np.linspace(0, 0.95, 5)
+    drift, _ = _drift("amsgrad", beta[:, None], beta, scheme=scheme, key=KEY)
+    assert (drift < 0).all()
+
+
+def test_adopt_points_away_only_while_its_clip_binds():
+    beta2 = np.array([0.0, 0.2, 0.5, 0.9])
+    clipped, _ = _drift("adopt", 0.9, beta2, at_step=10_000)
+    assert clipped[0] > 0 > clipped[-1]
+    late, _ = _drift("adopt", 0.9, beta2, at_step=2**30)
+    free, _ = _drift("adopt_unclipped", 0.9, beta2)
+    assert (free < 0).all()
+    assert (late[1:] < 0).all()
+    with pytest.raises(ValueError, match="adopt counts its steps: needs at_step"):
+        _drift("adopt", 0.9, beta2)
+
+
+def test_a_rule_that_does_not_settle_has_no_drift():
+    """At β1 = 0 AdaBelief's v is 0 at last, and its direction grows on the way."""
+    drift, error = _drift("adabelief", np.array([0.0, 0.9]), 0.9)
+    assert np.isnan(drift[0])
+    assert np.isnan(error[0])
+    assert drift[1] == pytest.approx(_drift("adam", 0.9, 0.9)[0], rel=0.2)
+
+
+def test_stationary_drift_takes_any_optimizer():
+    hyper = adam.hyperparameters(0.5, 0.7)
+    own = optimizers.own(lambda beta1, beta2: optax.sgd(1.0, beta1))
+    found = stationary_drift(TABLE, hyper, optimizer=own).drift
+    np.testing.assert_allclose(found, -TABLE.sum(axis=0) / 0.5, rtol=1e-9)
+    with pytest.raises(ValueError, match="needs a key"):
+        stationary_drift(TABLE, hyper, "random_shuffling", optimizer=own)
