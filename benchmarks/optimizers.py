@@ -1,4 +1,4 @@
-"""Every named update rule in blocks, beside Adam and beside `vmap` and `scan` over optax, in one run.
+"""Every named update rule in blocks, beside Adam's and beside `vmap` and `scan` over optax.
 
   blocks   the kernel of this machine's CPU or GPU
   optax    the usual idiom: `jax.vmap` over cells of a `jax.lax.scan` over steps of optax's update
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adam_transition import adam, kernels, problems, simulate
+from adam_transition import kernels, problems, simulate
 from adam_transition.optimizers import OPTIMIZERS
 from benchmarks import kernel
 
