@@ -13,6 +13,8 @@ from adam_transition.commands import _distributed
 if TYPE_CHECKING:  # heavy imports wait until a command runs, so that --help is quick
     import numpy as np
 
+    from adam_transition.optimizers import Optimizer
+
 
 _GREATEST_INTEGER = 2**31 - 1
 _GREATEST_EXPONENT = 400
@@ -159,6 +161,23 @@ def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) ->
     if not parsed or len(set(parsed)) < len(parsed):
         raise ValueError(f"--{flag}={','.join(entries)}: needs one or more different entries")
     return parsed
+
+
+def parse_optimizers(names: Sequence[str]) -> "tuple[Optimizer, ...]":
+    """The optimisers of `--optimizer`.
+
+    Raises:
+      ValueError: naming the flag; there is none of a name, a factory cannot be used, or names
+        repeat.
+    """
+    from adam_transition import optimizers
+
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"--optimizer={','.join(names)}: needs one or more different optimisers")
+    try:
+        return tuple(optimizers.named(name) for name in names)
+    except ValueError as error:
+        raise ValueError(f"--optimizer: {error}") from None
 
 
 def parse_integers(flag: str, entries: Iterable[str]) -> list[int]:

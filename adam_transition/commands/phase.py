@@ -147,15 +147,7 @@ def _check_settings(values: dict[str, Any]) -> None:
 
 
 def _optimizers(values: dict[str, Any]) -> "tuple[Optimizer, ...]":
-    from adam_transition import optimizers
-
-    names = values["optimizer"]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"--optimizer={','.join(names)}: needs one or more different optimisers")
-    try:
-        found = tuple(optimizers.named(name) for name in names)
-    except ValueError as error:
-        raise ValueError(f"--optimizer: {error}") from None
+    found = _flags.parse_optimizers(values["optimizer"])
     for flag, default in (("epsilon", 0.0), ("initialization", "zero")):
         without = [one.name for one in found if not one.has_epsilon]
         if values[flag] != default and without:

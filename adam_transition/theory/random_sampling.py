@@ -296,13 +296,15 @@ def _program(shape: tuple[int, ...], with_epsilon: bool) -> sweep.Program:
 _Moments = tuple[jax.Array, jax.Array]  # F and H, or their differences from s = 0; [*states, W]
 
 
+@jax.numpy_rank_promotion("allow")
 def _integrate(
     tiles: dict[str, Array], lanes: _Lanes, *, shape: tuple[int, ...], with_epsilon: bool
 ) -> dict[str, Float[Array, "1 W ..."]]:
     """Sums e^{u/2} c(ε e^{u/2}) e^{−ρs} n E[m e^{−sv}] along the W lanes of a tile, by states.
 
     Also returns the last node of each lane. `shape` is the shape of the states, () with
-    replacement; states beyond the counts are never reached.
+    replacement; states beyond the counts are never reached. Lanes are the last axis everywhere, so
+    values of lanes [W] broadcast over states [*states, W].
     """
     counts, num_steps = tiles["counts"][0], tiles["num_steps"][0]
     lane: Any = _Lanes(*(values[0] for values in lanes))

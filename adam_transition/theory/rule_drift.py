@@ -145,6 +145,8 @@ def _orbits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drift and error, each of shape (C, d)."""
     n, d = table.shape
+    padded = np.zeros((max(64, 1 << (n - 1).bit_length()), d))
+    padded[:n] = table
     quarters = np.ceil(_MEMORIES * memory / (4 * n))
     levels = np.ceil(np.log2(quarters)).astype(int)  # cells of similar memory run together
     mean, error = (np.full((len(memory), d), np.nan) for _ in range(2))
@@ -161,8 +163,12 @@ def _orbits(
 
         width = min(1 << (len(chosen) - 1).bit_length(), _CELLS_PER_TILE)
         sweep.run(
-            _orbit_program(rule, n),
-            {"table": table[None], "quarter": np.array([1 << int(level)])},
+            _orbit_program(rule),
+            {
+                "table": padded[None],
+                "quarter": np.array([1 << int(level)]),
+                "n": np.array([n]),
+            },
             adam.Hyperparameters(*(value[None, chosen] for value in cells)),
             tile=(1, width),
             chunk=(1, len(chosen)),
@@ -187,15 +193,15 @@ def _settled(
 
 
 @lru_cache
-def _orbit_program(rule: adam.UpdateRule, n: int) -> sweep.Program:
-    return sweep.Program(partial(_orbit, rule=rule, n=n))
+def _orbit_program(rule: adam.UpdateRule) -> sweep.Program:
+    return sweep.Program(partial(_orbit, rule=rule))
 
 
 def _orbit(
-    row: dict[str, Array], hyper: adam.Hyperparameters, *, rule: adam.UpdateRule, n: int
+    row: dict[str, Array], hyper: adam.Hyperparameters, *, rule: adam.UpdateRule
 ) -> dict[str, Float[Array, " d"]]:
     """Sums over the last epoch, the one before, and the means over the last two quarters."""
-    table, quarter = row["table"], row["quarter"]
+    table, quarter, n = row["table"], row["quarter"], row["n"]
     zero = jnp.zeros(table.shape[1])
 
     def step(i: Array, carry: tuple) -> tuple:
@@ -212,7 +218,8 @@ def _orbit(
         end = jax.lax.fori_loop(0, quarter, epoch, (zero, *start[1:]))
         return end[0] / quarter, end
 
-    start = rule.init_from_gradients(table.mean(axis=0), (table**2).mean(axis=0))
+    # rows beyond n are 0: tables of different n share a program
+    start = rule.init_from_gradients(table.sum(axis=0) / n, (table**2).sum(axis=0) / n)
     _, half = mean((zero, zero, zero, start))
     _, half = mean(half)
     third, end = mean(half)

@@ -1,0 +1,93 @@
+"""Where other optimisers than Adam diverge on the counterexample, and whether at their defaults.
+
+For each optimiser, n, a and sampling scheme: the intervals of its last hyperparameter on which the
+stationary drift points away from the minimiser. Example:
+
+    python -m experiments.optimizers --flagfile=experiments/flagfiles/optimizers.flags
+"""
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from adam_transition.commands import _flags, _outputs, _runner
+
+if TYPE_CHECKING:
+    from adam_transition.studies.optimizers.study import OptimizerStudy
+
+FLAGS = _flags.common_flags("optimizers")
+_list = partial(flags.DEFINE_list, flag_values=FLAGS)
+
+_GREATEST_N = 200
+_MOST_BOUNDARIES = 2000
+
+_list(
+    "optimizer",
+    "",
+    "Optimisers by name (adam_transition.optimizers.OPTIMIZERS), or package.module:factory, a "
+    "function (beta1, beta2) of an optax transformation with learning rate 1; default: all named.",
+)
+_list("n", "5,20,50", "Numbers of components, 3 to 200: a list or lo:hi:count.")
+_list("a", "default,1", "Slopes a > 0 of the counterexample; default is 1/(n-1)^2 for each n.")
+_list(
+    "sampling",
+    "cyclic,random_shuffling,with_replacement",
+    "Sampling schemes: cyclic, shuffle_once, random_shuffling, with_replacement.",
+)
+flags.DEFINE_integer(
+    "samples", 100_000, "Steps averaged for each drift of a random scheme.", 1000, 10**8,
+    flag_values=FLAGS,
+)  # fmt: skip
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → boundaries → data set, figures, claims."""
+    _outputs.run_study(values, parse(values))
+
+
+def parse(values: dict[str, Any]) -> "OptimizerStudy":
+    """The study that the flags describe.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import optimizers, problems, sampling
+    from adam_transition.studies.optimizers.study import OptimizerStudy
+
+    _flags.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
+    n = _flags.parse_integers("n", values["n"])
+    if max(n) > _GREATEST_N:
+        raise ValueError(f"--n={max(n)}: at most {_GREATEST_N} is allowed")
+    given = values["a"]
+    if not given or len(set(given)) < len(given):
+        raise ValueError(f"--a={','.join(given)}: needs one or more different values")
+    numbers = _flags.parse_list("a", [one for one in given if one != "default"] or ["1"], float)
+    a = iter(numbers)
+    slopes = tuple(None if one == "default" else next(a) for one in given)
+    for one_n in n:
+        for one_a in slopes:
+            try:
+                problems.counterexample(one_n, one_a)
+            except ValueError as error:
+                raise ValueError(f"--{error}") from None
+    chosen = _flags.parse_optimizers(values["optimizer"] or list(optimizers.OPTIMIZERS))
+    boundaries = len(chosen) * len(n) * len(slopes) * len(values["sampling"])
+    _flags.check_work(
+        values, ("optimizer", "n", "a", "sampling"), "boundaries", boundaries, _MOST_BOUNDARIES
+    )
+    return OptimizerStudy(
+        optimizers=chosen,
+        num_components=tuple(n),
+        a=slopes,
+        samplings=tuple(values["sampling"]),
+        num_samples=values["samples"],
+        seed=values["seed"],
+    )
+
+
+COMMAND = _runner.Command("optimizers", __doc__, FLAGS, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

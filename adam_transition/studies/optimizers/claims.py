@@ -1,0 +1,185 @@
+"""Claims of the optimiser study, and its rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import brentq
+
+from adam_transition.optimizers import Optimizer
+from adam_transition.sweeps.claims import Claim, assess
+from adam_transition.theory.rule_boundary import LEAST, hyperparameter
+
+_CURED = 0.99  # momentum at which sign methods are expected to return on these problems
+
+
+def claims(dataset: xr.Dataset) -> list[Claim]:
+    """What is said of these optimisers, beside what the drift shows, for those in the data set."""
+    names = set(dataset["optimizer"].values)
+    found = []
+    if "amsgrad" in names:
+        found.append(
+            _never(dataset, "amsgrad", "AMSGrad has D < 0 at every β1 and β2", "arXiv:1904.09237")
+        )
+    if "adopt_unclipped" in names:
+        statement = "ADOPT without its clip has D < 0 at every β1 and β2"
+        found.append(_never(dataset, "adopt_unclipped", statement, "arXiv:2411.02853"))
+    if "muon" in names:
+        found.append(_muon(dataset))
+    if "lion" in names:
+        found.append(_lion(dataset))
+    if "signum" in names and "cyclic" in dataset["sampling"].values:
+        found.append(_sign_momentum(dataset))
+    if {"adam", "radam"} <= names:
+        found.append(_radam(dataset))
+    return found
+
+
+def _never(dataset: xr.Dataset, name: str, statement: str, reference: str) -> Claim:
+    drift = dataset["drift"].sel(optimizer=name)
+    return assess(
+        f"{name}_never_diverges",
+        f"{statement}, in cyclic order (share of the cells with D > 0, over n and a)",
+        reference,
+        measured=float((drift > 0).where(drift.notnull()).mean()),
+        at_most=0.0,
+    )
+
+
+def _muon(dataset: xr.Dataset) -> Claim:
+    one = dataset.sel(optimizer="muon")
+    starts = (one["beta_low"].isel(interval=0) == 0).astype(float)
+    highest = one["beta_high"].max("interval")
+    known = highest.fillna(0) + 0 * one["stderr"].fillna(0).max("interval")
+    has_transition = starts * (known < _CURED)
+    return assess(
+        "muon_has_a_transition",
+        "Muon on 1 × 1 matrices diverges from momentum 0 up to a threshold below "
+        f"{_CURED:g} (share of the settings of n, a and sampling)",
+        "conjectured in the paper's section 6",
+        measured=float(has_transition.where(one["beta_low"].notnull().any("interval"), 0).mean())
+        if one["drift"].notnull().any()
+        else np.nan,
+        at_least=1.0,
+        ours=True,
+    )
+
+
+def _lion(dataset: xr.Dataset) -> Claim:
+    drift = dataset["default_drift"].sel(optimizer="lion").isel(default_a=1)
+    drift = drift.where(dataset["default_n"] >= 20)
+    return assess(
+        "lion_diverges_at_its_defaults",
+        "At a = 1 and n ≥ 20 Lion diverges at its defaults, in cyclic order (share of the values of "
+        "n)",
+        "none: our computation",
+        measured=float((drift > 0).where(drift.notnull()).mean()),
+        at_least=1.0,
+        ours=True,
+    )
+
+
+def sign_threshold(n: int, a: float) -> float:
+    """β* of sign momentum in cyclic order (docs/mathematics/other_rules.md)."""
+    ratio = (1 + (n - 1) * a) / a
+    half = -(-n // 2) - 1
+
+    def excess(p: float) -> float:
+        log_beta = np.log1p(-p)
+        return float(np.log((ratio + 1) * p / -np.expm1(n * log_beta)) + half * log_beta)
+
+    return 1 - float(brentq(excess, 1e-3 / n**1.5, 1 - 1e-9, xtol=1e-15))
+
+
+def _sign_momentum(dataset: xr.Dataset) -> Claim:
+    high = dataset["beta_high"].sel(optimizer="signum", sampling="cyclic").max("interval")
+    law = xr.apply_ufunc(np.vectorize(sign_threshold), dataset["n"], dataset["a_value"])
+    known = law < 1 - LEAST["cyclic"]
+    miss = abs(high - law).where(known)
+    return assess(
+        "sign_momentum_has_its_closed_form",
+        "In cyclic order sign momentum diverges up to the β* of its closed form (largest deviation "
+        "over n and a)",
+        "proposition in docs/mathematics/other_rules.md",
+        measured=float(miss.max()),
+        at_most=1e-6,
+        ours=True,
+    )
+
+
+def _radam(dataset: xr.Dataset) -> Claim:
+    adam, radam = (dataset.sel(optimizer=name) for name in ("adam", "radam"))
+    # RAdam is momentum below β2 = 2/3, so only thresholds above that are shared
+    high = adam["beta_high"].max("interval").where(lambda beta: beta > 2 / 3)
+    miss = abs(radam["beta_high"].max("interval") - high)
+    error = radam["stderr"].max("interval") + adam["stderr"].max("interval")
+    worst = float((miss - 4 * error).max())
+    return assess(
+        "radam_shares_adams_threshold",
+        "RAdam's threshold is Adam's where that is above 2/3 (largest deviation beyond four "
+        "standard errors, over n, a and sampling; at the default β1)",
+        "arXiv:1908.03265: RAdam tends to Adam",
+        measured=worst,
+        at_most=1e-6,
+        ours=True,
+    )
+
+
+def rows(
+    dataset: xr.Dataset, optimizers: Mapping[str, Optimizer], first: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The intervals of divergence as plain rows, one for each (optimizer, sampling, n, a).
+
+    `stderr` is null where an interval reaches the end of the scan, and `diverges_at_default` for an
+    optimiser without defaults, or where its default lies beyond that end.
+    """
+    found = []
+    low, high, stderr = (dataset[name].values for name in ("beta_low", "beta_high", "stderr"))
+    for where in np.ndindex(low.shape[:4]):
+        o, s, j, k = where
+        optimizer = optimizers[str(dataset["optimizer"].values[o])]
+        name, kept = hyperparameter(optimizer), np.isfinite(low[where])
+        ends = np.stack([low[where][kept], high[where][kept]], axis=1)
+        errors = [None if np.isnan(one) else float(one) for one in stderr[where][kept]]
+        default = optimizer.defaults.get(name)
+        found.append(
+            {
+                "optimizer": optimizer.name,
+                "n": int(dataset["n"][j]),
+                "a": float(dataset["a_value"][j, k]),
+                "sampling": str(dataset["sampling"].values[s]),
+                "hyperparameter": name,
+                "fixed": {optimizer.axes[0]: first[optimizer.name]} if optimizer.axes[1] else {},
+                "diverges": ends.tolist(),
+                "stderr": errors,
+                "diverges_at_default": _contains(ends, errors, default),
+            }
+        )
+    return found
+
+
+def _contains(ends: np.ndarray, errors: list[float | None], default: float | None) -> bool | None:
+    """Whether β lies in one of the intervals; None if it is unknown, or beyond a scan's end."""
+    if default is None:
+        return None
+    inside = bool(((ends[:, 0] <= default) & (default < ends[:, 1])).any())
+    reaches_the_end = bool(errors) and errors[-1] is None
+    return None if inside and reaches_the_end and default > 1 - max(LEAST.values()) else inside
+
+
+def defaults(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """For each optimiser and a: the values of n at which it diverges at its library's defaults."""
+    drift = dataset["default_drift"]
+    n = dataset["default_n"].values
+    return [
+        {
+            "optimizer": str(name),
+            "a": "1" if law else "1/(n-1)^2",
+            "sampling": "cyclic",
+            "n": n[drift[o, :, law].notnull().values].tolist(),
+            "diverges": n[(drift[o, :, law] > 0).values].tolist(),
+        }
+        for o, name in enumerate(dataset["optimizer"].values)
+        for law in (0, 1)
+    ]

@@ -1,0 +1,117 @@
+"""Where an optimiser diverges: intervals of one hyperparameter on which its drift is positive.
+
+The hyperparameter is the rule's second axis at a fixed value of the first, or the only one it has.
+Adam's intervals are those of `boundary`. Other rules are scanned with equal spacing in
+log(β/(1−β)); each sign change of D > 0 between two points is bisected. A positive interval narrower
+than the scan's spacing can be missed.
+"""
+
+from functools import partial
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from adam_transition import adam
+from adam_transition.optimizers import ADAM, Optimizer
+from adam_transition.sampling import RANDOM, Sampling
+from adam_transition.theory.boundary import Edge, Interval, divergence_intervals
+from adam_transition.theory.rule_drift import drift_of_optimizer
+
+LEAST = {"cyclic": 1e-3, "shuffle_once": 1e-3, "with_replacement": 2e-3, "random_shuffling": 5e-3}
+"""Smallest 1 − β of the scan: the state must be run for its memory."""
+
+_POINTS = 97
+_POINTS_OF_CHAINS = 33
+_HALVINGS = 30
+_STEP = 0.02  # of log(β/(1−β)), for the slope of D at an edge
+
+
+def hyperparameter(optimizer: Optimizer) -> str:
+    """The rule's own name of the axis that the intervals are of."""
+    first, second = optimizer.axes
+    return first if second is None else second
+
+
+def rule_intervals(
+    gradients: Float[np.ndarray, "n 1"],
+    optimizer: Optimizer,
+    first: float,
+    sampling: Sampling = "cyclic",
+    *,
+    key: Key[Array, ""] | None = None,
+    num_samples: int = 100_000,
+    at_step: int | None = None,
+) -> list[Interval]:
+    """Intervals of `hyperparameter(optimizer)` on which D > 0, ascending.
+
+    An interval that reaches the end of the scan ends at 1 with the standard error NaN: how far it
+    goes is not known. Where the drift is NaN (a rule that does not settle) it counts as not
+    positive.
+
+    Args:
+      gradients: a table of shape (n, 1) with positive mean.
+      optimizer: the optimiser.
+      first: β of the first axis, in [0, 1); without effect for a rule with one axis.
+      sampling: the sampling scheme.
+      key: needed for all schemes but cyclic.
+      num_samples: number of steps averaged for each β of a random scheme.
+      at_step: the step at which a rule is frozen that counts steps.
+
+    Raises:
+      ValueError: as for `drift_of_optimizer`, or `divergence_intervals` for Adam.
+    """
+    if optimizer is ADAM:
+        return divergence_intervals(gradients, [first], sampling, key=key)[0]
+    drift = partial(_drift, gradients, optimizer, first, sampling, key, num_samples, at_step)
+    greatest = np.log1p(-LEAST[sampling]) - np.log(LEAST[sampling])
+    scan = np.linspace(-12, greatest, _POINTS_OF_CHAINS if sampling in RANDOM else _POINTS)
+    positive = drift(scan)[0] > 0
+    changes = np.flatnonzero(positive[1:] != positive[:-1])
+    low, high = scan[changes], scan[changes + 1]
+    for _ in range(_HALVINGS if changes.size else 0):
+        middle = (low + high) / 2
+        below = (drift(middle)[0] > 0) == positive[changes]
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    edges = _edges(drift, (low + high) / 2, sampling in RANDOM)
+    edges = [Edge(0.0, 1.0, 0.0), *edges] if positive[0] else edges
+    edges = [*edges, Edge(1.0, 0.0, np.nan)] if positive[-1] else edges
+    return [Interval(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _drift(
+    gradients: np.ndarray,
+    optimizer: Optimizer,
+    first: float,
+    sampling: Sampling,
+    key: Key[Array, ""] | None,
+    num_samples: int,
+    at_step: int | None,
+    u: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drift and error at log(β/(1−β)) of the swept axis."""
+    swept = 1 / (1 + np.exp(u))
+    only = optimizer.axes[1] is None
+    hyper = adam.Hyperparameters(swept if only else np.full_like(u, 1 - first), swept)
+    found = drift_of_optimizer(
+        gradients, optimizer, hyper, sampling, key=key, num_samples=num_samples, at_step=at_step
+    )
+    return found.drift[:, 0], found.stderr[:, 0]
+
+
+def _edges(drift: partial, u: np.ndarray, is_estimated: bool) -> list[Edge]:
+    if not u.size:
+        return []
+    stderr = np.zeros_like(u)
+    if is_estimated:
+        above, below = (drift(u + step)[0] for step in (_STEP, -_STEP))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (above - below) / (_beta(u + _STEP) - _beta(u - _STEP))
+            stderr = np.where(slope != 0, drift(u)[1] / np.abs(slope), np.nan)
+    return [
+        Edge(float(beta), float(1 - beta), float(error))
+        for beta, error in zip(_beta(u), stderr, strict=True)
+    ]
+
+
+def _beta(u: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-u)))
