@@ -19,8 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
 
-# Arrays of different ranks must not broadcast by accident; where trailing axes are meant to, the code
-# says so.
+# Arrays of different ranks must not broadcast by accident; where they may, the code says so.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 # Runs that several tests look at are made once; see tests/smoke.py.

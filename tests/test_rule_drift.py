@@ -3,10 +3,10 @@
 import numpy as np
 import optax
 import pytest
-from scipy.optimize import brentq
 
 from adam_transition import adam, optimizers, problems, sampling
 from adam_transition.optimizers import ADAM, OPTIMIZERS
+from adam_transition.theory import laws
 from adam_transition.theory.rule_drift import drift_of_optimizer
 from adam_transition.theory.stationary_drift import stationary_drift
 
@@ -41,22 +41,11 @@ def test_chains_of_adam_agree_with_the_integral(scheme):
     assert (error < 0.1).all()
 
 
-def _threshold(n, ratio):
-    """β* of sign momentum: m is positive on half of the orbit, −1 + (R+1)(1−β)β^j/(1−β^n) > 0."""
-    half = n / 2 - 1 if n % 2 == 0 else (n - 1) / 2
-
-    def excess(p):
-        log_beta = np.log1p(-p)
-        return np.log((ratio + 1) * p / -np.expm1(n * log_beta)) + half * log_beta
-
-    return 1 - brentq(excess, 1e-3 / n**1.5, 1 - 1e-9, xtol=1e-16)
-
-
 @pytest.mark.parametrize("n", [5, 20, 51])
 @pytest.mark.parametrize("a", [1.0, None])
 def test_sign_momentum_diverges_up_to_its_closed_form(n, a):
     table = problems.counterexample_table(n, a)
-    edge = _threshold(n, -table[0, 0] / table[1, 0])
+    edge = laws.sign_momentum_threshold(n, a or 1 / (n - 1) ** 2)
     drift, _ = _drift("signum", edge + np.array([-1e-6, 1e-6]), 0.0, table)
     assert drift[0] > 0 >= drift[1]
 
@@ -64,7 +53,7 @@ def test_sign_momentum_diverges_up_to_its_closed_form(n, a):
 def test_the_threshold_of_sign_momentum_has_its_law():
     """1 − β* → √24 n^(−3/2) at a = 1, to a relative error that falls like 1/√n or faster."""
     n = np.array([100, 10_000, 1_000_000])
-    found = np.array([1 - _threshold(one, one) for one in n])
+    found = np.array([1 - laws.sign_momentum_threshold(one, 1.0) for one in n.tolist()])
     error = np.abs(found / (np.sqrt(24) * n**-1.5) - 1)
     assert (error < 3 / np.sqrt(n)).all()
 

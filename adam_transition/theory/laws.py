@@ -1,5 +1,6 @@
 """How the boundary depends on n, a and D1 at ε = 0: measured edges, laws, fitted exponents."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -76,3 +77,25 @@ def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
         raise ValueError(f"a power law needs three or more positive points, not {len(x)}")
     (slope, intercept), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
     return PowerLaw(float(slope), float(np.sqrt(covariance[0, 0])), float(np.exp(intercept)))
+
+
+def sign_momentum_threshold(n: int, a: float) -> float:
+    """β* up to which sign momentum diverges on the counterexample in cyclic order.
+
+    The root of (R + 1)(1 − β)β^(⌈n/2⌉−1) = 1 − β^n with R the ratio of the slopes; proved in
+    docs/mathematics/other_rules.md. At a = 1, 1 − β* is √24 n^(−3/2) to first order.
+
+    Args:
+      n: number of components, at least 3.
+      a: slope of the counterexample, above 0.
+    """
+    from scipy.optimize import brentq
+
+    ratio = (1 + (n - 1) * a) / a
+    half = -(-n // 2) - 1
+
+    def excess(p: float) -> float:
+        log_beta = math.log1p(-p)
+        return math.log((ratio + 1) * p / -math.expm1(n * log_beta)) + half * log_beta
+
+    return 1 - float(brentq(excess, 1e-3 / n**1.5, 1 - 1e-9, xtol=1e-15))

@@ -22,7 +22,7 @@ LEAST = {"cyclic": 1e-3, "shuffle_once": 1e-3, "with_replacement": 2e-3, "random
 
 _POINTS = 97
 _POINTS_OF_CHAINS = 33
-_HALVINGS = 30
+_HALVINGS = {True: 18, False: 30}  # of a bracket; keyed by whether the drift is estimated
 _STEP = 0.02  # of log(β/(1−β)), for the slope of D at an edge
 
 
@@ -68,7 +68,7 @@ def rule_intervals(
     positive = drift(scan)[0] > 0
     changes = np.flatnonzero(positive[1:] != positive[:-1])
     low, high = scan[changes], scan[changes + 1]
-    for _ in range(_HALVINGS if changes.size else 0):
+    for _ in range(_HALVINGS[sampling in RANDOM] if changes.size else 0):
         middle = (low + high) / 2
         below = (drift(middle)[0] > 0) == positive[changes]
         low, high = np.where(below, middle, low), np.where(below, high, middle)

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from adam_transition.optimizers import OPTIMIZERS
 from adam_transition.studies.plotting import COLOURS, TITLES, style, subplots
+from adam_transition.theory.rule_boundary import LEAST
 
 _COLUMNS = 4
 _NAMES = {"beta1": r"\beta_1", "beta2": r"\beta_2", "beta3": r"\beta_3", "decay": r"\beta_2"}
@@ -64,6 +65,12 @@ def _panel(ax: Axes, dataset: xr.Dataset, name: str) -> None:
     ax.set_ylabel(f"$1 - {_NAMES[second]}$" if second else "(no effect)", labelpad=1)
 
 
+def _smallest(dataset: xr.Dataset) -> float:
+    """The smallest 1 − β* of the marks."""
+    high = dataset["beta_high"].isel(n=-1).values
+    return min([*LEAST.values(), *(1 - high[np.isfinite(high) & (high < 1)])])
+
+
 def thresholds(dataset: xr.Dataset) -> Figure:
     """The largest β that diverges, for each optimiser and sampling scheme, at the largest n.
 
@@ -81,13 +88,15 @@ def thresholds(dataset: xr.Dataset) -> Figure:
                 one = dataset.sel(sampling=scheme).isel(n=-1, a=k)
                 high = one["beta_high"].max("interval").values
                 ends = np.isfinite(high) & (high == 1)
+                distance = np.where(ends, LEAST[scheme], 1 - high)
                 for chosen, face in ((np.isfinite(high) & ~ends, COLOURS[s]), (ends, "none")):
                     ax.scatter(
-                        np.maximum(1 - high[chosen], 1e-3), y[chosen] + 0.22 * (1 - s), s=12,
+                        distance[chosen], y[chosen] + 0.22 * (1 - s), s=12,
                         marker="osD"[s % 3], facecolors=face, edgecolors=COLOURS[s],
                         label=TITLES[scheme] if face != "none" else None,
                     )  # fmt: skip
-            ax.set(xscale="log", xlim=(1, 8e-4), xlabel=r"$1 - \beta^*$", title=_slope(dataset, k))
+            ax.set(xscale="log", xlabel=r"$1 - \beta^*$", title=_slope(dataset, k))
+            ax.set_xlim(1.3, 0.7 * _smallest(dataset))
             ax.set_ylim(-0.6, len(names) - 0.4)
             ax.grid(axis="y", lw=0.3)
         axes[0, 0].set_yticks(y, names)

@@ -1,0 +1,137 @@
+"""`experiments.optimizers` end to end: contract, known thresholds, claims, bad input."""
+
+import json
+import math
+
+import pytest
+import xarray as xr
+
+from adam_transition import problems, sampling
+from adam_transition.commands import optimizers
+from adam_transition.optimizers import OPTIMIZERS
+from adam_transition.studies.optimizers import claims as study_claims
+from adam_transition.studies.optimizers.figures import boundaries
+from adam_transition.theory import laws
+from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.rule_boundary import rule_intervals
+from tests import experiment
+from tests.claim_cases import assert_three_verdicts, missing, same
+
+NAMES = "adam,radam,amsgrad,adopt_unclipped,muon,lion,signum"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("optimizers")
+    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", f"--out={out}"]
+    assert experiment.run(optimizers, *flags) == 0
+    summary = json.loads((out / "optimizers.json").read_text())
+    return xr.open_zarr(out / "optimizers.zarr", consolidated=False).load(), summary, out
+
+
+def test_rows_follow_the_contract(finished):
+    _, summary, out = finished
+    rows = {(row["optimizer"], row["a"]): row for row in summary["rows"]}
+    assert len(rows) == len(NAMES.split(",")) * 2
+    signum = rows["signum", 1.0]
+    assert signum["hyperparameter"] == "momentum"
+    assert signum["fixed"] == {}
+    [[low, high]] = signum["diverges"]
+    assert low == 0
+    assert high == pytest.approx(laws.sign_momentum_threshold(20, 1.0), abs=1e-7)
+    assert signum["diverges_at_default"] is True
+    lion = rows["lion", 1.0]
+    assert lion["hyperparameter"] == "beta2"
+    assert lion["fixed"] == {"beta1": 0.9}
+    assert lion["stderr"] == [None]  # to the end of the scan
+    assert lion["diverges_at_default"] is True
+    assert rows["adam", 1.0]["diverges_at_default"] is False
+    assert rows["amsgrad", 1.0]["diverges"] == []
+    for name in ("optimizers", "optimizers_thresholds"):
+        assert (out / f"{name}.png").stat().st_size > 10_000
+
+
+def test_defaults_are_tried_at_many_n(finished):
+    _, summary, _ = finished
+    at_one = {row["optimizer"]: row["diverges"] for row in summary["defaults"] if row["a"] == "1"}
+    assert at_one["lion"] == [20, 50, 100, 200, 500, 1000]
+    assert at_one["adam"] == [100, 200, 500, 1000]  # 4/n² < 0.001 at β1 = 0.9 too
+    assert at_one["amsgrad"] == []
+
+
+def test_a_given_run_again_computes_nothing(finished):
+    _, summary, out = finished
+    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", f"--out={out}"]
+    assert experiment.run(optimizers, *flags, "--nofigures") == 0
+    assert json.loads((out / "optimizers.json").read_text())["rows"] == summary["rows"]
+
+
+def _moved(name, by, **where):
+    """A variable of one optimiser, moved."""
+
+    def doctor(dataset):
+        here = math.prod(dataset[dim] == value for dim, value in where.items())
+        return dataset.assign({name: dataset[name] + by * here})
+
+    return doctor
+
+
+def test_every_claim_has_three_verdicts(finished):
+    dataset, _, _ = finished
+    cases = {
+        f"{name}_never_diverges": (same, _moved("drift", 1e9, optimizer=name), missing("drift"))
+        for name in ("amsgrad", "adopt_unclipped")
+    }
+    cases["muon_has_a_transition"] = (
+        same, _moved("beta_low", 0.1, optimizer="muon"), missing("drift")
+    )  # fmt: skip
+    cases["lion_diverges_at_its_defaults"] = (
+        same, _moved("default_drift", -1e9, optimizer="lion"), missing("default_drift")
+    )  # fmt: skip
+    cases["sign_momentum_has_its_closed_form"] = (
+        same, _moved("beta_high", 1e-4, optimizer="signum"), missing("beta_high")
+    )  # fmt: skip
+    cases["radam_shares_adams_threshold"] = (
+        same, _moved("beta_high", 1e-4, optimizer="radam"), missing("beta_high")
+    )  # fmt: skip
+    assert_three_verdicts(study_claims.claims, dataset, cases)
+
+
+def test_the_figure_has_a_panel_for_each_rule(finished):
+    figure = boundaries(finished[0])
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == NAMES.split(",")
+    words = {ax.get_title(): [text.get_text() for text in ax.texts] for ax in figure.axes}
+    assert words["amsgrad"] == ["never diverges"]
+    assert words["signum"] == []
+
+
+def test_a_scan_finds_the_edges_of_the_closed_form():
+    table = problems.counterexample_table(20)
+    [expected] = divergence_intervals(table, [0.5])[0]
+    copy = OPTIMIZERS["nadam"].__class__("copy", OPTIMIZERS["adam"].rule)
+    [found] = rule_intervals(table, copy, 0.5)
+    assert found.low.beta2 == pytest.approx(expected.low.beta2, abs=1e-8)
+    assert found.high.beta2 == pytest.approx(expected.high.beta2, abs=1e-8)
+    [estimated] = rule_intervals(
+        table, copy, 0.0, "with_replacement", key=sampling.stream_key(0)
+    )  # fmt: skip
+    [[exact]] = divergence_intervals(table, [0.0], "with_replacement")
+    assert abs(estimated.high.beta2 - exact.high.beta2) < 4 * estimated.high.stderr
+    assert estimated.high.stderr < 0.02
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--optimizer=lyon"], "--optimizer: 'lyon' is not one of"),
+        (["--n=2"], "n=2: the counterexample needs n ≥ 3"),
+        (["--n=1000"], "--n=1000: at most 200 is allowed"),
+        (["--a=default,default"], "--a=default,default: needs one or more different values"),
+        (["--a=-1"], "--a=-1.0: the counterexample needs"),
+        (["--sampling=sorted"], "--sampling=sorted: allowed are"),
+        (["--n=3:200:198"], "boundaries; at most 2000 are allowed"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):
+    experiment.assert_refused(optimizers, tmp_path / "out", capsys, args, message)
