@@ -30,6 +30,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(RUN) -m benchmarks.simulation
 	$(RUN) -m benchmarks.kernel
+	$(RUN) -m benchmarks.optimizers
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.drift
 	$(RUN) -m benchmarks.monitor

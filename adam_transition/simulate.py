@@ -482,7 +482,7 @@ def _by_coordinate(
 
     The projection undoes the displacement; it is summed over the B = R − 1 blocks between records.
     """
-    away = trace.x - jnp.asarray(problem.minimiser, trace.x.dtype)
+    away = trace.x - jnp.asarray(problem.minimiser, trace.x.dtype)[None]
     away = away.reshape(len(away), -1)
     distances = jnp.abs(away)
     if trace.reaction is None:
@@ -498,7 +498,7 @@ def _outward_reaction(trace: Trace, problem: FiniteSum, gaps: Array) -> Array:
     # the end of the block that is farther from x* defines the outward direction: x* has none
     column = (-1,) + (1,) * (trace.x.ndim - 1)
     far = jnp.where((gaps[1:] >= gaps[:-1]).reshape(column), trace.x[1:], trace.x[:-1])
-    away = far - jnp.asarray(problem.minimiser, far.dtype)
+    away = far - jnp.asarray(problem.minimiser, far.dtype)[None]
     along = jnp.sum(away * trace.reaction[1:], axis=tuple(range(1, away.ndim)))
     distance = jnp.maximum(gaps[1:], gaps[:-1])
     return jnp.where(distance > 0, along / distance, 0)

@@ -649,7 +649,9 @@ def test_the_horizon_is_a_whole_number_of_blocks():
     """After 3 horizons of zeros and one of ones nothing of the zeros is left."""
     optimiser = monitor(optax.adam(1.0, b1=0.0, b2=0.9), horizon=2 * BLOCKS)
     state = optimiser.init(jnp.zeros(3))
-    drawn = jnp.repeat(jnp.array([0.0, 1.0]), jnp.array([6, 2]) * BLOCKS)[:, None] * jnp.ones(3)
+    drawn = jnp.repeat(jnp.array([0.0, 1.0]), jnp.array([6, 2]) * BLOCKS)[:, None] * jnp.ones(
+        (1, 3)
+    )
     step = lambda state, g: (optimiser.update(g, state)[1], None)  # noqa: E731
     state, _ = jax.lax.scan(step, state, drawn)
     np.testing.assert_array_equal(_sums(state)["gradient"], 2 * BLOCKS)

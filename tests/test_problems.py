@@ -150,7 +150,7 @@ def test_smoothness_is_sharp():
         points = {
             "counterexample": jnp.linspace(-5.0, -2, 9),
             "realizable": jnp.linspace(-1.0, 1, 9)[:, None],
-            "random_quadratics": jnp.linspace(0, 1, 9)[:, None] * top[1][largest][:, -1],
+            "random_quadratics": jnp.linspace(0, 1, 9)[:, None] * top[1][largest][None, :, -1],
         }[name]
         assert constants.violations(ALL[name], points) == []
         assert any("A1 fails" in v for v in smaller.violations(ALL[name], points))

@@ -66,21 +66,21 @@ def estimate(
     row, used = _used_rows(blocks, steps)
     many = jnp.where(used, steps[:, None], 0).astype(jnp.float32)
     scale = _positive(jnp.max(jnp.abs(row["gradient"]), initial=0.0))
-    near = ((jnp.abs(age[:, None] - age) <= _NEAR) & (steps > 0)).astype(jnp.float32)
+    near = ((jnp.abs(age[:, None] - age[None]) <= _NEAR) & (steps > 0)[None]).astype(jnp.float32)
     gradient = row["gradient"] / scale
     far, pairs = _pairs(steps, age, gap)
 
     def limit_of(kept: Float[Array, " B"]) -> tuple[Float[Array, "B k"], Bool[Array, "B k"]]:
         """Sums of m/(√V + ε), with V from the blocks kept; and where V is positive."""
-        around = jnp.einsum("bc,ck->bk", near * kept, row["second"])
-        second = around / _positive(jnp.einsum("bc,ck->bk", near * kept, many))
+        around = jnp.einsum("bc,ck->bk", near * kept[None], row["second"])
+        second = around / _positive(jnp.einsum("bc,ck->bk", near * kept[None], many))
         denominator = _positive(jnp.sqrt(second + epsilon_root) + epsilon)
         seen = used & (second > 0)
         return jnp.where(seen, row["first"] / denominator, 0), seen
 
     def sums(kept: Float[Array, " B"]) -> Float[Array, "2"]:
         """Σ ⟨G, U⟩ and Σ ⟨G, L⟩ over the pairs of the blocks kept."""
-        both = jnp.where(pairs, kept[:, None] * kept, 0)
+        both = jnp.where(pairs, kept[:, None] * kept[None], 0)
         limited = gradient @ limit_of(kept)[0].T
         return jnp.stack([jnp.sum(both * updated), jnp.sum(both * limited)])
 
@@ -136,8 +136,8 @@ def _pairs(
     steps: Int[Array, " B"], age: Int[Array, " B"], gap: Array
 ) -> tuple[Bool[Array, "B B"], Bool[Array, "B B"]]:
     """Pairs of used blocks that share no memory, and the pairs to use: these, or all of them."""
-    used = (steps > 0)[:, None] & (steps > 0)
-    far = (jnp.abs(age[:, None] - age) > gap) & used
+    used = (steps > 0)[:, None] & (steps > 0)[None]
+    far = (jnp.abs(age[:, None] - age[None]) > gap) & used
     return far, jnp.where(jnp.any(far), far, used)
 
 

@@ -97,7 +97,7 @@ class Decoder(nnx.Module):
         self.head = nnx.Linear(width, data.num_classes, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
-        x = self.tokens(tokens) + self.places(jnp.arange(tokens.shape[1]))
+        x = self.tokens(tokens) + self.places(jnp.arange(tokens.shape[1]))[None]
         return self.head(self.norm(self.layers(x)))
 
 

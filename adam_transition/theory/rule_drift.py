@@ -41,7 +41,7 @@ _MOVES = 0.1  # relative change between quarters of a run that has no stationary
 _MOST_REMEMBERED = 100.0  # steps, by chains: a slower average (AdEMAMix) begins at its mean, and
 # what it has not forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
-_CELLS_PER_TILE = 1 << 11
+_TILES = 64, 2048  # cells: two widths, so that a rule compiles two programs
 
 
 def drift_of_optimizer(
@@ -161,7 +161,7 @@ def _orbits(
             here = chosen[block.columns]
             mean[here], error[here] = _settled(*(values[name][0] for name in _ORBIT))
 
-        width = min(1 << (len(chosen) - 1).bit_length(), _CELLS_PER_TILE)
+        width = next(width for width in _TILES if len(chosen) <= width or width == _TILES[-1])
         sweep.run(
             _orbit_program(rule),
             {

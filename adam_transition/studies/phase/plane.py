@@ -169,7 +169,7 @@ def _backend(problem: problems.FiniteSum, optimizer: Optimizer) -> diagram.Backe
     return "pallas"
 
 
-def _lowers(problem: problems.FiniteSum, optimizer: Optimizer) -> bool:
+def _lowers(problem: problems.FiniteSum, optimizer: Optimizer = ADAM) -> bool:
     """Whether the GPU kernel supports all functions in the gradient and the update rule."""
     n = int(np.asarray(problem.num_components))
     program = partial(

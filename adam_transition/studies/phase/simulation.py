@@ -140,7 +140,7 @@ def _controls(row: Row, method: simulate.Method, max_components: int) -> Array |
         return None
     away = row.x0 - jnp.asarray(row.problem.minimiser, row.x0.dtype)
     table = problems.component_gradients(row.problem, row.x0, max_components)
-    along = jnp.sum((table * away).reshape(max_components, -1), axis=1)
+    along = jnp.sum((table * away[None]).reshape(max_components, -1), axis=1)
     exists = jnp.arange(max_components) < row.problem.num_components
     return jnp.where(exists, along - jnp.mean(along, where=exists), 0)
 
