@@ -75,7 +75,7 @@ def test_every_name_has_its_optax():
     assert set(OPTIMIZERS) == {*OPTAX, "muon"}
 
 
-@pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.99), (0.0, 0.5), (0.95, 0.9999)])
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.5), (0.95, 0.9999)])
 @pytest.mark.parametrize("name", list(OPTAX))
 def test_rules_are_those_of_optax(name, beta1, beta2):
     with jax.enable_x64(True):
@@ -141,8 +141,13 @@ def _with_xla(arguments, static):
     return jax.jit(jax.vmap(one))(hyper.one_minus_beta1, hyper.one_minus_beta2).x
 
 
-@pytest.mark.parametrize("bias_correction", [False, True])
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize(
+    ("name", "bias_correction"),
+    [
+        *((name, False) for name in OPTIMIZERS),
+        *((name, True) for name in ("adan", "radam", "muon")),
+    ],
+)
 def test_rules_run_in_blocks(name, bias_correction):
     arguments, static = _cell(OPTIMIZERS[name].rule, 0.9, 0.95, bias_correction=bias_correction)
     found = jax.jit(partial(kernels.simulate_table, kernel="cpu", **static))(*arguments)

@@ -67,6 +67,10 @@ def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
     own, built_in = (found.sel(optimizer=name) for name in found["optimizer"].values)
     np.testing.assert_allclose(own["drift"], built_in["drift"], atol=1e-9)
     assert (own["diverged"] == built_in["diverged"]).mean() > 0.99
+    # the store is of this code: another of the same name is not taken for it
+    flags = ["--optimizer=mine:rule,lion", f"--out={tmp_path / 'out'}", *SMALL]
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "\n# changed\n")
+    assert experiment.run(phase, "--nofigures", *flags) == 2
 
 
 @pytest.mark.parametrize(

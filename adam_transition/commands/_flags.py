@@ -1,7 +1,9 @@
 """Flags of the commands: common flags, grids and lists, and errors that name the flag."""
 
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -172,12 +174,22 @@ def parse_optimizers(names: Sequence[str]) -> "tuple[Optimizer, ...]":
     """
     from adam_transition import optimizers
 
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` does: the user's own module lies here
     if not names or len(set(names)) < len(names):
         raise ValueError(f"--optimizer={','.join(names)}: needs one or more different optimisers")
     try:
         return tuple(optimizers.named(name) for name in names)
     except ValueError as error:
         raise ValueError(f"--optimizer: {error}") from None
+
+
+def sources(found: "tuple[Optimizer, ...]") -> dict[str, str]:
+    """What the results of a user's own factories depend on besides their names: for the store."""
+    from adam_transition.optimizers import registry
+
+    digests = {f"source of {one.name}": registry.source_digest(one.name) for one in found}
+    return {name: digest for name, digest in digests.items() if digest}
 
 
 def parse_integers(flag: str, entries: Iterable[str]) -> list[int]:

@@ -44,7 +44,8 @@ flags.DEFINE_integer(
 
 def main(values: dict[str, Any]) -> None:
     """Flags → boundaries → data set, figures, claims."""
-    _outputs.run_study(values, parse(values))
+    study = parse(values)
+    _outputs.run_study(values, study, identity=_flags.sources(study.optimizers))
 
 
 def parse(values: dict[str, Any]) -> "OptimizerStudy":

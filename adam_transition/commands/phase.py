@@ -87,7 +87,8 @@ _BYTES_PER_CELL = 100.0
 def main(values: dict[str, Any]) -> None:
     """Flags → sweep → data set, figures, claims."""
     study = parse(values)
-    identity = {"simulation_backend": study.diagram.backend}
+    own = _flags.sources(study.diagram.optimizers)
+    identity = {"simulation_backend": study.diagram.backend, **own}
     _outputs.run_study(values, study, identity=identity)
 
 

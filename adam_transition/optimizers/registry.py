@@ -1,8 +1,10 @@
 """Optimisers by name: their update rules, what the axes of the plane mean for them, defaults."""
 
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -128,6 +130,17 @@ def named(name: str) -> Optimizer:
     except Exception as error:
         raise ValueError(f"{name!r}: cannot be imported: {type(error).__name__}: {error}") from None
     return own(factory, name)
+
+
+def source_digest(name: str) -> str:
+    """A digest of the module that a user's factory comes from: its results depend on that code.
+
+    Args:
+      name: as for `named`; empty for a built-in optimiser.
+    """
+    module, separator, _ = name.partition(":")
+    file = getattr(importlib.import_module(module), "__file__", None) if separator else None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 def own(factory: Factory, name: str = "optimizer") -> Optimizer:

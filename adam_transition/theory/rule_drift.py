@@ -41,6 +41,7 @@ _MOVES = 0.1  # relative change between quarters of a run that has no stationary
 _MOST_REMEMBERED = 100.0  # steps, by chains: a slower average (AdEMAMix) begins at its mean, and
 # what it has not forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
+_LEAST_ROWS = 1024  # of a padded table, so that all smaller n share a program
 _TILES = 64, 2048  # cells: two widths, so that a rule compiles two programs
 
 
@@ -145,7 +146,7 @@ def _orbits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drift and error, each of shape (C, d)."""
     n, d = table.shape
-    padded = np.zeros((max(64, 1 << (n - 1).bit_length()), d))
+    padded = np.zeros((max(_LEAST_ROWS, 1 << (n - 1).bit_length()), d))
     padded[:n] = table
     quarters = np.ceil(_MEMORIES * memory / (4 * n))
     levels = np.ceil(np.log2(quarters)).astype(int)  # cells of similar memory run together
