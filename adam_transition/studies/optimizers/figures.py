@@ -100,7 +100,8 @@ def thresholds(dataset: xr.Dataset) -> Figure:
             ax.set_ylim(-0.6, len(names) - 0.4)
             ax.grid(axis="y", lw=0.3)
         axes[0, 0].set_yticks(y, names)
-        figure.suptitle(f"$n = {int(dataset['n'][-1])}$", fontsize=8)
+        largest = int(dataset["n"][-1])
+        figure.suptitle(f"$n = {largest}$; an open mark is a lower bound of $\\beta^*$", fontsize=8)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         return figure
