@@ -85,8 +85,17 @@ def test_lion_is_as_by_hand():
 @pytest.mark.parametrize("scheme", ["cyclic", "with_replacement", "random_shuffling"])
 def test_amsgrad_never_points_away(scheme):
     beta = np.linspace(0, 0.95, 5)
-    drift, _ = _drift("amsgrad", beta[:, None], beta, scheme=scheme, key=KEY)
+    drift, error = _drift("amsgrad", beta[:, None], beta, scheme=scheme, key=KEY)
     assert (drift < 0).all()
+    # under random shuffling the size is not known
+    assert np.isnan(error).all() == (scheme == "random_shuffling")
+
+
+def test_the_limit_of_amsgrad_has_its_epsilon():
+    hyper = adam.hyperparameters(0.9, 0.9, epsilon=0.5)
+    found = drift_of_optimizer(TABLE, OPTIMIZERS["amsgrad"], hyper, "with_replacement", key=KEY)
+    expected = -TABLE.sum() / (TABLE.max() + 0.5)
+    assert found.drift[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_adopt_points_away_only_while_its_clip_binds():

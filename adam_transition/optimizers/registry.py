@@ -14,8 +14,8 @@ from adam_transition import adam
 from adam_transition.optimizers import rules
 from adam_transition.optimizers.adapter import Factory, from_optax
 
-Limit = Callable[[np.ndarray], np.ndarray]
-"""A table of gradients (n, d) → the drift (d,) per epoch, for all hyperparameters."""
+Limit = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""A table of gradients (n, d), ε and ε_root of C cells → the drift (C, d), whatever the βs."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,27 @@ class Optimizer:
     has_epsilon: bool = True  # whether ε and the bias correction are those of the simulation
     slowest: float = 1.0  # memory in steps that no axis sets
     counts_steps: bool = False  # whether its update at step k depends on k in the long run
-    limit: Limit | None = None  # the drift in random orders, where no chain finds it
+    limit: Limit | None = None  # the drift with replacement, and its sign under shuffling
 
     def __hash__(self) -> int:
         return hash((self.name, self.rule))
 
 
-def amsgrad_limit(gradients: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
-    """AMSGrad's drift in random orders, −Σ_i g_i/max_i|g_i|: v stays at the largest it ever was.
+def amsgrad_limit(
+    gradients: Float[np.ndarray, "n d"],
+    epsilon: Float[np.ndarray, " C"],
+    epsilon_root: Float[np.ndarray, " C"],
+) -> Float[np.ndarray, "C d"]:
+    """AMSGrad's drift with replacement, −Σ_i g_i/(√(max_i g_i² + ε_root) + ε).
 
-    With replacement, runs of the largest gradient of any length occur, so v comes as close to its
-    square as one likes. Under random shuffling v stays at a value below it, which does not change
-    the sign. As the mean of m is that of the gradients, D has the sign of −Σ g_i for every β1 and
-    β2: AMSGrad returns wherever the full gradient points back.
+    Runs of the largest gradient of any length occur, so v comes as close to its square as one likes
+    and stays there. As the mean of m is that of the gradients, D has the sign of −Σ g_i for every
+    β1 and β2: AMSGrad returns wherever the full gradient points back. Under random shuffling v
+    stays at a value below the largest square, so only the sign is that of this formula.
     """
-    largest = np.abs(gradients).max(axis=0)
-    return -gradients.sum(axis=0) / np.where(largest > 0, largest, 1)
+    largest = (gradients**2).max(axis=0)
+    denominator = np.sqrt(largest + epsilon_root[:, None]) + epsilon[:, None]
+    return -gradients.sum(axis=0) / np.where(denominator > 0, denominator, 1)
 
 
 _ADAM = MappingProxyType({"beta1": 0.9, "beta2": 0.999})
@@ -143,10 +148,16 @@ def source_digest(name: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
-def own(factory: Factory, name: str = "optimizer") -> Optimizer:
+def own(factory: Factory, name: str = "optimizer", *, slowest: float = 100.0) -> Optimizer:
     """The optimiser of a factory (beta1, beta2) → optax transformation with learning rate 1.
+
+    Args:
+      factory: see `from_optax`.
+      name: what errors and figures call it.
+      slowest: steps that its state remembers beyond 1/(1 − β) of the axes; a drift is averaged only
+        after that, so give more for a rule with a slower average of its own.
 
     Raises:
       ValueError: see `from_optax`.
     """
-    return Optimizer(name, from_optax(factory, name), has_epsilon=False)
+    return Optimizer(name, from_optax(factory, name), has_epsilon=False, slowest=slowest)

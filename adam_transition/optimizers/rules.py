@@ -69,6 +69,12 @@ def _average(value: Numbers, p: ArrayLike, new: Numbers) -> Numbers:
     return value - p * value + p * new
 
 
+def _moments(gradient: Numbers, state: Any, hyper: Hyperparameters) -> tuple[Numbers, Numbers]:
+    """Adam's m and v after the gradient, without bias correction."""
+    p, q, *_ = hyper
+    return _average(state.first, p, gradient), _average(state.second, q, gradient * gradient)
+
+
 def _no_step() -> Int[Array, ""]:
     return jnp.zeros((), jnp.int32)
 
@@ -99,8 +105,7 @@ def _amsgrad(
 ) -> tuple[Numbers, MaximumState]:
     p, q, *_ = hyper
     step = state.step + 1
-    m = _average(state.first, p, gradient)
-    v = _average(state.second, q, gradient * gradient)
+    m, v = _moments(gradient, state, hyper)
     largest = jnp.maximum(state.largest, _corrected(v, q, step, bias_correction))
     direction = _ratio(_corrected(m, p, step, bias_correction), largest, hyper)
     return direction, MaximumState(m, v, largest, step)
@@ -120,8 +125,7 @@ def _nadam(
 ) -> tuple[Numbers, AdamState]:
     p, q, *_ = hyper
     step = state.step + 1
-    m = _average(state.first, p, gradient)
-    v = _average(state.second, q, gradient * gradient)
+    m, v = _moments(gradient, state, hyper)
     ahead = _nesterov(m, gradient, p, step, bias_correction)
     return _ratio(ahead, _corrected(v, q, step, bias_correction), hyper), AdamState(m, v, step)
 
@@ -205,8 +209,7 @@ def _radam(
 ) -> tuple[Numbers, AdamState]:
     p, q, *_ = hyper
     step = state.step + 1
-    m = _average(state.first, p, gradient)
-    v = _average(state.second, q, gradient * gradient)
+    m, v = _moments(gradient, state, hyper)
     limit = 2 / jnp.asarray(q) - 1
     m_hat = _corrected(m, p, step, bias_correction)
     adaptive = _ratio(m_hat, _corrected(v, q, step, bias_correction), hyper)

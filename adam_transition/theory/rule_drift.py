@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
-from adam_transition.optimizers import Optimizer
+from adam_transition.optimizers import OPTIMIZERS, Optimizer
 from adam_transition.optimizers.rules import frozen_at
 from adam_transition.sampling import Sampling, indices
 from adam_transition.sweeps import sweep
@@ -38,8 +38,8 @@ from adam_transition.theory.drift_domain import Drift
 _MEMORIES = 40
 _SETTLED = 1e-6  # relative change between two epochs of an orbit of one epoch
 _MOVES = 0.1  # relative change between quarters of a run that has no stationary law yet
-_MOST_REMEMBERED = 100.0  # steps, by chains: a slower average (AdEMAMix) begins at its mean, and
-# what it has not forgotten is a relative error of the order of 1 − β3
+_MOST_REMEMBERED = 100.0  # steps, by chains of built-in rules; what a slower average has not
+# forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
 _LEAST_ROWS = 1024  # of a padded table, so that all smaller n share a program
 _TILES = 64, 2048  # cells: two widths, so that a rule compiles two programs
@@ -68,7 +68,8 @@ def drift_of_optimizer(
 
     Returns:
       The drift, and its error: the standard error for a random scheme, and for the others the
-      change along the orbit. Both are NaN in cells whose drift is not finite or not stationary, or
+      change along the orbit. The error is NaN where only the sign is known (AMSGrad under random
+      shuffling). Both are NaN in cells whose drift is not finite or not stationary, or
       whose memory is so long that an orbit would need more than 4·10^6 steps.
 
     Raises:
@@ -128,10 +129,13 @@ def _averages(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means over histories of a random scheme, and their standard errors; each of shape (C, d)."""
     if optimizer.limit is not None:
-        mean = optimizer.limit(table)
-        return np.broadcast_to(mean, (len(memory), len(mean))), np.zeros((len(memory), len(mean)))
+        mean = optimizer.limit(table, cells.epsilon, cells.epsilon_root)
+        # under random shuffling the limit has the right sign and not the right size
+        return mean, np.full_like(mean, 0.0 if sampling == "with_replacement" else np.nan)
     key = _needed(key, sampling)
-    slowest = min(optimizer.slowest, _MOST_REMEMBERED)
+    # a slower average of a built-in rule begins at its mean (AdEMAMix)
+    built_in = OPTIMIZERS.get(optimizer.name) is optimizer
+    slowest = min(optimizer.slowest, _MOST_REMEMBERED) if built_in else optimizer.slowest
     hyper = adam.Hyperparameters(
         cells.p, cells.q if optimizer.axes[1] else cells.p, *cells.scaled(np.zeros(1, int))[2:]
     )
