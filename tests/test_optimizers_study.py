@@ -17,13 +17,14 @@ from adam_transition.theory.rule_boundary import rule_intervals
 from tests import experiment
 from tests.claim_cases import assert_three_verdicts, missing, same
 
-NAMES = "adam,radam,amsgrad,adopt_unclipped,muon,lion,signum"
+NAMES = "adam,radam,amsgrad,adopt_unclipped,adopt,muon,lion,signum"
+MATRICES = ("--matrix_sizes=2", "--matrix_noise=1")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("optimizers")
-    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", f"--out={out}"]
+    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *MATRICES, f"--out={out}"]
     assert experiment.run(optimizers, *flags) == 0
     summary = json.loads((out / "optimizers.json").read_text())
     return xr.open_zarr(out / "optimizers.zarr", consolidated=False).load(), summary, out
@@ -47,7 +48,7 @@ def test_rows_follow_the_contract(finished):
     assert lion["diverges_at_default"] is True
     assert rows["adam", 1.0]["diverges_at_default"] is False
     assert rows["amsgrad", 1.0]["diverges"] == []
-    for name in ("optimizers", "optimizers_thresholds"):
+    for name in ("optimizers", *(f"optimizers_{one}" for one in ("thresholds", "muon", "adopt"))):
         assert (out / f"{name}.png").stat().st_size > 10_000
 
 
@@ -61,7 +62,7 @@ def test_defaults_are_tried_at_many_n(finished):
 
 def test_a_given_run_again_computes_nothing(finished):
     _, summary, out = finished
-    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", f"--out={out}"]
+    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *MATRICES, f"--out={out}"]
     assert experiment.run(optimizers, *flags, "--nofigures") == 0
     assert json.loads((out / "optimizers.json").read_text())["rows"] == summary["rows"]
 
@@ -84,6 +85,21 @@ def test_every_claim_has_three_verdicts(finished):
     }
     cases["muon_has_a_transition"] = (
         same, _moved("beta_low", 0.1, optimizer="muon"), missing("drift")
+    )  # fmt: skip
+    cases["muon_has_the_closed_form_of_nesterov"] = (
+        same, _moved("beta_high", 1e-3, optimizer="muon"), missing("beta_high")
+    )  # fmt: skip
+    cases["muon_on_a_matrix_is_muon_on_numbers"] = (
+        same, _moved("fixed_threshold", 1e-3, kind="rank_one"), missing("fixed_threshold")
+    )  # fmt: skip
+    cases["noise_does_not_cure_muon"] = (
+        same, _moved("noisy_threshold", -1), missing("noisy_threshold")
+    )  # fmt: skip
+    cases["muons_runs_follow_its_drift"] = (
+        same, _moved("height_change", 1e3, law=0), missing("matrix_drift")
+    )  # fmt: skip
+    cases["adopt_climbs_for_its_s4"] = (
+        same, _moved("climb", 1e3, climb_n=20), missing("climb")
     )  # fmt: skip
     cases["lion_diverges_at_its_defaults"] = (
         same, _moved("default_drift", -1e9, optimizer="lion"), missing("default_drift")
@@ -130,6 +146,8 @@ def test_a_scan_finds_the_edges_of_the_closed_form():
         (["--a=default,default"], "--a=default,default: needs one or more different values"),
         (["--a=-1"], "--a=-1.0: the counterexample needs"),
         (["--sampling=sorted"], "--sampling=sorted: allowed are"),
+        (["--matrix_sizes=1"], "--matrix_sizes=1: must lie in [2, 64]"),
+        (["--matrix_noise=0"], "--matrix_noise=0: must be finite and above 0"),
         (["--n=3:200:198"], "boundaries; at most 2000 are allowed"),
     ],
 )

@@ -1,5 +1,6 @@
 """Problems: gradients, exact constants, and the class F^n_{L,D0,D1}."""
 
+import re
 from fractions import Fraction
 
 import jax
@@ -446,3 +447,45 @@ def _from(data, **more):
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_matrix_counterexample_is_the_counterexample_along_its_direction():
+    rng = np.random.default_rng(0)
+    n, a = 6, 0.3
+    direction = problems.fixed_matrix("generic", 3, rng)
+    across = problems.noise_across(direction, n, 2.0, rng)
+    assert np.sqrt((across[1:] ** 2).sum(axis=(1, 2)).mean()) == pytest.approx(2)
+    with jax.enable_x64(True):
+        problem = problems.as_arrays(
+            problems.matrix_counterexample(n, a, 5 * direction, across), np.float64
+        )
+        scalar = problems.as_arrays(problems.counterexample(n, a), np.float64)
+        slopes = scalar.constant_gradients()
+        for height in (1.0, -1.5, -4.0):
+            side = rng.normal(size=9)
+            side -= (side @ direction.ravel()) * direction.ravel()
+            x = jnp.asarray(height * direction.ravel() + side)
+            found = problems.full_gradient(problem, x, n)
+            expected = problems.full_gradient(scalar, jnp.asarray(height), n) * direction.ravel()
+            np.testing.assert_allclose(found, expected, atol=1e-12)
+            assert problems.objective(problem, x, n) == pytest.approx(
+                float(problems.objective(scalar, jnp.asarray(height), n))
+            )
+        table = problems.component_gradients(problem, jnp.asarray(direction.ravel()), n)
+        expected = slopes[:, None] * (direction.ravel() + across.reshape(n, -1))
+        np.testing.assert_allclose(table, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("direction", "noise", "message"),
+    [
+        (np.zeros((2, 2)), None, "must be a finite matrix, not 0"),
+        (np.ones(4), None, "direction of shape (4,)"),
+        (np.eye(2), np.zeros((3, 2, 2)), "noise of shape (3, 2, 2): must be (5, 2, 2)"),
+        (np.eye(2), np.broadcast_to(np.eye(2), (5, 2, 2)), "must be 0 for every component"),
+        (np.eye(2), np.broadcast_to([[0, 1], [0, 0]], (5, 2, 2)), "weighted by the slopes"),
+    ],
+)
+def test_what_is_no_matrix_counterexample_is_refused(direction, noise, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        problems.matrix_counterexample(5, 1.0, direction, noise)

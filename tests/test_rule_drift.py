@@ -1,11 +1,13 @@
 """The drift of any rule: Adam's is the exact one, that of sign momentum has a closed form."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from adam_transition import adam, optimizers, problems, sampling
-from adam_transition.optimizers import ADAM, OPTIMIZERS
+from adam_transition.optimizers import ADAM, OPTIMIZERS, rules
+from adam_transition.problems.matrices import KINDS
 from adam_transition.theory import laws
 from adam_transition.theory.rule_drift import drift_of_optimizer
 from adam_transition.theory.stationary_drift import stationary_drift
@@ -125,3 +127,36 @@ def test_stationary_drift_takes_any_optimizer():
     np.testing.assert_allclose(found, -TABLE.sum(axis=0) / 0.5, rtol=1e-9)
     with pytest.raises(ValueError, match="needs a key"):
         stationary_drift(TABLE, hyper, "random_shuffling", optimizer=own)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_muon_on_multiples_of_one_matrix_is_muon_on_numbers(kind):
+    """Newton–Schulz is odd and scale-free, so only signs are left of the momentum's factor."""
+    direction = problems.fixed_matrix(kind, 3, np.random.default_rng(0))
+    p = 1 - np.array([0.3, 0.9, 0.95, 0.99])
+    hyper = adam.Hyperparameters(p, p)
+    for n, a in ((5, 1.0), (7, 0.1)):
+        numbers = problems.counterexample_table(n, a)
+        one = drift_of_optimizer(numbers, OPTIMIZERS["muon"], hyper).drift[:, 0]
+        found = drift_of_optimizer(
+            numbers * direction.ravel(), optimizers.muon_of_matrices(3, 3), hyper
+        ).drift
+        step, unit = map(rules.orthogonalized, (jnp.asarray(direction), jnp.ones((1, 1))))
+        np.testing.assert_allclose(
+            found, one[:, None] * np.ravel(step / unit), rtol=1e-3, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize(("n", "a"), [(10, 1.0), (11, 1 / 100)])
+def test_adopt_climbs_up_to_the_step_of_its_law(n, a):
+    """At a frozen step the drift changes its sign at k = S⁴, whatever β1."""
+    for beta1, beta2 in ((0.0, 0.3), (0.9, 0.3)):
+        law = laws.adopt_climb(n, a, beta2)
+        below, above = (
+            drift_of_optimizer(
+                problems.counterexample_table(n, a), OPTIMIZERS["adopt"],
+                adam.Hyperparameters(np.array(1 - beta1), np.array(1 - beta2)), at_step=step,
+            ).drift[0]
+            for step in (int(law) - 1, int(law) + 2)
+        )  # fmt: skip
+        assert below > 0 > above

@@ -6,6 +6,7 @@ stationary drift points away from the minimiser. Example:
     python -m experiments.optimizers --flagfile=experiments/flagfiles/optimizers.flags
 """
 
+import math
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 
 _GREATEST_N = 200
 _MOST_BOUNDARIES = 2000
+_GREATEST_SIZE = 64
 
 _list(
     "optimizer",
@@ -40,6 +42,16 @@ flags.DEFINE_integer(
     "samples", 100_000, "Steps averaged for each drift of a random scheme.", 1000, 10**8,
     flag_values=FLAGS,
 )  # fmt: skip
+_list(
+    "matrix_sizes",
+    "2,4,8",
+    "Rows and columns of the matrices on which Muon is tried, 2 to 64: a list or lo:hi:count.",
+)
+_list(
+    "matrix_noise",
+    "1,3,10",
+    "Noise across the direction of the matrix counterexample, relative to it, each above 0.",
+)
 
 
 def main(values: dict[str, Any]) -> None:
@@ -73,6 +85,16 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
                 problems.counterexample(one_n, one_a)
             except ValueError as error:
                 raise ValueError(f"--{error}") from None
+    sizes = _flags.parse_integers("matrix_sizes", values["matrix_sizes"])
+    if min(sizes) < 2 or max(sizes) > _GREATEST_SIZE:
+        raise ValueError(
+            f"--matrix_sizes={','.join(values['matrix_sizes'])}: must lie in [2, {_GREATEST_SIZE}]"
+        )
+    noise = _flags.parse_list("matrix_noise", values["matrix_noise"], float)
+    if not all(0 < one < math.inf for one in noise):
+        raise ValueError(
+            f"--matrix_noise={','.join(values['matrix_noise'])}: must be finite and above 0"
+        )
     chosen = _flags.parse_optimizers(values["optimizer"] or list(optimizers.OPTIMIZERS))
     boundaries = len(chosen) * len(n) * len(slopes) * len(values["sampling"])
     _flags.check_work(
@@ -84,6 +106,8 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
         a=slopes,
         samplings=tuple(values["sampling"]),
         num_samples=values["samples"],
+        matrix_sizes=tuple(sizes),
+        matrix_noise=tuple(noise),
         seed=values["seed"],
     )
 

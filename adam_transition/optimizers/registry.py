@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,6 +30,7 @@ class Optimizer:
     bounds_steps: bool = False  # whether β1 = √β2 bounds its steps: |m|/√v for averages m and v
     has_epsilon: bool = True  # whether ε and the bias correction are those of the simulation
     slowest: float = 1.0  # memory in steps that no axis sets
+    steps_of_one_size: bool = False  # ±constant, up to a small ε: D is 0 on intervals
     counts_steps: bool = False  # whether its update at step k depends on k in the long run
     limit: Limit | None = None  # the drift with replacement, and its sign under shuffling
 
@@ -95,11 +96,11 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             ),
             Optimizer(
                 "lion", rules.LION, defaults={"beta1": 0.9, "beta2": 0.99},
-                source="arXiv:2302.06675", has_epsilon=False,
+                source="arXiv:2302.06675", has_epsilon=False, steps_of_one_size=True,
             ),
             Optimizer(
                 "signum", rules.SIGNUM, ("momentum", None), {"momentum": 0.9}, "arXiv:1802.04434",
-                has_epsilon=False,
+                has_epsilon=False, steps_of_one_size=True,
             ),
             Optimizer(
                 "sgd", rules.SGD, ("momentum", None), {"momentum": 0.9}, "Polyak 1964",
@@ -107,12 +108,26 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             ),
             Optimizer(
                 "muon", rules.MUON, ("momentum", None), {"momentum": 0.95}, "Jordan et al. 2024",
-                has_epsilon=False,
+                has_epsilon=False, steps_of_one_size=True,
             ),
         )
     }
 )  # fmt: skip
 """The built-in optimisers, by name."""
+
+
+def muon_of_matrices(rows: int, columns: int) -> Optimizer:
+    """Muon of one matrix of parameters, which a problem or a table holds flattened by rows.
+
+    The name `muon` takes every number for a 1 × 1 matrix of its own.
+
+    Raises:
+      ValueError: a size is below 1.
+    """
+    if min(rows, columns) < 1:
+        raise ValueError(f"rows={rows}, columns={columns}: must be at least 1")
+    rule = rules.muon_of_matrices(rows, columns)
+    return replace(OPTIMIZERS["muon"], name=f"muon_{rows}x{columns}", rule=rule)
 
 
 def named(name: str) -> Optimizer:

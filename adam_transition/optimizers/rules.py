@@ -425,8 +425,15 @@ MUON = _momentum_rule(partial(_muon, orthogonalize=_orthogonalized_number))
 """Jordan et al. (2024), as in optax: Nesterov momentum, then five Newton–Schulz iterations, of
 numbers that are 1 × 1 matrices each."""
 
-MUON_OF_MATRICES = _momentum_rule(partial(_muon, orthogonalize=orthogonalized))
-"""`MUON` of one matrix of parameters."""
+
+@lru_cache
+def muon_of_matrices(rows: int, columns: int) -> UpdateRule:
+    """`MUON` of one matrix of parameters, flattened by rows."""
+
+    def orthogonalize(flat: Numbers) -> Numbers:
+        return orthogonalized(flat.reshape(rows, columns)).reshape(flat.shape)
+
+    return _momentum_rule(partial(_muon, orthogonalize=orthogonalize))
 
 
 @lru_cache

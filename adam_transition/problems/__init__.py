@@ -32,6 +32,7 @@ from adam_transition.problems.finite_sum import (
     objective,
     stack,
 )
+from adam_transition.problems.matrices import fixed_matrix, matrix_counterexample, noise_across
 from adam_transition.problems.members import (
     FAMILIES,
     CentredCounterexample,
@@ -69,11 +70,14 @@ __all__ = [
     "counterexample_table",
     "default_n",
     "divergence_construction",
+    "fixed_matrix",
     "from_loss",
     "full_gradient",
     "gap",
     "least_d0",
+    "matrix_counterexample",
     "mean_over_components",
+    "noise_across",
     "nonrealizable_quadratics",
     "objective",
     "parameters",

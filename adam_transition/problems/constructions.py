@@ -38,7 +38,7 @@ class Counterexample:
     minimiser = -2.0
 
     def value(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return self._slope(index) * _unit_value(x)
+        return self._slope(index) * unit_value(x)
 
     def gradient(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slope(index) * _unit_gradient(x)
@@ -153,7 +153,7 @@ class SlopeTable:
         return len(self.slopes)
 
     def value(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return self._slopes()[index] * _unit_value(x)
+        return self._slopes()[index] * unit_value(x)
 
     def gradient(self, index: ArrayLike, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return self._slopes()[index] * _unit_gradient(x)
@@ -290,7 +290,8 @@ def _bounded_linear(n: int, large: Number, small: Number) -> BoundedLinear:
     return BoundedLinear(n, large, small)
 
 
-def _unit_value(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def unit_value(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The component of slope 1: x for x ≥ −1, a parabola with its minimum at −2 below."""
     return jnp.where(x >= -1, x, 0.5 * (x + 2) ** 2 - 1.5)
 
 

@@ -79,23 +79,44 @@ def fit_power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw:
     return PowerLaw(float(slope), float(np.sqrt(covariance[0, 0])), float(np.exp(intercept)))
 
 
-def sign_momentum_threshold(n: int, a: float) -> float:
+def sign_momentum_threshold(n: int, a: float, *, nesterov: bool = False) -> float:
     """β* up to which sign momentum diverges on the counterexample in cyclic order.
 
-    The root of (R + 1)(1 − β)β^(⌈n/2⌉−1) = 1 − β^n with R the ratio of the slopes; proved in
-    docs/mathematics/other_rules.md. At a = 1, 1 − β* is √24 n^(−3/2) to first order.
+    The root of (R + 1)(1 − β)β^h = 1 − β^n with R the ratio of the slopes and h = ⌈n/2⌉ − 1, or
+    ⌈n/2⌉ with Nesterov momentum; proved in docs/mathematics/other_rules.md. At a = 1, 1 − β* is
+    √24 n^(−3/2) to first order.
 
     Args:
       n: number of components, at least 3.
       a: slope of the counterexample, above 0.
+      nesterov: whether the sign is that of β m + (1 − β) g, as in Muon.
     """
     from scipy.optimize import brentq
 
     ratio = (1 + (n - 1) * a) / a
-    half = -(-n // 2) - 1
+    half = -(-n // 2) - (not nesterov)
 
     def excess(p: float) -> float:
         log_beta = math.log1p(-p)
         return math.log((ratio + 1) * p / -math.expm1(n * log_beta)) + half * log_beta
 
     return 1 - float(brentq(excess, 1e-3 / n**1.5, 1 - 1e-9, xtol=1e-15))
+
+
+def adopt_climb(n: int, a: float | None, beta2: float) -> float:
+    """Steps for which ADOPT with its clip k^(1/4) moves away from x* in cyclic order.
+
+    It is S⁴, with S the sum of a/√v over the n − 1 steps of small slopes, v being that before the
+    step; ADOPT climbs only if S > 1. Proved in docs/mathematics/other_rules.md for frozen v.
+
+    Args:
+      n: number of components, at least 3.
+      a: slope of the counterexample; None for 1/(n−1)².
+      beta2: β2, in [0, 1).
+    """
+    a = (n - 1.0) ** -2 if a is None else a
+    squared_ratio = ((1 + (n - 1) * a) / a) ** 2
+    steps = np.arange(n - 1)
+    # v/a² falls to 1 after the large slope
+    v = 1 + (squared_ratio - 1) * (1 - beta2) * beta2**steps / (1 - beta2**n)
+    return float((v**-0.5).sum() ** 4)

@@ -4,6 +4,10 @@ The hyperparameter is the rule's second axis at a fixed value of the first, or t
 Adam's intervals are those of `boundary`. Other rules are scanned with equal spacing in
 log(β/(1−β)); each sign change of D > 0 between two points is bisected. A positive interval narrower
 than the scan's spacing can be missed.
+
+The drift of a rule whose steps have one size is a count of steps, and 0 on whole intervals. Where
+the size is constant only up to a small ε (Muon), it is nearly 0 there, with either sign: such a
+drift counts as 0.
 """
 
 from functools import partial
@@ -23,6 +27,7 @@ LEAST = {"cyclic": 1e-3, "shuffle_once": 1e-3, "with_replacement": 2e-3, "random
 _POINTS = 97
 _POINTS_OF_CHAINS = 33
 _HALVINGS = {True: 18, False: 30}  # of a bracket; keyed by whether the drift is estimated
+_FLAT = 1e-3  # of n; what counts as 0 for steps of one size
 _STEP = 0.02  # of log(β/(1−β)), for the slope of D at an edge
 
 
@@ -33,14 +38,16 @@ def hyperparameter(optimizer: Optimizer) -> str:
 
 
 def rule_intervals(
-    gradients: Float[np.ndarray, "n 1"],
+    gradients: Float[np.ndarray, "n d"],
     optimizer: Optimizer,
     first: float,
     sampling: Sampling = "cyclic",
     *,
+    along: Float[np.ndarray, " d"] | None = None,
     key: Key[Array, ""] | None = None,
     num_samples: int = 100_000,
     at_step: int | None = None,
+    least: float | None = None,
 ) -> list[Interval]:
     """Intervals of `hyperparameter(optimizer)` on which D > 0, ascending.
 
@@ -49,28 +56,36 @@ def rule_intervals(
     positive.
 
     Args:
-      gradients: a table of shape (n, 1) with positive mean.
+      gradients: a table of shape (n, d).
       optimizer: the optimiser.
       first: β of the first axis, in [0, 1); without effect for a rule with one axis.
       sampling: the sampling scheme.
+      along: a direction away from the minimiser, for d > 1: of D its product with this is taken.
       key: needed for all schemes but cyclic.
       num_samples: number of steps averaged for each β of a random scheme.
       at_step: the step at which a rule is frozen that counts steps.
+      least: the smallest 1 − β of the scan; default: `LEAST` of the scheme. Without effect for Adam.
 
     Raises:
       ValueError: as for `drift_of_optimizer`, or `divergence_intervals` for Adam.
     """
-    if optimizer is ADAM:
+    if optimizer is ADAM and along is None:
         return divergence_intervals(gradients, [first], sampling, key=key)[0]
-    drift = partial(_drift, gradients, optimizer, first, sampling, key, num_samples, at_step)
-    greatest = np.log1p(-LEAST[sampling]) - np.log(LEAST[sampling])
+    along = np.ones(1) if along is None else np.asarray(along)
+    if along.shape != gradients.shape[1:]:
+        raise ValueError(f"along of shape {along.shape}: must be {gradients.shape[1:]}")
+    settings = first, sampling, along, key, num_samples, at_step
+    drift = partial(_drift, gradients, optimizer, *settings)
+    zero = flat(optimizer, len(gradients))
+    least = LEAST[sampling] if least is None else least
+    greatest = np.log1p(-least) - np.log(least)
     scan = np.linspace(-12, greatest, _POINTS_OF_CHAINS if sampling in RANDOM else _POINTS)
-    positive = drift(scan)[0] > 0
+    positive = drift(scan)[0] > zero
     changes = np.flatnonzero(positive[1:] != positive[:-1])
     low, high = scan[changes], scan[changes + 1]
     for _ in range(_HALVINGS[sampling in RANDOM] if changes.size else 0):
         middle = (low + high) / 2
-        below = (drift(middle)[0] > 0) == positive[changes]
+        below = (drift(middle)[0] > zero) == positive[changes]
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     edges = _edges(drift, (low + high) / 2, sampling in RANDOM)
     edges = [Edge(0.0, 1.0, 0.0), *edges] if positive[0] else edges
@@ -78,11 +93,17 @@ def rule_intervals(
     return [Interval(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
 
 
+def flat(optimizer: Optimizer, n: int) -> float:
+    """The drift per epoch of n steps up to which it counts as 0."""
+    return _FLAT * n if optimizer.steps_of_one_size else 0.0
+
+
 def _drift(
     gradients: np.ndarray,
     optimizer: Optimizer,
     first: float,
     sampling: Sampling,
+    along: np.ndarray,
     key: Key[Array, ""] | None,
     num_samples: int,
     at_step: int | None,
@@ -95,7 +116,7 @@ def _drift(
     found = drift_of_optimizer(
         gradients, optimizer, hyper, sampling, key=key, num_samples=num_samples, at_step=at_step
     )
-    return found.drift[:, 0], found.stderr[:, 0]
+    return found.drift @ along, found.stderr @ np.abs(along)
 
 
 def _edges(drift: partial, u: np.ndarray, is_estimated: bool) -> list[Edge]:

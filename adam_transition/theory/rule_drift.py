@@ -42,7 +42,7 @@ _MOST_REMEMBERED = 100.0  # steps, by chains of built-in rules; what a slower av
 # forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
 _LEAST_ROWS = 1024  # of a padded table, so that all smaller n share a program
-_TILES = 64, 2048  # cells: two widths, so that a rule compiles two programs
+_TILES = 1, 64, 2048  # cells times coordinates: few widths, so that a rule compiles few programs
 
 
 def drift_of_optimizer(
@@ -166,7 +166,8 @@ def _orbits(
             here = chosen[block.columns]
             mean[here], error[here] = _settled(*(values[name][0] for name in _ORBIT))
 
-        width = next(width for width in _TILES if len(chosen) <= width or width == _TILES[-1])
+        widths = [max(1, width // d) for width in _TILES]
+        width = next((width for width in widths if len(chosen) <= width), widths[-1])
         sweep.run(
             _orbit_program(rule),
             {

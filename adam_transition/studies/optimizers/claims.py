@@ -7,9 +7,12 @@ import numpy as np
 import xarray as xr
 
 from adam_transition.optimizers import Optimizer
+from adam_transition.studies.optimizers import direct
 from adam_transition.sweeps.claims import Claim, assess
 from adam_transition.theory.laws import sign_momentum_threshold
 from adam_transition.theory.rule_boundary import LEAST, hyperparameter
+
+_PROPOSITION = "proposition in docs/mathematics/other_rules.md"
 
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
@@ -25,6 +28,9 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         found.append(_never(dataset, "adopt_unclipped", statement, "arXiv:2411.02853"))
     if "muon" in names:
         found.append(_muon(dataset))
+        found += [_nesterov(dataset), _matrices(dataset), _noise(dataset), _matrix_runs(dataset)]
+    if "adopt" in names:
+        found.append(_climb(dataset))
     if "lion" in names:
         found.append(_lion(dataset))
     if "signum" in names and "cyclic" in dataset["sampling"].values:
@@ -75,23 +81,99 @@ def _lion(dataset: xr.Dataset) -> Claim:
 
 
 def _sign_momentum(dataset: xr.Dataset) -> Claim:
-    high = dataset["beta_high"].sel(optimizer="signum", sampling="cyclic").max("interval")
-    a = dataset["a_value"]
-    law = a.copy(
-        data=[
-            [sign_momentum_threshold(int(n), float(one)) for one in row]
-            for n, row in zip(dataset["n"], a.values, strict=True)
-        ]
-    )
-    known = law < 1 - LEAST["cyclic"]
-    miss = abs(high - law).where(known)
     return assess(
         "sign_momentum_has_its_closed_form",
         "In cyclic order sign momentum diverges up to the β* of its closed form (largest deviation "
         "over n and a)",
-        "proposition in docs/mathematics/other_rules.md",
-        measured=float(miss.max()),
+        _PROPOSITION,
+        measured=_miss(dataset, "signum", nesterov=False),
         at_most=1e-6,
+        ours=True,
+    )
+
+
+def _nesterov(dataset: xr.Dataset) -> Claim:
+    return assess(
+        "muon_has_the_closed_form_of_nesterov",
+        "In cyclic order Muon on 1 × 1 matrices diverges up to the β* of sign momentum with "
+        "Nesterov's step (largest deviation over n and a)",
+        _PROPOSITION,
+        measured=_miss(dataset, "muon", nesterov=True),
+        at_most=1e-4,
+        ours=True,
+    )
+
+
+def _miss(dataset: xr.Dataset, name: str, *, nesterov: bool) -> float:
+    """The largest deviation of a threshold in cyclic order from the closed form; NaN without."""
+    if "cyclic" not in dataset["sampling"].values:
+        return np.nan
+    high = dataset["beta_high"].sel(optimizer=name, sampling="cyclic").max("interval")
+    a = dataset["a_value"]
+    law = a.copy(
+        data=[
+            [sign_momentum_threshold(int(n), float(one), nesterov=nesterov) for one in row]
+            for n, row in zip(dataset["n"], a.values, strict=True)
+        ]
+    )
+    return float(abs(high - law).where(law < 1 - LEAST["cyclic"]).max())
+
+
+def _matrices(dataset: xr.Dataset) -> Claim:
+    law = [
+        sign_momentum_threshold(direct.MATRIX_N, a, nesterov=True)
+        for a in ((direct.MATRIX_N - 1.0) ** -2, 1.0)
+    ]
+    return assess(
+        "muon_on_a_matrix_is_muon_on_numbers",
+        "If all gradients are multiples of one matrix (the identity, orthogonal, of rank one, "
+        "generic), Muon has its threshold of 1 × 1 matrices (largest deviation)",
+        _PROPOSITION,
+        measured=float(abs(dataset["fixed_threshold"] - xr.DataArray(law, dims="law")).max()),
+        at_most=1e-4,
+        ours=True,
+    )
+
+
+def _noise(dataset: xr.Dataset) -> Claim:
+    greatest = dataset["noisy_threshold"]
+    return assess(
+        "noise_does_not_cure_muon",
+        "With noise across the direction, up to ten times its size, some momentum still diverges "
+        "on matrices (share of the settings of size, noise and a)",
+        "conjectured in the paper's Remark 5",
+        measured=float((greatest > 0).where(greatest.notnull()).mean()),
+        at_least=1.0,
+        ours=True,
+    )
+
+
+def _matrix_runs(dataset: xr.Dataset) -> Claim:
+    change, drift = dataset["height_change"], dataset["matrix_drift"]
+    is_far = abs(drift) > 0.02 * direct.MATRIX_N  # a smaller drift moves a run less than an epoch
+    return assess(
+        "muons_runs_follow_its_drift",
+        "Runs of Muon on matrices with noise move away from the minimisers if and only if "
+        "the drift does (share of the momenta and a at which it is at least 0.02 a step)",
+        "none: our computation",
+        measured=float(((change > 0) == (drift > 0)).where((change * drift != 0) & is_far).mean()),
+        at_least=1.0,
+        ours=True,
+    )
+
+
+def _climb(dataset: xr.Dataset) -> Claim:
+    """A run's turn is known to an epoch on either side, and v must have settled before it."""
+    n, law = dataset["climb_n"], dataset["climb_law"]
+    settled = law > 10 * n
+    miss = (abs(dataset["climb"] - law) / n).where(settled)
+    return assess(
+        "adopt_climbs_for_its_s4",
+        "With its clip ADOPT moves away from x* for S⁴ steps in cyclic order, S = Σ a/√v over the "
+        "small slopes, not R⁴ (largest deviation in epochs, over n, a and β2 with S⁴ > 10 n)",
+        _PROPOSITION,
+        measured=float(miss.max()),
+        at_most=3.0,
         ours=True,
     )
 

@@ -36,6 +36,8 @@ class OptimizerSpec:
     a: tuple[float | None, ...]  # None: 1/(n−1)²
     samplings: tuple[Sampling, ...]
     num_samples: int
+    matrix_sizes: tuple[int, ...]  # Muon's, if it is among the optimisers
+    matrix_noise: tuple[float, ...]
     seed: int
 
     def first(self, optimizer: Optimizer) -> float:

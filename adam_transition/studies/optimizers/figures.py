@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adam_transition.optimizers import OPTIMIZERS
+from adam_transition.studies.optimizers import direct
 from adam_transition.studies.plotting import COLOURS, TITLES, style, subplots
-from adam_transition.theory.rule_boundary import LEAST
+from adam_transition.theory import laws
+from adam_transition.theory.rule_boundary import LEAST, flat
 
 _COLUMNS = 4
 _NAMES = {"beta1": r"\beta_1", "beta2": r"\beta_2", "beta3": r"\beta_3", "decay": r"\beta_2"}
 _STYLES = "-", "--", ":", "-."
+_MARKS = "osD^v<>"
 
 
 def boundaries(dataset: xr.Dataset) -> Figure:
@@ -47,10 +50,12 @@ def _slope(dataset: xr.Dataset, k: int) -> str:
 
 
 def _panel(ax: Axes, dataset: xr.Dataset, name: str) -> None:
-    first, second = OPTIMIZERS[name].axes if name in OPTIMIZERS else ("beta1", "beta2")
+    named = OPTIMIZERS.get(name)
+    first, second = named.axes if named else ("beta1", "beta2")
     x, q = dataset["first"].values, 1 - dataset["second"].values
     for j, k in np.ndindex(dataset.sizes["n"], dataset.sizes["a"]):
-        drift = dataset["drift"].values[j, k]
+        zero = flat(named, int(dataset["n"][j])) if named else 0.0
+        drift = dataset["drift"].values[j, k] - zero
         if np.nanmin(drift, initial=np.inf) < 0 < np.nanmax(drift, initial=-np.inf):
             ax.contour(
                 x, q, drift.T, levels=[0], colors=[COLOURS[j]], linestyles=[_STYLES[k]],
@@ -103,5 +108,65 @@ def thresholds(dataset: xr.Dataset) -> Figure:
         largest = int(dataset["n"][-1])
         figure.suptitle(f"$n = {largest}$; an open mark is a lower bound of $\\beta^*$", fontsize=8)
         handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        return figure
+
+
+def muon_on_matrices(dataset: xr.Dataset) -> Figure:
+    """The largest momentum at which Muon diverges on matrices, against the noise across A.
+
+    Dotted: without noise, where every size has the threshold of 1 × 1 matrices. A hollow mark:
+    momenta below it do not all diverge. Seven sizes at most are drawn.
+    """
+    with style():
+        figure, axes = subplots(1, 2, figsize=(7, 2.6), sharex=True)
+        for ax, law, a in zip(axes, (1, 0), (1.0, (direct.MATRIX_N - 1.0) ** -2), strict=True):
+            number = laws.sign_momentum_threshold(direct.MATRIX_N, a, nesterov=True)
+            ax.axhline(number, color="0.3", ls=":", lw=1, label="no noise")
+            for j, size in enumerate(dataset["size"].values[: len(_MARKS)]):
+                one = dataset.sel(size=size, law=law)
+                noise, greatest = dataset["noise"].values, one["noisy_threshold"].values
+                ax.plot(
+                    noise, greatest, color=COLOURS[j], marker=_MARKS[j], label=f"{size} × {size}"
+                )
+                several = one["noisy_intervals"].values > 1
+                ax.plot(
+                    noise[several], greatest[several], ls="none", marker=_MARKS[j],
+                    mfc="white", mec=COLOURS[j],
+                )  # fmt: skip
+            title = "$a = 1$" if law else "$a = 1/(n-1)^2$"
+            ax.set(xscale="log", title=title, xlabel=r"noise $\sigma$ across $A$")
+            ax.set_xticks(dataset["noise"].values, [f"{one:g}" for one in dataset["noise"].values])
+            ax.minorticks_off()
+        axes[0].set_ylabel(r"largest $\beta$ that diverges")
+        figure.suptitle(f"Muon on matrices, $n = {direct.MATRIX_N}$, cyclic order", fontsize=8)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        return figure
+
+
+def adopt_climbs(dataset: xr.Dataset) -> Figure:
+    """The step at which ADOPT with its clip turns round in a run, against S⁴ and against R⁴."""
+    with style():
+        figure, axes = subplots(1, 2, figsize=(7, 2.8), sharey=True)
+        n = dataset["climb_n"].broadcast_like(dataset["climb"])
+        for law, a in ((1, 1.0), (0, (n - 1.0) ** -2)):
+            climb = dataset["climb"].sel(law=law)
+            ratio = ((1 + (n - 1) * a) / a).broadcast_like(dataset["climb"]).sel(law=law)
+            for ax, x in zip(axes, (dataset["climb_law"].sel(law=law), ratio**4), strict=True):
+                ax.scatter(
+                    x.values, climb.values, s=16, marker="os"[law], color=COLOURS[law],
+                    label="$a = 1$" if law else "$a = 1/(n-1)^2$",
+                )  # fmt: skip
+        for ax, name in zip(axes, ("$S^4$", "$R^4$"), strict=True):
+            ends = np.array([10.0, 2e5])
+            ax.plot(ends, ends, color="0.3", ls=":", lw=1, label="equal")
+            ax.set(xscale="log", yscale="log", xlabel=name)
+        axes[0].set_ylabel("step of the turn in a run")
+        shown = ", ".join(map(str, dataset["climb_n"].values))
+        betas = ", ".join(f"{one:g}" for one in dataset["climb_beta2"].values)
+        title = f"ADOPT with its clip, $\\beta_1 = 0$, $\\beta_2$ = {betas}, $n$ = {shown}, cyclic"
+        figure.suptitle(title, fontsize=8)
+        handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         return figure
