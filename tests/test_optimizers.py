@@ -1,5 +1,6 @@
 """Every update rule is that of optax, by itself and through both simulation paths."""
 
+import re
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+import adam_transition as at
 from adam_transition import adam, kernels, optimizers, problems, sampling, simulate
 from adam_transition.optimizers import OPTIMIZERS, from_optax, rules
 
@@ -164,11 +166,91 @@ def test_a_users_rule_runs_in_blocks():
     np.testing.assert_allclose(found.x[0], _with_xla(own, static), rtol=1e-4, atol=1e-4)
 
 
-def _counts_wrongly(beta1, beta2):
-    def update(updates, state, params=None):
-        return updates, state + 2
+def _state(start, update):
+    """A transformation with one array of state: (gradient, state) → (direction, state)."""
 
-    return optax.GradientTransformation(lambda _: jnp.zeros((), jnp.int32), update)
+    def updated(gradient, state, params=None):
+        direction, state = update(gradient, state)
+        return -direction, state
+
+    return optax.GradientTransformation(start, updated)
+
+
+def _large_maximum(beta1, beta2):
+    def update(gradient, largest):
+        largest = jnp.maximum(largest, jnp.abs(gradient))
+        return gradient / largest, largest
+
+    return _state(lambda params: jnp.full_like(params, 2.0), update)
+
+
+def _refreshed(beta1, beta2):
+    """A preconditioner that is recomputed every 10 steps."""
+
+    def update(gradient, state):
+        v, root, step = state
+        v = beta2 * v + (1 - beta2) * gradient**2
+        root = jnp.where((step + 1) % 10 == 0, jnp.sqrt(v), root)
+        return gradient / root, (v, root, step + 1)
+
+    return _state(lambda x: (jnp.zeros_like(x), jnp.ones_like(x), jnp.zeros((), int)), update)
+
+
+def _every_seventh(beta1, beta2):
+    return _state(
+        lambda _: jnp.zeros((), jnp.int32), lambda g, state: (g * (state == 0), (state + 1) % 7)
+    )
+
+
+def _in_tens(beta1, beta2):
+    return optax.MultiSteps(optax.adam(1.0, beta1, beta2), 10).gradient_transformation()
+
+
+@pytest.mark.parametrize("factory", [_large_maximum, _refreshed, _every_seventh, _in_tens])
+def test_state_that_changes_late_or_counts_in_circles_is_carried(factory):
+    rng = np.random.default_rng(5)
+    gradients = jnp.asarray(rng.normal(size=60) * np.geomspace(1, 30, 60), jnp.float32)
+    found = _directions(from_optax(factory, "mine"), adam.hyperparameters(0.8, 0.95), gradients)
+    expected = -_directions_of_optax(factory(0.8, 0.95), gradients)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def _window(beta1, beta2):
+    """State of another shape than the parameters."""
+
+    def update(gradient, window):
+        window = jnp.concatenate([window[1:], gradient[None]])
+        return jnp.mean(window, axis=0), window
+
+    return _state(lambda params: jnp.zeros((4, *params.shape)), update)
+
+
+def test_a_state_of_other_shapes_runs_without_a_kernel():
+    beta = np.array([0.5, 0.9])
+    settings = {"x0": 1.0, "samplings": ("cyclic",), "num_steps": 200, "progress": False}
+    plane = at.simulate_plane(at.counterexample(5), beta, beta, **settings, optimizer=_window)
+    sgd = at.simulate_plane(at.counterexample(5), beta, beta, **settings, optimizer="sgd")
+    assert np.isfinite(plane["gap"]).all()
+    assert not plane["diverged"].any()
+    assert not sgd["diverged"].any()
+
+
+def test_own_rules_are_asked_what_they_are():
+    def decays(b1=0.8, b2=0.9):
+        return optax.adam(optax.exponential_decay(1.0, 1000, 0.5), b1, b2)
+
+    found = optimizers.own(decays)
+    assert found.counts_steps
+    assert found.axes == ("b1", "b2")
+    assert found.defaults == {"b1": 0.8, "b2": 0.9}
+    assert not optimizers.own(_factory("adam")).counts_steps
+    assert optimizers.own(_factory("adopt")).counts_steps
+    assert not optimizers.own(_factory("adopt"), counts_steps=False).counts_steps
+    momentum = optimizers.own(lambda momentum, _: optax.sgd(1.0, momentum))
+    assert momentum.axes == ("momentum", None)
+    for slowest in (0, -1.0, np.nan, np.inf, "a"):
+        with pytest.raises(ValueError, match=r"^slowest="):
+            optimizers.own(decays, slowest=slowest)
 
 
 def _branches(beta1, beta2):
@@ -186,21 +268,55 @@ def _starts_at_beta(beta1, beta2):
     )
 
 
+def _with_state(state):
+    return lambda beta1, beta2: _state(lambda _: state, lambda g, state: (g, state))
+
+
+def _remembers(beta1, beta2):
+    return _state(lambda params: params + 0, lambda g, state: (g + state, state))
+
+
+def _grows(beta1, beta2):
+    return _state(lambda _: [jnp.zeros(())], lambda g, state: (g, [*state, g]))
+
+
+def _lengthens(beta1, beta2):
+    return _state(lambda _: jnp.zeros(1), lambda g, state: (g, jnp.append(state, g)))
+
+
+def _asks_for_floats(beta1, beta2):
+    return optax.sgd(1.0, 0.5) if isinstance(beta1, float) else optax.sgd(2.0, 0.5)
+
+
+def _gives(wrong):
+    return lambda beta1, beta2: optax.stateless(lambda updates, _: wrong(updates))
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (lambda beta: optax.adam(1.0, beta), "must be a factory"),
-        (lambda beta1, beta2: 3, "must be a factory"),
-        (lambda beta1, beta2: optax.adamw(1.0, beta1, beta2), "needs no parameters"),
+        (3, "must be a function (beta1, beta2), not a int"),
+        (lambda beta: optax.adam(1.0, beta), "cannot be called as factory(beta1, beta2)"),
+        (lambda beta1, beta2: 3, "must be a factory of an optax transformation, not of a int"),
+        (lambda beta1, beta2: optax.adamw(1.0, beta1, beta2), "must do without the parameters"),
         (lambda beta1, beta2: optax.scale(jnp.nan), "not finite at the gradient 0.7"),
-        (_counts_wrongly, "int32 that does not count updates"),
-        (_branches, "can be traced: TracerBoolConversionError"),
+        (_branches, "cannot be traced by JAX: TracerBoolConversionError"),
+        (_asks_for_floats, "depends on whether a β is a number or an array"),
         (_noisy, "holds a random key"),
         (_starts_at_beta, "its initial state depends on the hyperparameters"),
+        (_remembers, "its initial state depends on the parameters"),
+        (_with_state("text"), "its state holds a str, not only arrays"),
+        (_with_state(object()), "its state holds a object, not only arrays"),
+        (_grows, "changes the structure of its state"),
+        (_lengthens, "changes the shape of an array of its state from (1,) to (2,)"),
+        (_gives(lambda g: {"a": -g}), "must be one array of real numbers"),
+        (_gives(lambda g: -g * 1j), "of the shape of the gradient, not complex64[]"),
+        (_gives(lambda g: jnp.stack([-g, -g])), "not float32[2]"),
+        (lambda beta1, beta2: optax.scale_by_adam(beta1, beta2), "go along a constant gradient"),
     ],
 )
 def test_factories_that_cannot_work_are_refused_in_one_line(factory, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         from_optax(factory, "mine")
     assert str(caught.value).startswith("mine: ")
     assert "\n" not in str(caught.value)
@@ -208,8 +324,8 @@ def test_factories_that_cannot_work_are_refused_in_one_line(factory, message):
 
 def test_names():
     assert optimizers.named("lion") is OPTIMIZERS["lion"]
-    own = optimizers.named("optax.contrib:scale_by_adopt")
-    assert own.name == "optax.contrib:scale_by_adopt"
+    own = optimizers.named("tests.test_optimizers:_refreshed")
+    assert own.name == "tests.test_optimizers:_refreshed"
     for name in ("lyon", "optax:", "optax.nothing:adam", "optax:nothing"):
         with pytest.raises(ValueError, match=f"^'{name}'"):
             optimizers.named(name)

@@ -1,5 +1,7 @@
 """The drift of any rule: Adam's is the exact one, that of sign momentum has a closed form."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,6 +11,7 @@ from adam_transition import adam, optimizers, problems, sampling
 from adam_transition.optimizers import ADAM, OPTIMIZERS, rules
 from adam_transition.problems.matrices import KINDS
 from adam_transition.theory import laws
+from adam_transition.theory.rule_boundary import scanned
 from adam_transition.theory.rule_drift import drift_of_optimizer
 from adam_transition.theory.stationary_drift import stationary_drift
 
@@ -160,3 +163,129 @@ def test_adopt_climbs_up_to_the_step_of_its_law(n, a):
             for step in (int(law) - 1, int(law) + 2)
         )  # fmt: skip
         assert below > 0 > above
+
+
+def test_adabelief_has_an_infinite_drift_where_runs_of_one_gradient_dominate():
+    """Runs have the law (1 − 1/n)^j and the direction grows as β2^(−j/2) along them."""
+    edge = (1 - 1 / 20) ** 2
+    beta2 = np.array([0.5, edge - 1e-3])
+    drift, error = _drift("adabelief", 0.9, beta2, scheme="with_replacement", key=KEY)
+    assert (drift == np.inf).all()
+    assert (error == 0).all()
+    found = scanned(TABLE, OPTIMIZERS["adabelief"], 0.9, "with_replacement", key=KEY)
+    [interval], [(low, high)] = found
+    assert interval.high.beta2 == pytest.approx(edge, abs=1e-4)
+    assert np.isnan(interval.high.stderr)  # the variance is infinite up to 1 − 1/n
+    assert low < edge < 1 - 1 / 20 < high
+    mirrored, _ = _drift("adabelief", 0.9, 0.5, -TABLE, "with_replacement", key=KEY)
+    assert mirrored == -np.inf
+    both = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    assert np.isnan(_drift("adabelief", 0.1, 0.1, both, "with_replacement", key=KEY)[0])
+    finite = drift_of_optimizer(
+        TABLE, OPTIMIZERS["adabelief"], adam.hyperparameters(0.9, 0.5, epsilon=0.01),
+        "with_replacement", key=KEY, num_samples=20_000,
+    )  # fmt: skip
+    assert np.isfinite(finite.drift).all()
+
+
+@pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling", "with_replacement"])
+def test_adabelief_without_momentum_has_no_law(scheme):
+    drift, error = _drift("adabelief", 0.0, np.array([0.0, 0.5, 0.9]), scheme=scheme, key=KEY)
+    assert np.isnan(drift).all()
+    assert np.isnan(error).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "growth"),
+    [
+        ("nadam", 0.9 / 0.1**0.5),
+        ("radam", 0.9 / 0.1**0.5),
+        ("adamax", 0.9 / 0.1),
+        ("adan", 0.92 / 0.1**0.5),
+        ("ademamix", 0.9999 / 0.1**0.5),
+        ("adopt_unclipped", 1 / 0.1**0.5),
+    ],
+)
+def test_runs_of_zeros_leave_no_mean(name, growth):
+    """As for Adam, whose domain has the proof: no mean, or none that chains can estimate."""
+    for num_zeros, others in ((1, 99), (1, 1), (6, 1)):
+        table = np.array([[3.0 * others], *[[-1.0]] * others, *[[0.0]] * num_zeros])
+        found, _ = _drift(name, 0.9, 0.1, table, "with_replacement", key=KEY, num_samples=2000)
+        is_endless = num_zeros / len(table) * growth**2 >= 1
+        assert np.isnan(found) == is_endless
+        within, _ = _drift(name, 0.9, 0.1, table)
+        assert np.isfinite(within)
+        assert np.isnan(_drift(name, 0.9, 0.0, table)[0])
+
+
+def test_yogi_says_that_it_remembers_its_start():
+    """Its v moves in multiples of (1 − β2) g², so two starts differ for ever."""
+    table = problems.counterexample_table(5, 1.0)
+    hyper = adam.hyperparameters(0.0, np.array([0.0, 0.5]), epsilon=0.5)
+    found = drift_of_optimizer(table, OPTIMIZERS["yogi"], hyper)
+    for start in (0.5, 2.0):
+        rule = rules.started_at(rules.YOGI, start)
+        one = drift_of_optimizer(table, optimizers.Optimizer("one", rule, slowest=200), hyper)
+        covered = abs(one.drift - found.drift) <= 2 * found.stderr
+        assert (covered | np.isnan(found.drift)).all()
+
+
+def test_amsgrad_settles_at_the_largest_v_of_the_orbit():
+    table = problems.counterexample_table(5, 1.0)
+    m = v = largest = total = 0.0
+    for k in range(4000):
+        g = table[k % 5, 0]
+        m, v = 0.9 * m + 0.1 * g, 0.9 * v + 0.1 * g * g
+        largest = max(largest, v)
+        total += (k >= 3995) * m / np.sqrt(largest)
+    assert _drift("amsgrad", 0.9, 0.9, table)[0] == pytest.approx(-total, rel=1e-9)
+
+
+def test_an_edge_to_an_unknown_drift_says_so():
+    """ADOPT of optax has an ε that its clip does not need; frozen at a step D is NaN in places."""
+
+    def update(gradient, state, hyper, *, bias_correction):
+        direction, state = rules.SIGNUM.update(gradient, state, hyper, bias_correction=False)
+        return jnp.where(hyper.one_minus_beta1 < 0.3, jnp.nan, direction), state
+
+    rule = rules.SIGNUM._replace(update=update)
+    one = optimizers.Optimizer("half", rule, ("momentum", None))
+    found = scanned(problems.counterexample_table(20, 1.0), one, 0.0)
+    [interval] = found.diverges
+    assert interval.high.beta2 == pytest.approx(0.7, abs=1e-6)
+    assert np.isnan(interval.high.stderr)
+    [(low, high)] = found.unknown
+    assert low < 0.7 < high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "lyon"}, "optimizer='lyon' is not one of"),
+        ({"optimizer": 3}, "optimizer: must be a function (beta1, beta2), not a int"),
+        ({"optimizer": "adopt"}, "optimizer=adopt counts its steps: needs at_step"),
+        ({"optimizer": "adopt", "at_step": 0}, "at_step=0: must be an integer in [1, 2³¹)"),
+        ({"optimizer": "adopt", "at_step": 2.5}, "at_step=2.5: must be an integer"),
+        ({"optimizer": "adopt", "at_step": "x"}, "at_step='x': must be an integer"),
+        ({"optimizer": "adopt", "at_step": 10**12}, "must be an integer in [1, 2³¹)"),
+        ({"optimizer": "lion", "epsilon": 0.1}, "epsilon: has no effect on optimizer=lion"),
+        ({"optimizer": "nadam", "scale": 1e-200}, "gradients of sizes"),
+        ({"optimizer": "nadam", "scale": 1e160}, "gradients of sizes"),
+    ],
+)
+def test_bad_arguments_are_one_line(settings, message):
+    table = TABLE * settings.pop("scale", 1.0)
+    hyper = adam.hyperparameters(0.9, 0.9, epsilon=settings.pop("epsilon", 0.0))
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        stationary_drift(table, hyper, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_or_a_factory_is_an_optimizer_too():
+    hyper = adam.hyperparameters(0.9, 0.95)
+    expected = stationary_drift(TABLE, hyper, optimizer=OPTIMIZERS["nadam"]).drift
+    assert stationary_drift(TABLE, hyper, optimizer="nadam").drift == expected
+    own = stationary_drift(
+        TABLE, hyper, optimizer=lambda b1, b2: optax.nadam(1.0, b1, b2, eps=1e-12)
+    ).drift
+    assert own == pytest.approx(expected, rel=1e-6)

@@ -8,6 +8,7 @@ stationary drift points away from the minimiser. Example:
 
 import math
 import sys
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _GREATEST_N = 200
 _MOST_BOUNDARIES = 2000
 _GREATEST_SIZE = 64
+_MOST_SLOPES = 4  # line styles
+_MOST_N = 7  # colours
+_SLOPES = 1e-9, 1e6
 
 _list(
     "optimizer",
@@ -37,6 +41,14 @@ _list(
     "sampling",
     "cyclic,random_shuffling,with_replacement",
     "Sampling schemes: cyclic, shuffle_once, random_shuffling, with_replacement.",
+)
+flags.DEFINE_float(
+    "beta1",
+    0.9,
+    "First beta of a factory of yours that has two, unless its argument has a default.",
+    0.0,
+    1.0,
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "samples", 100_000, "Steps averaged for each drift of a random scheme.", 1000, 10**8,
@@ -66,30 +78,23 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
     Raises:
       ValueError: naming the flag, its value and what is allowed.
     """
-    from adam_transition import optimizers, problems, sampling
+    from adam_transition import optimizers, sampling
     from adam_transition.studies.optimizers.study import OptimizerStudy
 
     _flags.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
     n = _flags.parse_integers("n", values["n"])
+    if len(n) > _MOST_N:
+        raise ValueError(f"--n={','.join(values['n'])}: at most {_MOST_N} values are allowed")
     if max(n) > _GREATEST_N:
         raise ValueError(f"--n={max(n)}: at most {_GREATEST_N} is allowed")
-    given = values["a"]
-    if not given or len(set(given)) < len(given):
-        raise ValueError(f"--a={','.join(given)}: needs one or more different values")
-    numbers = _flags.parse_list("a", [one for one in given if one != "default"] or ["1"], float)
-    a = iter(numbers)
-    slopes = tuple(None if one == "default" else next(a) for one in given)
-    for one_n in n:
-        for one_a in slopes:
-            try:
-                problems.counterexample(one_n, one_a)
-            except ValueError as error:
-                raise ValueError(f"--{error}") from None
+    slopes = _slopes(values["a"], n)
     sizes = _flags.parse_integers("matrix_sizes", values["matrix_sizes"])
     if min(sizes) < 2 or max(sizes) > _GREATEST_SIZE:
         raise ValueError(
             f"--matrix_sizes={','.join(values['matrix_sizes'])}: must lie in [2, {_GREATEST_SIZE}]"
         )
+    if values["beta1"] == 1:
+        raise ValueError("--beta1=1: must lie in [0, 1)")
     noise = _flags.parse_list("matrix_noise", values["matrix_noise"], float)
     if not all(0 < one < math.inf for one in noise):
         raise ValueError(
@@ -105,11 +110,35 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
         num_components=tuple(n),
         a=slopes,
         samplings=tuple(values["sampling"]),
+        beta1=values["beta1"],
         num_samples=values["samples"],
         matrix_sizes=tuple(sizes),
         matrix_noise=tuple(noise),
         seed=values["seed"],
     )
+
+
+def _slopes(given: list[str], n: list[int]) -> tuple[float | None, ...]:
+    """The values of --a, None for 1/(n−1)²."""
+    from adam_transition import problems
+
+    if not given or len(set(given)) < len(given) or len(given) > _MOST_SLOPES:
+        raise ValueError(
+            f"--a={','.join(given)}: needs 1 to {_MOST_SLOPES} different values, default being one"
+        )
+    numbers = _flags.parse_list("a", [one for one in given if one != "default"] or ["1"], Fraction)
+    remaining = iter(numbers)
+    slopes = [None if one == "default" else next(remaining) for one in given]
+    for one_n in n:
+        for slope in slopes:
+            try:
+                problems.counterexample(one_n, slope)
+            except ValueError as error:
+                raise ValueError(f"--{error}") from None
+    for slope in slopes:
+        if slope is not None and not _SLOPES[0] <= slope <= _SLOPES[1]:
+            raise ValueError(f"--a={float(slope):g}: must lie in [{_SLOPES[0]:g}, {_SLOPES[1]:g}]")
+    return tuple(None if slope is None else float(slope) for slope in slopes)
 
 
 COMMAND = _runner.Command("optimizers", __doc__, FLAGS, main)

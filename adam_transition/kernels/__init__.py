@@ -1,5 +1,11 @@
 """Kernels: simulation of many cells with their state in registers or in the first-level cache."""
 
-from adam_transition.kernels.table import Kernel, for_gpu, reason_against_gpu, simulate_table
+from adam_transition.kernels.table import (
+    Kernel,
+    for_gpu,
+    has_flat_state,
+    reason_against_gpu,
+    simulate_table,
+)
 
-__all__ = ["Kernel", "for_gpu", "reason_against_gpu", "simulate_table"]
+__all__ = ["Kernel", "for_gpu", "has_flat_state", "reason_against_gpu", "simulate_table"]

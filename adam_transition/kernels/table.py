@@ -52,6 +52,16 @@ def reason_against_gpu(device: jax.Device) -> str | None:
     return None
 
 
+def has_flat_state(rule: adam.UpdateRule) -> bool:
+    """Whether a rule's state is made of single numbers of the type of the parameters.
+
+    Others run without a kernel.
+    """
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    state = jax.eval_shape(rule.init, number)._replace(step=None)
+    return all((one.shape, one.dtype) == ((), number.dtype) for one in jax.tree.leaves(state))
+
+
 def simulate_table(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
@@ -89,9 +99,11 @@ def simulate_table(
       The trace, of shape (R, W, records), as from `simulate` under two `vmap`s.
 
     Raises:
-      ValueError: the problem is not one-dimensional; an argument does not have one
-        entry for each row; or as for `simulate.simulate`.
+      ValueError: the problem is not one-dimensional; the state of the rule is not flat; an argument
+        does not have one entry for each row; or as for `simulate.simulate`.
     """
+    if not has_flat_state(method.rule):
+        raise ValueError("method: the state of its rule is not made of single numbers")
     _check_rows(problem, hyper, max_components, x0, initial_step_size, controls)
     run = num_steps, record_every, max_components
     simulate.check_run(problem, hyper, initial_step_size, method, *run)

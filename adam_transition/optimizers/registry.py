@@ -2,6 +2,9 @@
 
 import hashlib
 import importlib
+import inspect
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +15,18 @@ from jaxtyping import Float
 
 from adam_transition import adam
 from adam_transition.optimizers import rules
-from adam_transition.optimizers.adapter import Factory, from_optax
+from adam_transition.optimizers.adapter import (
+    Factory,
+    counts_in_the_long_run,
+    from_optax,
+    uses_second,
+)
 
 Limit = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """A table of gradients (n, d), ε and ε_root of C cells → the drift (C, d), whatever the βs."""
+
+Growth = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(first β, second β) → the factor by which a direction grows in each step of a run of draws."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,9 @@ class Optimizer:
     steps_of_one_size: bool = False  # ±constant, up to a small ε: D is 0 on intervals
     counts_steps: bool = False  # whether its update at step k depends on k in the long run
     limit: Limit | None = None  # the drift with replacement, and its sign under shuffling
+    starts: tuple[float, ...] = (1.0,)  # first v of an orbit over the mean square: what it may keep
+    growth_on_zeros: Growth | None = None  # in a run of zero gradients, at ε = 0
+    growth_on_repeats: Growth | None = None  # in a run of equal gradients, at ε = 0
 
     def __hash__(self) -> int:
         return hash((self.name, self.rule))
@@ -55,6 +69,28 @@ def amsgrad_limit(
     return -gradients.sum(axis=0) / np.where(denominator > 0, denominator, 1)
 
 
+def _over_root(beta1: np.ndarray, beta2: np.ndarray) -> np.ndarray:
+    """The average decays with β1 and √v with √β2."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(beta1 > 0, beta1 / np.sqrt(beta2), 0.0)
+
+
+def _slower_over_root(slower: float) -> Growth:
+    """A numerator that decays no faster than `slower`, over √v."""
+    return lambda beta1, beta2: _over_root(np.maximum(beta1, slower), beta2)
+
+
+def _over_maximum(beta1: np.ndarray, beta2: np.ndarray) -> np.ndarray:
+    """AdaMax's denominator decays with β2 itself."""
+    return _over_root(beta1, beta2**2)
+
+
+def _belief(beta1: np.ndarray, beta2: np.ndarray) -> np.ndarray:
+    """In a run of equal gradients g − m decays with β1, so √v does with the larger of β1, √β2."""
+    with np.errstate(divide="ignore"):
+        return 1 / np.maximum(beta1, np.sqrt(beta2))
+
+
 _ADAM = MappingProxyType({"beta1": 0.9, "beta2": 0.999})
 _SLOW_BETA = 0.9999
 
@@ -67,7 +103,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             ADAM,
             Optimizer(
                 "amsgrad", rules.AMSGRAD, defaults=_ADAM, source="arXiv:1904.09237",
-                bounds_steps=True, limit=amsgrad_limit,
+                bounds_steps=True, limit=amsgrad_limit, starts=(0.0,),
             ),
             Optimizer(
                 "adopt", rules.adopt(), defaults={"beta1": 0.9, "beta2": 0.9999},
@@ -76,23 +112,40 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             Optimizer(
                 "adopt_unclipped", rules.adopt(clip=False),
                 defaults={"beta1": 0.9, "beta2": 0.9999}, source="arXiv:2411.02853",
+                growth_on_zeros=_slower_over_root(1.0),
             ),
-            Optimizer("adabelief", rules.ADABELIEF, defaults=_ADAM, source="arXiv:2010.07468"),
-            Optimizer("nadam", rules.NADAM, defaults=_ADAM, source="Dozat 2016", bounds_steps=True),
-            Optimizer("radam", rules.RADAM, defaults=_ADAM, source="arXiv:1908.03265"),
-            Optimizer("adamax", rules.ADAMAX, defaults=_ADAM, source="arXiv:1412.6980"),
-            Optimizer("yogi", rules.YOGI, defaults=_ADAM, source="Zaheer et al. 2018", slowest=200),
+            Optimizer(
+                "adabelief", rules.ADABELIEF, defaults=_ADAM, source="arXiv:2010.07468",
+                growth_on_repeats=_belief,
+            ),
+            Optimizer(
+                "nadam", rules.NADAM, defaults=_ADAM, source="Dozat 2016", bounds_steps=True,
+                growth_on_zeros=_over_root,
+            ),
+            Optimizer(
+                "radam", rules.RADAM, defaults=_ADAM, source="arXiv:1908.03265",
+                growth_on_zeros=_over_root,
+            ),
+            Optimizer(
+                "adamax", rules.ADAMAX, defaults=_ADAM, source="arXiv:1412.6980",
+                growth_on_zeros=_over_maximum,
+            ),
+            Optimizer(
+                "yogi", rules.YOGI, defaults=_ADAM, source="Zaheer et al. 2018", slowest=200,
+                starts=(1.0, 0.37),
+            ),
             Optimizer(
                 "rmsprop", rules.RMSPROP, ("momentum", "decay"), {"momentum": 0.0, "decay": 0.9},
                 "Tieleman & Hinton 2012",
             ),
             Optimizer(
                 "ademamix", rules.ademamix(_SLOW_BETA), defaults=_ADAM, source="arXiv:2409.03137",
-                slowest=1 / (1 - _SLOW_BETA),
+                slowest=1 / (1 - _SLOW_BETA), growth_on_zeros=_slower_over_root(_SLOW_BETA),
             ),
             Optimizer(
                 "adan", rules.adan(), ("beta1", "beta3"), {"beta1": 0.98, "beta3": 0.99},
                 "arXiv:2208.06677", slowest=1 / (1 - rules.ADAN_BETA2),
+                growth_on_zeros=_slower_over_root(rules.ADAN_BETA2),
             ),
             Optimizer(
                 "lion", rules.LION, defaults={"beta1": 0.9, "beta2": 0.99},
@@ -152,27 +205,101 @@ def named(name: str) -> Optimizer:
     return own(factory, name)
 
 
+def resolved(optimizer: Optimizer | Factory | str) -> Optimizer:
+    """The optimiser that an argument `optimizer` means: one, a factory, or a name.
+
+    Raises:
+      ValueError: see `named` and `own`; the message names the argument.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if isinstance(optimizer, str):
+        try:
+            return named(optimizer)
+        except ValueError as error:
+            raise ValueError(f"optimizer={error}") from None
+    return own(optimizer)
+
+
 def source_digest(name: str) -> str:
-    """A digest of the module that a user's factory comes from: its results depend on that code.
+    """A digest of the code that a user's factory comes from: its results depend on that.
+
+    It covers the loaded modules of the packages of the named module and of the factory, or if they
+    are single files the loaded modules beside them.
 
     Args:
       name: as for `named`; empty for a built-in optimiser.
     """
-    module, separator, _ = name.partition(":")
-    file = getattr(importlib.import_module(module), "__file__", None) if separator else None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        return ""
+    factory = getattr(importlib.import_module(module), attribute)
+    owners = {module, getattr(factory, "__module__", None) or module}
+    digest = hashlib.sha256()
+    for path in sorted(set().union(*(_files_of(owner) for owner in owners))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def own(factory: Factory, name: str = "optimizer", *, slowest: float = 100.0) -> Optimizer:
+def _files_of(module: str) -> set[Path]:
+    """The files of the loaded modules of the same package, or in the same folder."""
+    package, dot, _ = module.partition(".")
+    paths = {name: getattr(found, "__file__", None) for name, found in list(sys.modules.items())}
+    files = {
+        name: Path(path).resolve() for name, path in paths.items() if path and path.endswith(".py")
+    }
+    if dot or hasattr(sys.modules.get(module), "__path__"):
+        return {file for name, file in files.items() if name.partition(".")[0] == package}
+    folder = files[module].parent if module in files else None
+    return {file for file in files.values() if file.parent == folder}
+
+
+def own(
+    factory: Factory,
+    name: str = "optimizer",
+    *,
+    slowest: float = 100.0,
+    counts_steps: bool | None = None,
+) -> Optimizer:
     """The optimiser of a factory (beta1, beta2) → optax transformation with learning rate 1.
+
+    Its axes have the names of the factory's arguments, and their defaults. A second one that has no
+    effect on some updates is no axis.
 
     Args:
       factory: see `from_optax`.
       name: what errors and figures call it.
       slowest: steps that its state remembers beyond 1/(1 − β) of the axes; a drift is averaged only
         after that, so give more for a rule with a slower average of its own.
+      counts_steps: whether its updates depend on the step number in the long run; default: found
+        out by trial.
 
     Raises:
-      ValueError: see `from_optax`.
+      ValueError: see `from_optax`; or `slowest` is not finite or below 1.
     """
-    return Optimizer(name, from_optax(factory, name), has_epsilon=False, slowest=slowest)
+    if not (isinstance(slowest, int | float) and 1 <= slowest < math.inf):
+        raise ValueError(f"slowest={slowest!r}: must be a finite number of steps, at least 1")
+    rule = from_optax(factory, name)
+    counts_steps = counts_in_the_long_run(rule) if counts_steps is None else counts_steps
+    first, second = _arguments(factory)
+    axes = (first.name, second.name if uses_second(factory) else None)
+    defaults = {
+        one.name: float(one.default)
+        for one in (first, second)
+        if isinstance(one.default, int | float) and 0 <= one.default < 1 and one.name in axes
+    }
+    return Optimizer(
+        name, rule, axes, defaults, has_epsilon=False, slowest=slowest, counts_steps=counts_steps
+    )
+
+
+def _arguments(factory: Factory) -> tuple[inspect.Parameter, inspect.Parameter]:
+    """The first two arguments of a factory; called beta1 and beta2 if they have no names."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = inspect.Parameter("beta1", kind), inspect.Parameter("beta2", kind)
+    try:
+        found = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):
+        return names
+    first, second = (*found, *names)[:2] if len(found) >= 2 else names
+    return first, second

@@ -448,3 +448,13 @@ def frozen_at(rule: UpdateRule, step: int) -> UpdateRule:
         return direction, state._replace(step=frozen.step)
 
     return rule._replace(update=update)
+
+
+@lru_cache
+def started_at(rule: UpdateRule, factor: float) -> UpdateRule:
+    """The rule with its v beginning at a multiple of the square that it is given."""
+    if factor == 1:
+        return rule
+    return rule._replace(
+        init_from_gradients=lambda full, square: rule.init_from_gradients(full, factor * square)
+    )

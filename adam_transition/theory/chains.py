@@ -134,7 +134,13 @@ def estimate(
     memory: float = 1.0,
 ) -> tuple[Float[np.ndarray, "C d"], Float[np.ndarray, "C d"]]:
     """Mean and standard error of D over the groups of chains; see `group_drifts`."""
-    groups = group_drifts(table, hyper, histories, rule=rule, memory=memory)
+    return mean_and_error(group_drifts(table, hyper, histories, rule=rule, memory=memory))
+
+
+def mean_and_error(
+    groups: Float[np.ndarray, "C G d"],
+) -> tuple[Float[np.ndarray, "C d"], Float[np.ndarray, "C d"]]:
+    """Mean and standard error over independent groups."""
     stderr = groups.std(axis=1, ddof=1) / math.sqrt(groups.shape[1])
     return groups.mean(axis=1), stderr
 

@@ -11,6 +11,7 @@ drift counts as 0.
 """
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -37,7 +38,19 @@ def hyperparameter(optimizer: Optimizer) -> str:
     return first if second is None else second
 
 
-def rule_intervals(
+class Scan(NamedTuple):
+    """What is known of one hyperparameter."""
+
+    diverges: list[Interval]  # where D > 0, ascending
+    unknown: list[tuple[float, float]]  # ranges of β with all points of unknown drift
+
+
+def rule_intervals(*args: Any, **kwargs: Any) -> list[Interval]:
+    """The intervals of `scanned`, whose arguments it takes."""
+    return scanned(*args, **kwargs).diverges
+
+
+def scanned(
     gradients: Float[np.ndarray, "n d"],
     optimizer: Optimizer,
     first: float,
@@ -48,12 +61,12 @@ def rule_intervals(
     num_samples: int = 100_000,
     at_step: int | None = None,
     least: float | None = None,
-) -> list[Interval]:
-    """Intervals of `hyperparameter(optimizer)` on which D > 0, ascending.
+) -> Scan:
+    """Intervals of `hyperparameter(optimizer)` on which D > 0, and where D is not known.
 
     An interval that reaches the end of the scan ends at 1 with the standard error NaN: how far it
-    goes is not known. Where the drift is NaN (a rule that does not settle) it counts as not
-    positive.
+    goes is not known. The error is also NaN at an edge to βs whose drift is NaN (a rule that does
+    not settle): the interval may go on there.
 
     Args:
       gradients: a table of shape (n, d).
@@ -64,13 +77,13 @@ def rule_intervals(
       key: needed for all schemes but cyclic.
       num_samples: number of steps averaged for each β of a random scheme.
       at_step: the step at which a rule is frozen that counts steps.
-      least: the smallest 1 − β of the scan; default: `LEAST` of the scheme. Without effect for Adam.
+      least: the smallest 1 − β of the scan; default: `LEAST` of the scheme. Adam needs none.
 
     Raises:
       ValueError: as for `drift_of_optimizer`, or `divergence_intervals` for Adam.
     """
     if optimizer is ADAM and along is None:
-        return divergence_intervals(gradients, [first], sampling, key=key)[0]
+        return Scan(divergence_intervals(gradients, [first], sampling, key=key)[0], [])
     along = np.ones(1) if along is None else np.asarray(along)
     if along.shape != gradients.shape[1:]:
         raise ValueError(f"along of shape {along.shape}: must be {gradients.shape[1:]}")
@@ -80,17 +93,31 @@ def rule_intervals(
     least = LEAST[sampling] if least is None else least
     greatest = np.log1p(-least) - np.log(least)
     scan = np.linspace(-12, greatest, _POINTS_OF_CHAINS if sampling in RANDOM else _POINTS)
-    positive = drift(scan)[0] > zero
+    values = scan_values = drift(scan)[0]
+    positive = values > zero
     changes = np.flatnonzero(positive[1:] != positive[:-1])
     low, high = scan[changes], scan[changes + 1]
+    unknown = np.isnan(np.where(positive[changes], values[changes + 1], values[changes]))
     for _ in range(_HALVINGS[sampling in RANDOM] if changes.size else 0):
         middle = (low + high) / 2
-        below = (drift(middle)[0] > zero) == positive[changes]
+        values = drift(middle)[0]
+        is_positive = values > zero
+        unknown = np.where(is_positive, unknown, np.isnan(values))
+        below = is_positive == positive[changes]
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    edges = _edges(drift, (low + high) / 2, sampling in RANDOM)
+    edges = _edges(drift, (low + high) / 2, unknown, sampling in RANDOM)
     edges = [Edge(0.0, 1.0, 0.0), *edges] if positive[0] else edges
     edges = [*edges, Edge(1.0, 0.0, np.nan)] if positive[-1] else edges
-    return [Interval(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
+    found = [Interval(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
+    return Scan(found, _ranges(scan, np.isnan(scan_values)))
+
+
+def _ranges(scan: np.ndarray, chosen: np.ndarray) -> list[tuple[float, float]]:
+    """In β, from the point before each run of chosen points to the one after; 0 and 1 outside."""
+    ends = np.diff(np.concatenate([[0], chosen.astype(int), [0]]))
+    beta = np.concatenate([[0.0], _beta(scan), [1.0]])
+    pairs = zip(np.flatnonzero(ends == 1), np.flatnonzero(ends == -1), strict=True)
+    return [(float(beta[first]), float(beta[last + 1])) for first, last in pairs]
 
 
 def flat(optimizer: Optimizer, n: int) -> float:
@@ -119,15 +146,15 @@ def _drift(
     return found.drift @ along, found.stderr @ np.abs(along)
 
 
-def _edges(drift: partial, u: np.ndarray, is_estimated: bool) -> list[Edge]:
+def _edges(drift: partial, u: np.ndarray, unknown: np.ndarray, is_estimated: bool) -> list[Edge]:
     if not u.size:
         return []
-    stderr = np.zeros_like(u)
+    stderr = np.where(unknown, np.nan, 0.0)
     if is_estimated:
         above, below = (drift(u + step)[0] for step in (_STEP, -_STEP))
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = (above - below) / (_beta(u + _STEP) - _beta(u - _STEP))
-            stderr = np.where(slope != 0, drift(u)[1] / np.abs(slope), np.nan)
+            stderr = np.where((slope != 0) & ~unknown, drift(u)[1] / np.abs(slope), np.nan)
     return [
         Edge(float(beta), float(1 - beta), float(error))
         for beta, error in zip(_beta(u), stderr, strict=True)

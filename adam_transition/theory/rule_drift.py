@@ -10,13 +10,17 @@ epoch before, the reported error, is what is left of a geometric decay. If two e
 than 1e-6 (Yogi's v steps across the largest square), the drift is the mean over the second half of
 the run and the error the difference between its quarters; if these differ by more than a tenth,
 there is no drift to report. For the random orders the chains of `chains` run the rule instead of
-Adam.
+Adam; where one group of chains makes up more than half of the squared deviations there is no
+standard error, and the drift is NaN.
 
 A rule may have no stationary law: its update at step k depends on k, or its state grows for ever. A
-rule whose update depends on k is run at a frozen step (`optimizers.rules.frozen_at`). AMSGrad's and
-Yogi's v settle in cyclic order, at the largest v of the orbit and where it meets the squares; under
-random orders AMSGrad's v reaches the largest square at last, which no chain waits for: its limit
-is a formula (`optimizers.registry`).
+rule whose update depends on k is run at a frozen step (`optimizers.rules.frozen_at`). AMSGrad's v
+settles in cyclic order, from 0, at the largest v of the orbit; with bias correction it may keep a
+larger first v for ever, which changes the size of D and not its sign. Under random orders it
+reaches the largest square at last, which no chain waits for: its limit is a formula
+(`optimizers.registry`). Yogi's v moves in multiples of (1 − β2)·g² and keeps its first value up to
+these: the drift is the mean over two first values, its error their difference at least, and NaN
+where that is more than a tenth.
 """
 
 from functools import lru_cache, partial
@@ -29,20 +33,23 @@ from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
 from adam_transition.optimizers import OPTIMIZERS, Optimizer
-from adam_transition.optimizers.rules import frozen_at
+from adam_transition.optimizers.rules import frozen_at, started_at
 from adam_transition.sampling import Sampling, indices
 from adam_transition.sweeps import sweep
 from adam_transition.theory import chains, drift_domain
 from adam_transition.theory.drift_domain import Drift
 
 _MEMORIES = 40
+_SIZES = 1e-140, 1e140  # of gradients whose squares fit in float64
+_CANCELS = 1e-13  # relative size of g − m at which rounding begins to matter
 _SETTLED = 1e-6  # relative change between two epochs of an orbit of one epoch
 _MOVES = 0.1  # relative change between quarters of a run that has no stationary law yet
+_DOMINATES = 0.5  # of the squared deviations of all groups of chains: no standard error then
 _MOST_REMEMBERED = 100.0  # steps, by chains of built-in rules; what a slower average has not
 # forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
 _LEAST_ROWS = 1024  # of a padded table, so that all smaller n share a program
-_TILES = 1, 64, 2048  # cells times coordinates: few widths, so that a rule compiles few programs
+_TILES = 1, 64, 2048  # cells × coordinates; few widths, as each is compiled
 
 
 def drift_of_optimizer(
@@ -68,42 +75,103 @@ def drift_of_optimizer(
 
     Returns:
       The drift, and its error: the standard error for a random scheme, and for the others the
-      change along the orbit. The error is NaN where only the sign is known (AMSGrad under random
-      shuffling). Both are NaN in cells whose drift is not finite or not stationary, or
-      whose memory is so long that an orbit would need more than 4·10^6 steps.
+      change along the orbit. The drift may be infinite, which is exact: rare runs of equal
+      gradients then dominate its mean (AdaBelief). The error is NaN where only the sign is known
+      (AMSGrad under random shuffling). Both are NaN in cells whose drift has no mean, or is not
+      stationary or not finite in float64, or whose memory is so long that an orbit would need more
+      than 4·10^6 steps.
 
     Raises:
-      ValueError: the table is not of shape (n, d) or not finite; a 1 − β is outside (0, 1] or an ε
-        negative; a needed key or step is missing; or the histories of the chains would take more
-        than 2 GiB.
+      ValueError: the table is not of shape (n, d) or not finite, or the squares of its values do
+        not fit in float64; a 1 − β is outside (0, 1]; an ε is negative, or not 0 for a rule that
+        does not use it; a needed key or step is missing or no step number; or the histories of the
+        chains would take more than 2 GiB.
     """
     table, cells, shape = drift_domain.checked(gradients, hyper)
+    _check_sizes(table)
+    if not optimizer.has_epsilon and (cells.epsilon.any() or cells.epsilon_root.any()):
+        raise ValueError(f"epsilon: has no effect on optimizer={optimizer.name}; must be 0")
     rule = optimizer.rule
     if optimizer.counts_steps:
         if at_step is None:
             raise ValueError(f"optimizer={optimizer.name} counts its steps: needs at_step")
-        rule = frozen_at(rule, at_step)
+        if not isinstance(at_step, int | np.integer) or not 1 <= at_step < 2**31:
+            raise ValueError(f"at_step={at_step!r}: must be an integer in [1, 2³¹)")
+        rule = frozen_at(rule, int(at_step))
     memory = _memory(optimizer, cells)
     longest = np.maximum(memory, optimizer.slowest)
     with jax.enable_x64(True):
         match sampling:
             case "cyclic":
-                mean, error = _orbits(table, rule, cells, longest)
+                mean, error = _orbits_from(optimizer.starts, table, rule, cells, longest)
             case "shuffle_once":
                 order = indices(
                     sampling, _needed(key, sampling), 0, len(table), len(table),
                     max_components=len(table),
                 )  # fmt: skip
-                mean, error = _orbits(table[np.asarray(order)], rule, cells, longest)
+                ordered = table[np.asarray(order)]
+                mean, error = _orbits_from(optimizer.starts, ordered, rule, cells, longest)
             case "with_replacement" | "random_shuffling":
                 mean, error = _averages(
                     table, optimizer, rule, cells, sampling, key, memory, num_samples
                 )
             case _:
                 assert_never(sampling)
-    known = np.isfinite(mean)
+    endless = _endless(table, optimizer, cells, sampling)
+    mean = np.where(np.isnan(endless) | np.isinf(endless), endless, mean)
+    error = np.where(np.isinf(endless), 0.0, error)
+    known = np.isfinite(mean) | np.isinf(endless)
     both = (np.where(known, one, np.nan).reshape(*shape, table.shape[1]) for one in (mean, error))
     return Drift(*both)
+
+
+def _check_sizes(table: np.ndarray) -> None:
+    size = np.abs(table[table != 0])
+    if size.size and not _SIZES[0] <= size.min() <= size.max() <= _SIZES[1]:
+        raise ValueError(
+            f"gradients of sizes {size.min():g} to {size.max():g}: all but 0 must lie in "
+            f"[{_SIZES[0]:g}, {_SIZES[1]:g}]"
+        )
+
+
+def _endless(
+    table: np.ndarray, optimizer: Optimizer, cells: drift_domain.Cells, sampling: Sampling
+) -> np.ndarray:
+    """NaN where runs of draws leave the drift without a mean, ±∞ where it is infinite, else 0.
+
+    In a run of equal draws of a share s of the components the direction grows by a factor r per
+    step. With replacement runs have geometric lengths, so the mean is infinite if s·r ≥ 1, and if
+    s·r² ≥ 1 the variance is, so that chains have no standard error. In runs
+    of zeros the direction keeps the sign that it had, which may be either; in runs of a gradient g
+    it has that of g. In the other orders runs are short, and the direction is only lost if r is
+    infinite, or if so much cancels in v that rounding is left.
+    """
+    found = np.zeros((len(cells.p), table.shape[1]))
+    exact = (cells.epsilon == 0) & (cells.epsilon_root == 0)
+    betas = 1 - cells.p, 1 - cells.q
+    is_geometric = sampling == "with_replacement"
+    for i, column in enumerate(table.T):
+        values, counts = np.unique(column, return_counts=True)
+        shares = counts / len(column)
+        if optimizer.growth_on_zeros is not None and 0 in values and values.size > 1:
+            growth = optimizer.growth_on_zeros(*betas)
+            grown = shares[values == 0] * growth**2 if is_geometric else growth
+            found[exact & (grown >= (1 if is_geometric else np.inf)), i] = np.nan
+        if optimizer.growth_on_repeats is not None:
+            growth = optimizer.growth_on_repeats(*betas)
+            for value, share, count in zip(values, shares, counts, strict=True):
+                if value and is_geometric:
+                    infinite = exact & (share * growth >= 1)
+                    with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN: of either sign, no mean
+                        found[infinite, i] -= np.inf * np.sign(value)
+                    found[exact & (share * growth**2 >= 1) & ~infinite, i] = np.nan
+                elif value:
+                    longest = 2 * count if sampling == "random_shuffling" else count
+                    lost = longest * np.log(growth) > -np.log(_CANCELS)
+                    found[exact & lost, i] = np.nan
+            # there g = m after one step, and v falls to 0
+            found[exact & (betas[0] == 0), i] = np.nan
+    return found
 
 
 def _needed(key: Key[Array, ""] | None, sampling: Sampling) -> Key[Array, ""]:
@@ -142,7 +210,30 @@ def _averages(
     histories = chains.draw_histories(
         table, sampling, key, memory=float(max(memory.max(), slowest)), num_samples=num_samples
     )
-    return chains.estimate(table, hyper, histories, rule=rule, memory=slowest)
+    groups = chains.group_drifts(table, hyper, histories, rule=rule, memory=slowest)
+    mean, error = chains.mean_and_error(groups)
+    squares = (groups - mean[:, None]) ** 2
+    dominated = squares.max(axis=1) > _DOMINATES * squares.sum(axis=1)
+    return np.where(dominated, np.nan, mean), np.where(dominated, np.nan, error)
+
+
+def _orbits_from(
+    starts: tuple[float, ...],
+    table: np.ndarray,
+    rule: adam.UpdateRule,
+    cells: drift_domain.Cells,
+    memory: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and error over orbits with several first v; NaN where they differ much.
+
+    A rule that keeps some of its first v for ever has more than one stationary law.
+    """
+    found = [_orbits(table, started_at(rule, start), cells, memory) for start in starts]
+    means, errors = (np.stack(values) for values in zip(*found, strict=True))
+    mean, spread = means.mean(axis=0), np.ptp(means, axis=0)
+    error = np.maximum(errors.max(axis=0), spread)
+    unsettled = spread > _MOVES * np.abs(mean)
+    return np.where(unsettled, np.nan, mean), np.where(unsettled, np.nan, error)
 
 
 def _orbits(

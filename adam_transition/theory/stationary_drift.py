@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
-from adam_transition.optimizers import ADAM, Optimizer
+from adam_transition.optimizers import ADAM, Factory, Optimizer, resolved
 from adam_transition.sampling import Sampling, check, indices
 from adam_transition.theory import chains, cyclic, drift_domain, random_sampling, rule_drift
 from adam_transition.theory.chains import Histories
@@ -40,7 +40,7 @@ def stationary_drift(
     key: Key[Array, ""] | None = None,
     num_samples: int = 1_000_000,
     histories: Histories | None = None,
-    optimizer: Optimizer = ADAM,
+    optimizer: Optimizer | Factory | str = ADAM,
     at_step: int | None = None,
 ) -> Drift:
     """D = −n·E[m/(√(v + ε_root) + ε)] for a table of component gradients; computed in float64.
@@ -68,7 +68,8 @@ def stationary_drift(
       num_samples: number of steps averaged for each cell, for estimates.
       histories: estimate the drift from these histories of a random scheme (`draw_histories`); for
         Adam only.
-      optimizer: the optimiser; `hyper` then holds 1 − β of its two axes.
+      optimizer: the optimiser; `hyper` then holds 1 − β of its two axes. Also a name of
+        `optimizers.OPTIMIZERS`, or a factory as for `optimizers.from_optax`.
       at_step: for a rule whose update at step k depends on k in the long run (ADOPT's clip): the
         step number at which it is frozen.
 
@@ -89,6 +90,7 @@ def stationary_drift(
     -0.2802
     """
     check(sampling)
+    optimizer = resolved(optimizer)
     if optimizer is not ADAM:
         if histories is not None:
             raise ValueError(

@@ -201,17 +201,19 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The intervals of divergence as plain rows, one for each (optimizer, sampling, n, a).
 
-    `stderr` is null where an interval reaches the end of the scan, and `diverges_at_default` for an
-    optimiser without defaults, or where its default lies beyond that end.
+    `stderr` is null where an interval reaches the end of the scan or βs of unknown drift, which the
+    ranges `unknown` contain. `diverges_at_default` is null for an optimiser without defaults, and
+    if its default lies beyond the end of the scan or in such a range.
     """
     found = []
-    low, high, stderr = (dataset[name].values for name in ("beta_low", "beta_high", "stderr"))
-    for where in np.ndindex(low.shape[:4]):
+    names = "beta_low", "beta_high", "stderr", "unknown_low", "unknown_high"
+    values = np.stack([dataset[name].values for name in names])
+    for where in np.ndindex(values.shape[1:5]):
         o, s, j, k = where
         optimizer = optimizers[str(dataset["optimizer"].values[o])]
-        name, kept = hyperparameter(optimizer), np.isfinite(low[where])
-        ends = np.stack([low[where][kept], high[where][kept]], axis=1)
-        errors = [None if np.isnan(one) else float(one) for one in stderr[where][kept]]
+        name, here = hyperparameter(optimizer), values[(slice(None), *where)]
+        ends, unknown = (pair[:, np.isfinite(pair[0])].T for pair in (here[:2], here[3:]))
+        errors = [None if np.isnan(one) else float(one) for one in here[2][: len(ends)]]
         default = optimizer.defaults.get(name)
         found.append(
             {
@@ -223,19 +225,26 @@ def rows(
                 "fixed": {optimizer.axes[0]: first[optimizer.name]} if optimizer.axes[1] else {},
                 "diverges": ends.tolist(),
                 "stderr": errors,
-                "diverges_at_default": _contains(ends, errors, default),
+                "unknown": unknown.tolist(),
+                "diverges_at_default": _contains(ends, errors, unknown, default),
             }
         )
     return found
 
 
-def _contains(ends: np.ndarray, errors: list[float | None], default: float | None) -> bool | None:
+def _contains(
+    ends: np.ndarray, errors: list[float | None], unknown: np.ndarray, default: float | None
+) -> bool | None:
     """Whether β lies in one of the intervals; None if it is unknown, or beyond a scan's end."""
-    if default is None:
+    if default is None or _is_in(default, unknown):
         return None
-    inside = bool(((ends[:, 0] <= default) & (default < ends[:, 1])).any())
-    reaches_the_end = bool(errors) and errors[-1] is None
+    inside = _is_in(default, ends)
+    reaches_the_end = bool(errors) and errors[-1] is None and ends[-1, 1] == 1
     return None if inside and reaches_the_end and default > 1 - max(LEAST.values()) else inside
+
+
+def _is_in(beta: float, ranges: np.ndarray) -> bool:
+    return bool(((ranges[:, 0] <= beta) & (beta < ranges[:, 1])).any())
 
 
 def defaults(dataset: xr.Dataset) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from adam_transition.problems import counterexample_table
 from adam_transition.sampling import Sampling, stream_key
 from adam_transition.sweeps.pieces import Pieces
 from adam_transition.sweeps.study import variable
-from adam_transition.theory.rule_boundary import rule_intervals
+from adam_transition.theory.rule_boundary import scanned
 from adam_transition.theory.rule_drift import drift_of_optimizer
 
 DEFAULT_N = (3, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -35,6 +35,7 @@ class OptimizerSpec:
     num_components: tuple[int, ...]
     a: tuple[float | None, ...]  # None: 1/(n−1)²
     samplings: tuple[Sampling, ...]
+    beta1: float  # of the first axis of an optimiser that states no default
     num_samples: int
     matrix_sizes: tuple[int, ...]  # Muon's, if it is among the optimisers
     matrix_noise: tuple[float, ...]
@@ -42,7 +43,7 @@ class OptimizerSpec:
 
     def first(self, optimizer: Optimizer) -> float:
         """The first axis at its default, where a second one is swept."""
-        return optimizer.defaults.get(optimizer.axes[0], 0.0) if optimizer.axes[1] else 0.0
+        return optimizer.defaults.get(optimizer.axes[0], self.beta1) if optimizer.axes[1] else 0.0
 
 
 def coordinates(spec: OptimizerSpec) -> xr.Dataset:
@@ -67,19 +68,21 @@ def intervals(spec: OptimizerSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     """`beta_low`, `beta_high`, `stderr` of the intervals of divergence, NaN where there is none.
 
     Dims: (optimizer, sampling, n, a, interval). `stderr` is also NaN where an interval reaches the
-    end of the scan.
+    end of the scan or βs with an unknown drift, which `unknown_low` and `unknown_high` enclose.
     """
     dims = ("optimizer", "sampling", "n", "a", "interval")
-    values = np.full((3, *_shape(spec), _MOST_INTERVALS), np.nan)
+    values = np.full((5, *_shape(spec), _MOST_INTERVALS), np.nan)
     for where in np.ndindex(*_shape(spec)):
         [values[(slice(None), *where)]] = pieces.keep(
             " ".join(map(str, where)), partial(_ends, spec, where)
         )
-    low, high, stderr = values
+    low, high, stderr, unknown_low, unknown_high = values
     return {
         "beta_low": variable(dims, low, "lower end of an interval of divergence"),
         "beta_high": variable(dims, high, "upper end of an interval of divergence"),
         "stderr": variable(dims, stderr, "standard error of the ends, the larger of the two"),
+        "unknown_low": variable(dims, unknown_low, "lower end of a range of unknown drift"),
+        "unknown_high": variable(dims, unknown_high, "upper end of a range of unknown drift"),
     }
 
 
@@ -90,7 +93,7 @@ def _shape(spec: OptimizerSpec) -> tuple[int, int, int, int]:
 def _ends(spec: OptimizerSpec, where: tuple[int, ...]) -> list[np.ndarray]:
     o, s, j, k = where
     optimizer = spec.optimizers[o]
-    found = rule_intervals(
+    found = scanned(
         counterexample_table(spec.num_components[j], spec.a[k]),
         optimizer,
         spec.first(optimizer),
@@ -99,11 +102,11 @@ def _ends(spec: OptimizerSpec, where: tuple[int, ...]) -> list[np.ndarray]:
         num_samples=spec.num_samples,
         at_step=AT_STEP,
     )
-    values = np.full((3, _MOST_INTERVALS), np.nan)
-    for slot, (low, high) in enumerate(found[:_MOST_INTERVALS]):
-        values[:, slot] = low.beta2, high.beta2, max(low.stderr, high.stderr)
-        if np.isnan(high.stderr):
-            values[2, slot] = np.nan
+    values = np.full((5, _MOST_INTERVALS), np.nan)
+    for slot, (low, high) in enumerate(found.diverges[:_MOST_INTERVALS]):
+        values[:3, slot] = low.beta2, high.beta2, np.maximum(low.stderr, high.stderr)
+    for slot, ends in enumerate(found.unknown[:_MOST_INTERVALS]):
+        values[3:, slot] = ends
     return [values]
 
 

@@ -22,7 +22,8 @@ def boundaries(dataset: xr.Dataset) -> Figure:
     """The boundary D = 0 of every optimiser in the plane of its two parameters, cyclic order.
 
     Colours are n, line styles a. Between a line and the lower left corner the optimiser diverges; a
-    panel without a line has no boundary, and says on which side it is.
+    panel without a line says on which side it is, or which share of its known cells diverges. A
+    star: the drift is not known everywhere.
     """
     with style():
         names = list(dataset["optimizer"].values)
@@ -53,19 +54,24 @@ def _panel(ax: Axes, dataset: xr.Dataset, name: str) -> None:
     named = OPTIMIZERS.get(name)
     first, second = named.axes if named else ("beta1", "beta2")
     x, q = dataset["first"].values, 1 - dataset["second"].values
+    is_drawn = False
+    is_known = bool(dataset["drift"].notnull().all())
     for j, k in np.ndindex(dataset.sizes["n"], dataset.sizes["a"]):
         zero = flat(named, int(dataset["n"][j])) if named else 0.0
         drift = dataset["drift"].values[j, k] - zero
         if np.nanmin(drift, initial=np.inf) < 0 < np.nanmax(drift, initial=-np.inf):
-            ax.contour(
+            lines = ax.contour(
                 x, q, drift.T, levels=[0], colors=[COLOURS[j]], linestyles=[_STYLES[k]],
                 linewidths=1.0,
             )  # fmt: skip
+            is_drawn = is_drawn or any(len(one) for one in lines.allsegs)
     share = float((dataset["drift"] > 0).where(dataset["drift"].notnull()).mean())
-    if share in (0.0, 1.0):
-        word = "never diverges" if share == 0 else "always diverges"
+    if not is_drawn and not np.isnan(share):
+        word = {0.0: "never diverges", 1.0: "always diverges"}.get(share, f"diverges: {share:.0%}")
         ax.text(0.5, 0.5, word, ha="center", va="center", transform=ax.transAxes, fontsize=7)
-    ax.set(yscale="log", ylim=(1, q.min()), xlim=(0, x.max()), title=name)
+    ax.set(yscale="log", ylim=(1, q.min()), xlim=(0, x.max()))
+    # long names are those of a user's own factory, package.module:factory
+    ax.set_title((name if len(name) < 20 else f"…{name[-18:]}") + ("" if is_known else " *"))
     ax.set_xlabel(f"${_NAMES.get(first, chr(92) + 'beta')}$", labelpad=1)
     ax.set_ylabel(f"$1 - {_NAMES[second]}$" if second else "(no effect)", labelpad=1)
 
@@ -85,19 +91,21 @@ def thresholds(dataset: xr.Dataset) -> Figure:
     with style():
         names = list(dataset["optimizer"].values)
         num_a = dataset.sizes["a"]
-        size = (7, 0.9 + 0.2 * len(names))
+        schemes = dataset.sizes["sampling"]
+        size = (7, 0.9 + max(0.2, 0.08 * schemes) * len(names))
         figure, axes = subplots(1, num_a, figsize=size, sharey=True, squeeze=False)
         y = np.arange(len(names))[::-1]
         for k, ax in enumerate(axes[0]):
             for s, scheme in enumerate(dataset["sampling"].values):
+                shift = 0.66 / schemes * ((schemes - 1) / 2 - s)
                 one = dataset.sel(sampling=scheme).isel(n=-1, a=k)
                 high = one["beta_high"].max("interval").values
                 ends = np.isfinite(high) & (high == 1)
                 distance = np.where(ends, LEAST[scheme], 1 - high)
                 for chosen, face in ((np.isfinite(high) & ~ends, COLOURS[s]), (ends, "none")):
                     ax.scatter(
-                        distance[chosen], y[chosen] + 0.22 * (1 - s), s=12,
-                        marker="osD"[s % 3], facecolors=face, edgecolors=COLOURS[s],
+                        distance[chosen], (y + shift)[chosen], s=12,
+                        marker=_MARKS[s], facecolors=face, edgecolors=COLOURS[s],
                         label=TITLES[scheme] if face != "none" else None,
                     )  # fmt: skip
             ax.set(xscale="log", xlabel=r"$1 - \beta^*$", title=_slope(dataset, k))

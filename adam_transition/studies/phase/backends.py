@@ -54,6 +54,9 @@ def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
         return f"needs a {device.upper()}; JAX runs on {jax.default_backend()} here"
     if spec.problem_at(spec.num_components[0], None).shape != ():
         return f"{spec.problem} is not one-dimensional"
+    for optimizer in spec.optimizers:
+        if not kernels.has_flat_state(optimizer.rule):
+            return f"the state of {optimizer.name} is not made of single numbers of one type"
     if backend == "pallas":
         return kernels.reason_against_gpu(jax.local_devices()[0])
     return None

@@ -155,6 +155,7 @@ def drift_of_cells(
     row: int,
     table: np.ndarray,
     optimizer: Optimizer = ADAM,
+    away: np.ndarray | None = None,
 ) -> Drift:
     """Drift and standard error, of the shape of the row's cells; NaN where not computed.
 
@@ -162,9 +163,12 @@ def drift_of_cells(
       spec: the diagram.
       sampling: sampling scheme.
       row: position of n in `spec.num_components`, which selects the cells if they are paired.
-      table: component gradients (n, 1), unscaled: if ε > 0 the drift depends on their scale.
+      table: component gradients (n, d), unscaled: if ε > 0 the drift depends on their scale.
       optimizer: the optimiser; one whose update depends on the step is frozen at a typical one.
+      away: for each coordinate the sign of the direction away from x*, or 0 to ignore it; the
+        largest drift that way is returned. Default: the first coordinate's drift as it is.
     """
+    signs = np.eye(table.shape[1])[0] if away is None else away
     key = stream_key(spec.seed)
     least = least_one_minus_beta(table, sampling)
 
@@ -179,7 +183,11 @@ def drift_of_cells(
             optimizer=optimizer,
             at_step=max(1, round(_TYPICAL_STEP * spec.num_steps)),
         )
-        return np.stack([one.drift[:, 0], one.stderr[:, 0]]).reshape(2, *p.shape)
+        drift = np.where(signs != 0, signs * one.drift, -np.inf)
+        drift = np.where(np.isnan(one.drift).any(axis=1, keepdims=True), np.nan, drift)
+        largest = drift.argmax(axis=1)[:, None]
+        pair = [np.take_along_axis(values, largest, axis=1) for values in (drift, one.stderr)]
+        return np.stack(pair).reshape(2, *p.shape)
 
     def usable(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         too_near = _too_near(np.broadcast_arrays(p, q)[1], table, sampling)

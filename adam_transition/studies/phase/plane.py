@@ -16,8 +16,7 @@ from jaxtyping import ArrayLike, Float, Shaped
 from tqdm import tqdm
 
 from adam_transition import adam, checks, kernels, problems, sampling, simulate
-from adam_transition.optimizers import ADAM, Optimizer, named, own
-from adam_transition.optimizers.adapter import Factory
+from adam_transition.optimizers import ADAM, Factory, Optimizer, resolved
 from adam_transition.studies.phase import backends, diagram, simulation
 from adam_transition.studies.phase import drift as phase_drift
 from adam_transition.sweeps import store, sweep
@@ -145,21 +144,15 @@ def simulate_plane(
 def _optimizer(
     optimizer: Optimizer | Factory | str, epsilon: float, initialization: str
 ) -> Optimizer:
-    if isinstance(optimizer, str):
-        try:
-            optimizer = named(optimizer)
-        except ValueError as error:
-            raise ValueError(f"optimizer={error}") from None
-    elif not isinstance(optimizer, Optimizer):
-        optimizer = own(optimizer)
-    if not optimizer.has_epsilon and (epsilon != 0 or initialization != "zero"):
-        name = "epsilon" if epsilon != 0 else "initialization"
-        raise ValueError(f"{name}: has no effect on optimizer={optimizer.name}")
-    return optimizer
+    found = resolved(optimizer)
+    if not found.has_epsilon and (epsilon != 0 or initialization != "zero"):
+        name = f"epsilon={epsilon}" if epsilon != 0 else f"initialization={initialization}"
+        raise ValueError(f"{name}: has no effect on optimizer={found.name}")
+    return found
 
 
 def _backend(problem: problems.FiniteSum, optimizer: Optimizer) -> diagram.Backend:
-    if problem.shape != ():
+    if problem.shape != () or not kernels.has_flat_state(optimizer.rule):
         return "xla"
     if jax.default_backend() == "cpu":
         # not blocks for arbitrary losses: XLA may abort when it compiles the output of `split`
@@ -262,12 +255,17 @@ def _drift_away(
 ) -> Float[np.ndarray, "S 1 B1 B2"]:
     """The largest of the coordinates' drifts at x; positive is away from x*."""
     away = np.sign(x - np.asarray(problem.minimiser)).reshape(-1)
+    [optimizer] = spec.optimizers
+    if optimizer is not ADAM:  # its coordinates may depend on each other
+        table = _gradients_at(problem, x)
+        whole = [
+            phase_drift.drift_of_cells(spec, scheme, 0, table, optimizer, away).drift
+            for scheme in spec.samplings
+        ]
+        return np.stack(whole)[:, None]
     columns = [(c[:, None], s) for c, s in zip(_gradients_at(problem, x).T, away) if s != 0]
     each = [
-        [
-            sign * phase_drift.drift_of_cells(spec, scheme, 0, c, spec.optimizers[0]).drift
-            for c, sign in columns
-        ]
+        [sign * phase_drift.drift_of_cells(spec, scheme, 0, c).drift for c, sign in columns]
         for scheme in spec.samplings
     ]
     return np.max(each, axis=1)[:, None]
