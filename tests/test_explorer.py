@@ -1,6 +1,8 @@
 """The explorer: its mathematics is the library's, and a browser shows it."""
 
+import dataclasses
 import json
+from decimal import Decimal, localcontext
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,17 @@ import pytest
 
 from adam_transition import adam, problems, sampling, simulate
 from adam_transition.commands import explorer
+from adam_transition.optimizers import OPTIMIZERS
 from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory import laws
 from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.rule_boundary import rule_intervals
+from adam_transition.theory.rule_drift import drift_of_optimizer
 from adam_transition.theory.stationary_drift import stationary_drift
 from tests import browser, experiment
 
 SCHEMES = ("cyclic", "random_shuffling", "with_replacement")
+OTHERS = ("nadam", "amsgrad", "adabelief", "lion", "signum")
 
 
 @pytest.fixture
@@ -30,21 +37,18 @@ def evaluate(tmp_path):
 @browser.needed
 def test_its_drift_is_the_librarys(evaluate):
     rng = np.random.default_rng(0)
-    cells = [
-        (scheme, n, a, 1 - beta1, q)
+    asked = [
+        (scheme, n, a, [1.0, 1.0, *rng.uniform(0.01, 1, 3)], [1.0, 0.3, *rng.uniform(0.01, 1, 3)])
         for scheme in SCHEMES
         for n, a in ((3, 0.25), (20, 1 / 361), (12, 1.0))
-        for beta1, q in zip(
-            [0.0, 0.0, *rng.uniform(0, 0.99, 3)], [1.0, 0.3, *rng.uniform(0.01, 1, 3)]
-        )
     ]
     found = evaluate(
-        f"{json.dumps(cells)}"
-        ".map(([s, n, a, p, q]) => stationaryDrift(counterexample(n, a), s, p, q))"
+        f"{json.dumps(asked)}.map(([s, n, a, ps, qs]) => ps.map((p, i) => "
+        "stationaryDrift(counterexample(n, a), OPTIMIZERS.adam, s, p, qs[i])))"
     )
-    for (scheme, n, a, p, q), drift in zip(cells, found, strict=True):
-        table = counterexample_table(n, a)
-        expected = stationary_drift(table, adam.Hyperparameters(p, q), scheme).drift[0]
+    for (scheme, n, a, p, q), drift in zip(asked, found, strict=True):
+        hyper = adam.Hyperparameters(np.array(p), np.array(q))
+        expected = stationary_drift(counterexample_table(n, a), hyper, scheme).drift[:, 0]
         assert drift == pytest.approx(expected, rel=1e-10, abs=1e-11)
 
 
@@ -54,7 +58,8 @@ def test_its_boundary_is_the_librarys(evaluate):
     asked = [(s, n, a, b) for s in SCHEMES for n, a in tables for b in (0.0, 0.9)]
     asked.append(("with_replacement", 20, 1.0, 0.98))  # where nothing diverges in cyclic order
     found = evaluate(
-        f"{json.dumps(asked)}.map(([s, n, a, b]) => divergence(counterexample(n, a), s, 1 - b))"
+        f"{json.dumps(asked)}.map(([s, n, a, b]) => "
+        "divergence(counterexample(n, a), OPTIMIZERS.adam, s, 1 - b))"
     )
     for (scheme, n, a, beta1), intervals in zip(asked, found, strict=True):
         [expected] = divergence_intervals(counterexample_table(n, a), [beta1], scheme)
@@ -64,32 +69,197 @@ def test_its_boundary_is_the_librarys(evaluate):
             assert high == pytest.approx(one.high.one_minus_beta2, rel=1e-6)
 
 
+_TABLES = ((3, 0.25), (20, 1 / 361), (12, 1.0))
+_RNG = np.random.default_rng(2)
+_CELLS = np.array([1 - _RNG.uniform(0.2, 0.99, 8), [1.0, *_RNG.uniform(0.01, 1, 7)]])  # p, q
+_DIGITS = ((0.02, 0.0), (0.1, 0.01), (0.3, 1e-5))  # β1, β2
+_INTERVALS = (
+    ("nadam", 20, 1 / 361, 0.3), ("amsgrad", 12, 1.0, 0.3), ("adabelief", 6, 1.0, 0.7),
+    ("lion", 6, 1.0, 0.7), ("signum", 20, 1 / 361, 0.0),
+)  # fmt: skip
+_RUNS = {"n": 7, "a": 0.1, "steps": 150, "starts": [-0.8, -3.0]}
+_SWITCHES = [
+    ("adam", "cyclic", 0.3),
+    *[(name, scheme, 0.3) for name in OTHERS for scheme in ("cyclic", "with_replacement")],
+    ("adabelief", "cyclic", 0.0), ("signum", "cyclic", 0.58), ("none", "cyclic", 0.3),
+]  # fmt: skip
+
+_SHOWN = """(async () => {
+  const [p, q] = CELLS;
+  const run = (rule, x0) => {
+    const { n, a, steps } = RUNS, [ps, qs] = CELLS.map((one) => Float64Array.from(one));
+    const runs = new Runs(counterexample(n, a), rule, "cyclic", ps, qs, { x0 });
+    runs.run(50);
+    runs.run(steps - 50);
+    return Array.from(runs.x);
+  };
+  const found = { drift: {}, runs: {}, switched: [] };
+  for (const name of NAMES) {
+    const rule = OPTIMIZERS[name];
+    found.drift[name] = TABLES.map(([n, a]) =>
+      p.map((_, i) => stationaryDrift(counterexample(n, a), rule, "cyclic", p[i], q[i])));
+    found.runs[name] = RUNS.starts.map((x0) => run(rule, x0));
+  }
+  found.digits = DIGITS.map(([beta1, beta2]) =>
+    OPTIMIZERS.adabelief.drift(counterexample(20, 0.05), 1 - beta1, 1 - beta2));
+  found.intervals = INTERVALS.map(([name, n, a, beta1]) => {
+    const problem = counterexample(n, a), rule = OPTIMIZERS[name];
+    return name === "signum" ? divergenceOfOnly(problem, rule) :
+      divergence(problem, rule, "cyclic", 1 - beta1);
+  });
+
+  const text = (id) => element(id).textContent;
+  const isWhiteNear = (beta1) => {
+    const canvas = element("plane"), ratio = canvas.width / canvas.dataset.width;
+    const [x, y] = pixel(xOfBeta(beta1), 0.9).map((one) => Math.round(one * ratio));
+    const { data } = canvas.getContext("2d").getImageData(x - 1, y, 3, 1);
+    return [0, 1, 2].some((i) => data.slice(4 * i, 4 * i + 3).every((one) => one === 255));
+  };
+  for (const [optimizer, sampling, beta1] of SWITCHES) {
+    const changed = new Promise((done) => addEventListener("hashchange", done, { once: true }));
+    location.hash = new URLSearchParams({ optimizer, sampling, beta1, beta2: 0.5, n: 20 });
+    await changed;
+    while (work.columnsLeft > 0) await new Promise((done) => setTimeout(done, 20));
+    draw();
+    found.switched.push({
+      chosen: element("optimizer").value, address: location.hash, columns: work.columns.length,
+      title: text("question"), label: document.querySelector("dt.optimizer").textContent,
+      rule: text("rule"), bounded: text("bounded"), drift: text("drift"), beta2: text("beta2"),
+      verdict: text("verdict"), intervals: text("intervals"), gap: text("gap"),
+      fixed: element("axis").disabled, edge: isWhiteNear(THRESHOLD),
+      fits: document.documentElement.scrollWidth <= innerWidth,
+    });
+  }
+  element("optimizer").value = "lion";
+  element("optimizer").dispatchEvent(new Event("input", { bubbles: true }));
+  found.address = location.hash;
+  return found;
+})()"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """What one page finds for the optimisers."""
+    names = {
+        "CELLS": _CELLS.tolist(), "RUNS": _RUNS, "NAMES": ["adam", *OTHERS], "TABLES": _TABLES,
+        "DIGITS": _DIGITS, "INTERVALS": _INTERVALS, "SWITCHES": _SWITCHES,
+        "THRESHOLD": laws.sign_momentum_threshold(20, 1 / 361),
+    }  # fmt: skip
+    given = "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items())
+    script = _SHOWN.replace("=> {", "=> {" + given, 1)
+    return browser.evaluate(explorer.page(), script, tmp_path_factory.mktemp("page"))
+
+
+def _from_zero(name):
+    """The optimiser with its state started at 0, as runs start it.
+
+    AMSGrad's drift depends on the start: from the mean square, the first large slope lifts v, and
+    with it the largest v for ever, above the orbit.
+    """
+    optimizer = OPTIMIZERS[name]
+    start = optimizer.rule._replace(init_from_gradients=lambda full, _: optimizer.rule.init(full))
+    return dataclasses.replace(optimizer, rule=start)
+
+
 @browser.needed
-def test_its_runs_are_the_librarys(evaluate):
-    """In cyclic order, from both sides of the kink at −1."""
-    n, a, steps = 7, 0.1, 2000
-    rng = np.random.default_rng(1)
-    beta2 = rng.uniform(0.2, 0.99, 12)
-    beta1 = rng.uniform(0, 0.95, 12) * np.sqrt(beta2)
-    p, q = (1 - beta1).tolist(), (1 - beta2).tolist()
-    for x0 in (1.0, -3.0):
-        found = evaluate(
-            f"(() => {{ const runs = new Runs(counterexample({n}, {a}), 'cyclic', "
-            f"Float64Array.from({p}), Float64Array.from({q}), {{ x0: {x0} }}); runs.run(700); "
-            f"runs.run({steps - 700}); return Array.from(runs.x); }})()"
-        )
-        with jax.enable_x64(True):
-            problem = problems.as_arrays(problems.counterexample(n, a), np.float64)
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_drift_of_another_optimiser_is_the_librarys(shown, name):
+    """The library runs the rules: 40 memories leave e⁻⁴⁰, and their rounding is below 1e-10."""
+    for (n, a), drift in zip(_TABLES, shown["drift"][name], strict=True):
+        expected = drift_of_optimizer(
+            counterexample_table(n, a), _from_zero(name), adam.Hyperparameters(*_CELLS)
+        ).drift[:, 0]
+        np.testing.assert_allclose(drift, expected, rtol=1e-10, atol=1e-10)
 
-            def one(p, q, problem=problem, x0=x0):
-                return simulate.simulate(
-                    problem, adam.Hyperparameters(p, q), jnp.float64(x0), 0.1,
-                    sampling.stream_key(0), method=simulate.Method("cyclic"), num_steps=steps,
-                    record_every=steps, max_components=n,
-                ).x[-1]  # fmt: skip
 
-            expected = jax.vmap(one)(jnp.array(p), jnp.array(q))
-        np.testing.assert_allclose(found, expected, rtol=1e-9)
+@browser.needed
+def test_the_drift_of_adabelief_keeps_its_digits(shown):
+    """Also where g − m cancels: at small β1, where the library's rule has none of them left."""
+    n, large = 20, 39
+    for (beta1, beta2), drift in zip(_DIGITS, shown["digits"], strict=True):
+        with localcontext() as context:
+            context.prec = 100
+            p, q = Decimal(1 - beta1), Decimal(1 - beta2)  # rounded, as on the page
+            m = v = Decimal(0)
+            for _ in range(20):  # β^(20 n) is far below the digits
+                total = Decimal(0)
+                for g in (large, *[-1] * (n - 1)):
+                    m += p * (g - m)
+                    v += q * ((g - m) ** 2 - v)
+                    total -= m / v.sqrt()
+        assert drift == pytest.approx(float(total), rel=1e-12)
+
+
+@browser.needed
+def test_where_the_other_optimisers_diverge_is_the_librarys(shown):
+    """Of Lion at n = 6 there are two intervals, of which one reaches β2 = 1."""
+    for (name, n, a, beta1), intervals in zip(_INTERVALS, shown["intervals"], strict=True):
+        expected = rule_intervals(counterexample_table(n, a), OPTIMIZERS[name], beta1)
+        ends = [[one.low.one_minus_beta2, one.high.one_minus_beta2] for one in expected]
+        assert len(intervals) == len(ends)
+        # both bisect log(β/(1 − β)) to about 1e-9
+        np.testing.assert_allclose(np.ravel(intervals), np.ravel(ends), rtol=1e-8)
+    assert [len(one) for one in shown["intervals"]] == [1, 0, 1, 2, 1]
+
+
+@browser.needed
+@pytest.mark.parametrize("name", ["adam", *OTHERS])
+def test_its_runs_are_the_librarys(shown, name):
+    """In cyclic order, from both sides of the kink at −1.
+
+    Few steps, because runs near x* multiply rounding errors.
+    """
+    method = simulate.Method("cyclic", rule=OPTIMIZERS[name].rule)
+    n, a, steps, starts = _RUNS.values()
+    with jax.enable_x64(True):
+        problem = problems.as_arrays(problems.counterexample(n, a), np.float64)
+
+        def one(x0, p, q):
+            return simulate.simulate(
+                problem, adam.Hyperparameters(p, q), x0, 0.1, sampling.stream_key(0),
+                method=method, num_steps=steps, record_every=steps, max_components=n,
+            ).x[-1]  # fmt: skip
+
+        cells = jax.vmap(one, (None, 0, 0))
+        expected = jax.vmap(cells, (0, None, None))(jnp.array(starts), *jnp.array(_CELLS))
+    np.testing.assert_allclose(shown["runs"][name], expected, rtol=1e-9)
+
+
+@browser.needed
+def test_the_texts_follow_the_optimiser(shown):
+    found = dict(zip(_SWITCHES, shown["switched"], strict=True))
+    assert "optimizer=lion" in shown["address"]
+    for (name, scheme, _), one in list(found.items())[:11]:
+        assert one["chosen"] == name
+        assert f"optimizer={name}" in one["address"]
+        assert one["label"].lower() == name
+        assert f"does {one['label']} converge" in one["title"]
+        assert one["label"] in one["rule"]
+        assert bool(one["bounded"]) == OPTIMIZERS[name].bounds_steps
+        assert one["fixed"] == (OPTIMIZERS[name].axes[1] is None)
+        assert one["fits"]
+        is_drawn = scheme == "cyclic" and name != "amsgrad"
+        assert (one["columns"] > 0) == is_drawn
+        # at sign momentum's threshold and high β2 there is no other boundary
+        assert one["edge"] == (name == "signum" and is_drawn)
+        if name == "amsgrad":
+            assert (one["verdict"], one["intervals"]) == ("converges", "no β2")
+        elif is_drawn:
+            assert one["verdict"] == "diverges"
+        else:
+            assert one["verdict"] == ""
+            assert one["drift"] == one["intervals"] == "known in cyclic order only"
+            assert "cyclic order" in one["rule"]
+    signum = found["signum", "cyclic", 0.3]
+    assert signum["title"] == "For which β does Signum converge on the counterexample?"
+    assert signum["beta2"] == "has no effect"
+    assert signum["intervals"] == f"0.0000 < β < {laws.sign_momentum_threshold(20, 1 / 361):.4f}"
+    no_law = found["adabelief", "cyclic", 0.0]
+    assert "no stationary law" in no_law["drift"]
+    assert (no_law["verdict"], no_law["gap"]) == ("does not move", "3.00")
+    balanced = found["signum", "cyclic", 0.58]
+    assert (balanced["drift"], balanced["verdict"]) == ("0", "does neither")
+    assert found["none", "cyclic", 0.3]["chosen"] == "adam"
 
 
 @browser.needed
@@ -115,7 +285,7 @@ _LOOK = """(() => {
   const canvas = element("plane"), ratio = canvas.width / canvas.dataset.width;
   const at = (x, y) => Array.from(canvas.getContext("2d").getImageData(
     Math.round(x * ratio), Math.round(y * ratio), 1, 1).data).slice(0, 3);
-  const edge = divergence(work.problem, question.sampling, 1 - 0.2)[0][1];
+  const edge = divergence(work.problem, question.rule, question.sampling, 1 - 0.2)[0][1];
   const text = (id) => element(id).textContent;
   return {
     progress: text("progress"), n: text("n-shown"), ratio: Number(text("d1-ratio")),
@@ -207,4 +377,4 @@ def test_it_is_one_file_that_needs_no_other(tmp_path, capsys):
     assert str(tmp_path / "explorer.html") in capsys.readouterr().out
     assert "src=" not in text
     assert "http" not in text
-    assert not {"/*ADAM*/", "/*PAGE*/", "/*PALETTE*/"} & set(text.split())
+    assert not {"/*MATHEMATICS*/", "/*OPTIMIZERS*/", "/*PAGE*/", "/*PALETTE*/"} & set(text.split())

@@ -3,6 +3,7 @@
 import json
 import math
 
+import optax
 import pytest
 import xarray as xr
 
@@ -10,6 +11,7 @@ from adam_transition import problems, sampling
 from adam_transition.commands import optimizers
 from adam_transition.optimizers import OPTIMIZERS
 from adam_transition.studies.optimizers import claims as study_claims
+from adam_transition.studies.optimizers import data
 from adam_transition.studies.optimizers.figures import boundaries
 from adam_transition.theory import laws
 from adam_transition.theory.boundary import divergence_intervals
@@ -21,8 +23,17 @@ NAMES = "adam,radam,amsgrad,adopt_unclipped,adopt,muon,lion,signum"
 MATRICES = ("--matrix_sizes=2", "--matrix_noise=1")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def coarse_diagrams():
+    """Fewer cells in the planes of the diagrams."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_FIRST", data._FIRST[::3])
+        patch.setattr(data, "_SECOND", data._SECOND[::3])
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, coarse_diagrams):
     out = tmp_path_factory.mktemp("optimizers")
     flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *MATRICES, f"--out={out}"]
     assert experiment.run(optimizers, *flags) == 0
@@ -122,6 +133,31 @@ def test_the_figure_has_a_panel_for_each_rule(finished):
     assert words["signum"] == []
 
 
+def own_momentum(beta, _):
+    return optax.chain(optax.ema(beta), optax.scale_by_sign(), optax.scale(-1.0))
+
+
+def own_adam(beta1, beta2=0.99):
+    return optax.adam(1.0, beta1, beta2, eps=1e-15)
+
+
+def test_a_users_rule_has_its_own_axes_and_defaults(tmp_path):
+    names = "tests.test_optimizers_study:own_momentum,tests.test_optimizers_study:own_adam"
+    flags = [f"--optimizer={names}", "--n=5", "--a=1", "--sampling=cyclic", "--beta1=0.5"]
+    assert experiment.run(optimizers, *flags, f"--out={tmp_path}") == 0
+    momentum, adam = json.loads((tmp_path / "optimizers.json").read_text())["rows"]
+    assert momentum["hyperparameter"] == "beta"
+    assert momentum["fixed"] == {}
+    [[low, high]] = momentum["diverges"]
+    assert low == 0
+    assert high == pytest.approx(laws.sign_momentum_threshold(5, 1.0), abs=1e-7)
+    assert momentum["diverges_at_default"] is None
+    assert adam["fixed"] == {"beta1": 0.5}
+    [expected] = divergence_intervals(problems.counterexample_table(5, 1.0), [0.5])[0]
+    assert adam["diverges"][-1][1] == pytest.approx(expected.high.beta2, abs=1e-5)
+    assert adam["diverges_at_default"] is False
+
+
 def test_a_scan_finds_the_edges_of_the_closed_form():
     table = problems.counterexample_table(20)
     [expected] = divergence_intervals(table, [0.5])[0]
@@ -143,12 +179,17 @@ def test_a_scan_finds_the_edges_of_the_closed_form():
         (["--optimizer=lyon"], "--optimizer: 'lyon' is not one of"),
         (["--n=2"], "n=2: the counterexample needs n ≥ 3"),
         (["--n=1000"], "--n=1000: at most 200 is allowed"),
-        (["--a=default,default"], "--a=default,default: needs one or more different values"),
-        (["--a=-1"], "--a=-1.0: the counterexample needs"),
+        (["--n=5:16:8"], "--n=5:16:8: at most 7 values are allowed"),
+        (["--a=default,default"], "--a=default,default: needs 1 to 4 different values"),
+        (["--a=1,2,3,4,5"], "--a=1,2,3,4,5: needs 1 to 4 different values"),
+        (["--a=1e10"], "--a=1e+10: must lie in [1e-09, 1e+06]"),
+        (["--a=1e-200"], "--a=1e-200: must lie in [1e-09, 1e+06]"),
+        (["--beta1=1"], "--beta1=1: must lie in [0, 1)"),
+        (["--a=-1"], "--a=-1: the counterexample needs"),
         (["--sampling=sorted"], "--sampling=sorted: allowed are"),
         (["--matrix_sizes=1"], "--matrix_sizes=1: must lie in [2, 64]"),
         (["--matrix_noise=0"], "--matrix_noise=0: must be finite and above 0"),
-        (["--n=3:200:198"], "boundaries; at most 2000 are allowed"),
+        (["--n=3:200:198"], "--n=3:200:198: at most 7 values are allowed"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):

@@ -7,6 +7,7 @@ import xarray as xr
 
 import adam_transition as at
 from adam_transition.commands import phase
+from adam_transition.optimizers.registry import source_digest
 from adam_transition.studies.phase.drift import compare
 from adam_transition.studies.phase.figures import draw_phase_diagram
 from tests import experiment
@@ -71,6 +72,39 @@ def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
     flags = ["--optimizer=mine:rule,lion", f"--out={tmp_path / 'out'}", *SMALL]
     (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "\n# changed\n")
     assert experiment.run(phase, "--nofigures", *flags) == 2
+
+
+def test_the_digest_covers_the_package_of_a_factory(tmp_path, monkeypatch):
+    package = tmp_path / "a_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from a_package.rules import rule\n")
+    (package / "rules.py").write_text("from a_package.parts import part\n\nrule = part\n")
+    (package / "parts.py").write_text("def part(beta1, beta2):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = source_digest("a_package:rule")
+    assert source_digest("a_package:rule") == before
+    (package / "parts.py").write_text("def part(beta1, beta2):\n    return 1\n")
+    assert source_digest("a_package:rule") != before
+    assert source_digest("adam") == ""
+
+
+def test_coupled_coordinates_have_the_drift_of_the_whole_table():
+    """Directions of unit length: no coordinate can be taken by itself."""
+
+    def unit(beta1, beta2):
+        return optax.chain(optax.ema(beta1), optax.contrib.normalize(), optax.scale(-1.0))
+
+    slopes = np.array([[5.0, 0.05], [-1, 100], [-1, -100], [-1, 100], [-1, -100]])
+    problem = at.from_loss(
+        lambda x, s: s @ x, slopes, shape=2, bounds=(-50, 50), minimiser=[-50.0, -50.0]
+    )
+    plane = at.simulate_plane(
+        problem, np.array([0.0]), np.array([0.9]), x0=[0.0, 0.0], samplings=("cyclic",),
+        num_steps=2000, drift_at=[0.0, 0.0], optimizer=unit, progress=False,
+    )  # fmt: skip
+    drift = at.stationary_drift(slopes, at.hyperparameters(0.0, 0.9), optimizer=unit).drift
+    assert drift.max() < 0
+    assert float(plane["drift"].squeeze()) == pytest.approx(drift.max(), rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The explorer: an interactive page that shows the boundary and the runs at any n, a and order.
+"""The explorer: an interactive page of the boundary and the runs at any n, a and order.
+
+It shows Adam and the five optimisers whose drift in cyclic order is exact because their state
+repeats with the epoch. In random orders only Adam's is exact: of the others it then shows the runs.
 
 The page is self-contained and can be opened from a file. Example:
 
@@ -32,7 +35,8 @@ def page() -> str:
     return (
         _asset("page.html")
         .replace("/*PALETTE*/[]", json.dumps(colours, separators=(",", ":")))
-        .replace("/*ADAM*/", _asset("adam.js"))
+        .replace("/*MATHEMATICS*/", _asset("mathematics.js"))
+        .replace("/*OPTIMIZERS*/", _asset("optimizers.js"))
         .replace("/*PAGE*/", _asset("page.js"))
     )
 

@@ -1,10 +1,11 @@
 "use strict";
-// The page around adam.js: controls, the plane, and the (β1, β2) under the pointer. Long work is cut
-// into slices between which the browser draws; changing a control restarts it.
+// The page around mathematics.js and optimizers.js: controls, the plane, and the (β1, β2) under the
+// pointer. Long work is cut into slices between which the browser draws; changing a control restarts it.
 
 const COUNTS = [3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 29, 35, 42, 50, 60, 72, 86, 100];
 const SIDE = 96; // cells per axis
 const COLUMNS = 128; // number of β1 at which the boundary is computed
+const HALVINGS = 5; // of a column in which the number of intervals changes: to a tenth of a pixel
 const STEPS = 50000;
 const LAST_BETA1 = 0.995;
 const DECADES = 3; // of 1 − β2 on the logarithmic axis
@@ -14,7 +15,7 @@ const RANGE = { low: 1e-4, high: 1e2 }; // distances at the ends of the colour s
 const element = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 
-let question; // the settings shown: n, a, sampling, axis
+let question; // the settings shown: rule, n, a, sampling, axis
 let work; // the results for them: the boundary by columns, the runs
 let place = { beta1: 0.3, beta2: 0.3 };
 
@@ -31,6 +32,8 @@ const pixel = (x, y) => [PLOT.left + x * PLOT.width, PLOT.top + (1 - y) * PLOT.h
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
+  const optimizer = given.get("optimizer");
+  element("optimizer").value = Object.hasOwn(OPTIMIZERS, optimizer) ? optimizer : "adam";
   const n = Number(given.get("n")) || 20;
   const nearest = COUNTS.reduce((best, one, i) =>
     Math.abs(one - n) < Math.abs(COUNTS[best] - n) ? i : best, 0);
@@ -49,8 +52,8 @@ function readAddress() {
 }
 
 function writeAddress() {
-  const { n, a, sampling, axis } = question;
-  const kept = { n, sampling, axis, beta1: place.beta1.toFixed(4), beta2: place.beta2.toFixed(6) };
+  const { n, a, sampling, axis } = question, optimizer = element("optimizer").value;
+  const kept = { optimizer, n, sampling, axis, beta1: place.beta1.toFixed(4), beta2: place.beta2.toFixed(6) };
   if (!element("paper-a").checked) kept.a = a.toPrecision(4);
   try {
     history.replaceState(null, "", "#" + new URLSearchParams(kept));
@@ -62,15 +65,56 @@ function ask() {
   if (element("paper-a").checked) element("a").value = Math.log10(1 / (n - 1) ** 2);
   element("a").disabled = element("paper-a").checked;
   const a = element("paper-a").checked ? 1 / (n - 1) ** 2 : 10 ** Number(element("a").value);
-  question = { n, a, sampling: chosen("sampling"), axis: chosen("axis") };
+  const rule = OPTIMIZERS[element("optimizer").value];
+  question = { rule, n, a, sampling: chosen("sampling"), axis: chosen("axis") };
   const problem = counterexample(n, a);
   element("n-shown").textContent = n;
   element("a-shown").textContent = a.toPrecision(3);
   element("smoothness").textContent = problem.smoothness.toPrecision(4);
   element("d1").textContent = problem.d1.toPrecision(5);
   element("d1-ratio").textContent = (problem.d1 / (2 * n * n)).toPrecision(4);
+  explain();
   begin(problem);
   read();
+}
+
+// ---- the texts that depend on the optimiser
+
+const isDrawn = () => isExact(question.rule, question.sampling) && !question.rule.isNeverPositive;
+
+function explain() {
+  const { rule, sampling } = question, { name } = rule, [first, second] = rule.axes;
+  const place = second ? `(${first}, ${second})` : first;
+  document.title = `Explorer: the phase transition of ${name}`;
+  element("question").textContent = `For which ${place} does ${name} converge on the counterexample?`;
+  for (const one of document.querySelectorAll(".optimizer")) one.textContent = name;
+  for (const one of document.querySelectorAll(".place")) one.textContent = place;
+  element("beta1-name").textContent = first;
+  element("where").textContent = second ? `at this ${first} diverges for` : "diverges for";
+  element("axis").disabled = second === null;
+  element("rule").textContent = aboutDrift(rule, sampling);
+  element("bounded").textContent =
+    rule.boundsSteps ? "The dashed line is β1 = √β2; above it single steps are bounded." : "";
+  element("plane").setAttribute("aria-label",
+    `Distance to the minimiser over the (β1, β2) plane${isDrawn() ? ", and the boundary of divergence" : ""}`);
+}
+
+function aboutDrift(rule, sampling) {
+  if (rule.isNeverPositive) {
+    return `The slopes sum to a positive number, so the stationary drift D per epoch of ${rule.name} is negative ` +
+      "for every β1 and β2 in every order: it converges, however slowly, and there is no boundary.";
+  }
+  if (!isExact(rule, sampling)) {
+    return `${rule.name} diverges where its stationary drift D per epoch is positive. D is known ` +
+      "exactly only in cyclic order, so this picture shows no boundary.";
+  }
+  if (rule.isInteger) {
+    return "The white line is the boundary of D > 0, computed exactly from the stationary drift D per epoch, " +
+      `an integer for steps of ±1. ${rule.name} diverges where D > 0, converges where D < 0, however slowly, ` +
+      "and does neither where D = 0.";
+  }
+  return "The white line is the boundary D = 0, computed exactly from the stationary drift D per epoch. " +
+    `${rule.name} diverges where D > 0; elsewhere it converges, however slowly.`;
 }
 
 // ---- the work
@@ -81,13 +125,15 @@ function begin(problem) {
     p[i] = 1 - betaOfX((i % SIDE + 0.5) / SIDE);
     q[i] = qOfY((Math.floor(i / SIDE) + 0.5) / SIDE);
   }
-  const runs = new Runs(problem, question.sampling, p, q);
-  const mine = (work = { problem, runs, columns: [], picture: null, stepsAtOnce: 40 });
+  const runs = new Runs(problem, question.rule, question.sampling, p, q);
+  const columnsLeft = isDrawn() ? COLUMNS : 0;
+  const mine = (work = { problem, runs, columns: [], columnsLeft, picture: null, stepsAtOnce: 40 });
   const slice = () => {
     if (work !== mine) return;
     const started = performance.now();
-    if (mine.columns.length < COLUMNS) {
-      mine.columns.push(columnAt(mine.columns.length));
+    if (mine.columnsLeft > 0) {
+      addColumn(mine.columns, betaOfX((COLUMNS - mine.columnsLeft + 0.5) / COLUMNS));
+      mine.columnsLeft--;
     } else {
       runs.run(Math.min(mine.stepsAtOnce, STEPS - runs.step));
       const spent = performance.now() - started; // about 15 ms of every slice
@@ -105,9 +151,23 @@ function begin(problem) {
   slice();
 }
 
-function columnAt(i) {
-  const beta1 = betaOfX((i + 0.5) / COLUMNS);
-  return { beta1, intervals: divergence(work.problem, question.sampling, 1 - beta1) };
+function columnAt(beta1) {
+  return { beta1, intervals: divergence(work.problem, question.rule, question.sampling, 1 - beta1) };
+}
+
+/** Adds a column and, if its number of intervals is another than before, two close to the change. */
+function addColumn(columns, beta1) {
+  const right = columnAt(beta1), before = columns.at(-1);
+  if (before && before.intervals.length !== right.intervals.length) {
+    let low = before, high = right;
+    for (let k = 0; k < HALVINGS; k++) {
+      const middle = columnAt((low.beta1 + high.beta1) / 2);
+      if (middle.intervals.length === before.intervals.length) low = middle;
+      else high = middle;
+    }
+    columns.push(low, high);
+  }
+  columns.push(right);
 }
 
 // ---- drawing
@@ -154,10 +214,12 @@ function draw() {
   context.beginPath();
   context.rect(left, top, width, height);
   context.clip();
-  stroke(context, squareRoot(), "#000", 1.2, [5, 4]);
+  if (question.rule.boundsSteps) stroke(context, squareRoot(), "#000", 1.2, [5, 4]);
+  context.lineCap = "round"; // joins the pieces
   for (const [colour, line] of [["#000", 4.5], ["#fff", 2.5]]) {
     for (const piece of boundaryPieces()) stroke(context, piece, colour, line, []);
   }
+  context.lineCap = "butt";
   const [x, y] = pixel(xOfBeta(place.beta1), yOfQ(1 - place.beta2));
   for (const [colour, line] of [["#fff", 3], ["#000", 1.2]]) {
     stroke(context, [[x - 8, y], [x + 8, y]], colour, line, []);
@@ -166,9 +228,10 @@ function draw() {
   context.restore();
   axes(context);
   bar(context);
-  const steps = work.runs.step, percent = Math.round(100 * work.columns.length / COLUMNS);
+  const percent = Math.round(100 * (1 - work.columnsLeft / COLUMNS));
+  const simulated = `Simulated: ${work.runs.step} of ${STEPS} steps.`;
   element("progress").textContent =
-    percent < 100 ? `Boundary: ${percent} %.` : `Boundary done. Simulated: ${steps} of ${STEPS} steps.`;
+    percent < 100 ? `Boundary: ${percent} %.` : isDrawn() ? `Boundary done. ${simulated}` : simulated;
 }
 
 function stroke(context, points, colour, width, dash) {
@@ -185,30 +248,31 @@ const squareRoot = () => Array.from({ length: 201 }, (_, i) => {
   return pixel(xOfBeta(beta1), yOfQ(1 - beta1 * beta1));
 });
 
-/** The edges of the intervals, joined from column to column while their number stays the same. */
+/**
+ * The edges of the intervals, joined from column to column while their number stays the same. Where it
+ * changes, vertical lines close the region.
+ */
 function boundaryPieces() {
   const pieces = [];
-  let open = [];
-  const close = () => {
-    // close the fold where two edges have met
-    for (let i = 0; i + 1 < open.length; i += 2) {
-      if (!open[i + 1].outside) pieces.push([open[i].at(-1), open[i + 1].at(-1)]);
+  for (let i = 1; i < work.columns.length; i++) {
+    const left = work.columns[i - 1], right = work.columns[i];
+    const [here, there] = [left, right].map(({ intervals }) => intervals.flat());
+    const x = [left, right].map(({ beta1 }) => xOfBeta(beta1));
+    if (here.length === there.length) {
+      here.forEach((q, j) => {
+        const isAxis = q === there[j] && (q === 0 || q === 1);
+        if (!isAxis) pieces.push([pixel(x[0], yOfQ(q)), pixel(x[1], yOfQ(there[j]))]);
+      });
+    } else {
+      const middle = (x[0] + x[1]) / 2;
+      // between an odd number of edges D > 0 on one side only
+      const edges = [...here, ...there].sort((one, other) => other - one);
+      for (let j = 0; j < edges.length; j += 2) {
+        pieces.push([pixel(middle, yOfQ(edges[j])), pixel(middle, yOfQ(edges[j + 1]))]);
+      }
     }
-    pieces.push(...open);
-  };
-  for (const { beta1, intervals } of work.columns) {
-    const edges = intervals.flat();
-    const points = edges.map((q) => pixel(xOfBeta(beta1), yOfQ(q)));
-    if (points.length !== open.length) {
-      close();
-      open = points.map(() => []);
-    }
-    points.forEach((point, i) => {
-      open[i].push(point);
-      open[i].outside = edges[i] === 1 || edges[i] === 0;
-    });
   }
-  return pieces.concat(open).filter((piece) => !piece.outside);
+  return pieces;
 }
 
 function axes(context) {
@@ -223,10 +287,11 @@ function axes(context) {
     context.fillRect(x, top + height, 1, 5);
     context.fillText(beta1, x, top + height + 19);
   }
-  context.fillText("β1", left + width / 2, top + height + 38);
+  const [first, second] = question.rule.axes, logarithmic = question.axis === "log";
+  context.fillText(first, left + width / 2, top + height + 38);
   context.textAlign = "right";
-  const logarithmic = question.axis === "log";
-  for (const one of logarithmic ? [1, 0.1, 0.01, 0.001] : [0, 0.2, 0.4, 0.6, 0.8, 0.95]) {
+  const ticks = logarithmic ? [1, 0.1, 0.01, 0.001] : [0, 0.2, 0.4, 0.6, 0.8, 0.95];
+  for (const one of second ? ticks : []) {
     const [, y] = pixel(0, yOfQ(logarithmic ? one : 1 - one));
     context.fillRect(left - 5, y, 5, 1);
     context.fillText(one, left - 8, y + 4);
@@ -235,7 +300,8 @@ function axes(context) {
   context.translate(14, top + height / 2);
   context.rotate(-Math.PI / 2);
   context.textAlign = "center";
-  context.fillText(logarithmic ? "1 − β2" : "β2", 0, 0);
+  const name = second || `no second parameter: ${question.rule.name} is the same along this axis`;
+  context.fillText(second && logarithmic ? `1 − ${name}` : name, 0, 0);
   context.restore();
 }
 
@@ -262,20 +328,47 @@ function bar(context) {
 
 function read() {
   const { beta1, beta2 } = place, p = 1 - beta1, q = 1 - beta2;
-  const { sampling } = question, problem = work.problem;
-  const tooNear = q < LEAST_Q[sampling];
-  const drift = tooNear ? NaN : stationaryDrift(problem, sampling, p, q);
+  const { rule, sampling } = question, problem = work.problem;
+  const isKnown = isExact(rule, sampling) && q >= LEAST_Q[sampling];
+  const drift = isKnown ? stationaryDrift(problem, rule, sampling, p, q) : NaN;
   element("beta1").textContent = beta1.toFixed(4);
-  element("beta2").textContent = beta2.toFixed(Math.max(4, Math.ceil(2 - Math.log10(q))));
-  element("drift").textContent = tooNear ? "not computed so close to β2 = 1" : drift.toPrecision(5);
-  const verdict = tooNear ? "" : drift > 0 ? "diverges" : "converges";
+  element("beta2").textContent =
+    rule.axes[1] ? beta2.toFixed(Math.max(4, Math.ceil(2 - Math.log10(q)))) : "has no effect";
+  element("drift").textContent = isKnown ? driftText(drift) : unknownDriftText();
+  const verdict = rule.isNeverPositive ? "converges" : isKnown ? verdictOf(drift) : "";
   element("verdict").textContent = verdict;
   element("verdict").className = verdict;
-  const shown = divergence(problem, sampling, p).map(
-    ([low, high]) => `${(1 - low).toFixed(4)} < β2 < ${(1 - high).toFixed(4)}`);
-  element("intervals").textContent = shown.join(", ") || "no β2";
-  trajectory(new Runs(problem, sampling, Float64Array.of(p), Float64Array.of(q)));
+  element("intervals").textContent = intervalsText(p);
+  trajectory(new Runs(problem, rule, sampling, Float64Array.of(p), Float64Array.of(q)));
   writeAddress();
+}
+
+function driftText(drift) {
+  if (Number.isNaN(drift)) return "none: v = 0, there is no stationary law";
+  if (drift === Infinity) return "more than 1e150"; // a v below the least number
+  return question.rule.isInteger ? String(drift) : drift.toPrecision(5);
+}
+
+function unknownDriftText() {
+  const { rule, sampling } = question;
+  if (isExact(rule, sampling)) return "not computed so close to β2 = 1";
+  return rule.isNeverPositive ? "negative" : "known in cyclic order only";
+}
+
+function verdictOf(drift) {
+  if (drift > 0) return "diverges";
+  if (drift < 0) return "converges";
+  return drift === 0 ? "does neither" : "does not move";
+}
+
+function intervalsText(p) {
+  const { rule, sampling } = question, problem = work.problem, swept = rule.axes[1] || rule.axes[0];
+  if (rule.isNeverPositive) return `no ${swept}`;
+  if (!isExact(rule, sampling)) return "known in cyclic order only";
+  const intervals = rule.axes[1] ? divergence(problem, rule, sampling, p) : divergenceOfOnly(problem, rule);
+  const shown = intervals.map(([low, high]) =>
+    `${(1 - low).toFixed(4)} < ${swept} < ${high === 0 ? "1" : (1 - high).toFixed(4)}`);
+  return shown.join(", ") || `no ${swept}`;
 }
 
 function trajectory(run) {

@@ -73,7 +73,8 @@ def render(
             f"{note if scale == 'smoke' else ''}</p>",
             f'<p id="counts">{len(rows)} claims: {_text(shown)}. The same folder contains '
             "claims.json, the figures as PDF in figures/, and the "
-            f'<a href="{EXPLORER}">explorer</a>, in which n, a and the order can be varied.</p>',
+            f'<a href="{EXPLORER}">explorer</a>, in which the optimiser, n, a and the order can be '
+            "varied.</p>",
             _table(rows),
             *(
                 _section(statement, found, by_name, summaries, scale, folder)

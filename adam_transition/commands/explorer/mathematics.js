@@ -1,6 +1,6 @@
 "use strict";
-// Adam on the counterexample: its stationary drift, its boundary, its runs.
-// tests/test_explorer.py compares each of them with the library. p = 1 − β1, q = 1 − β2.
+// An optimiser on the counterexample: its stationary drift, its boundary, its runs; `rule` is one of
+// optimizers.js. tests/test_explorer.py compares each with the library. p = 1 − β1, q = 1 − β2.
 
 /** The counterexample in units of a: one slope `large` = c/a, the others −1; its constants. */
 function counterexample(n, a) {
@@ -11,28 +11,15 @@ function counterexample(n, a) {
 /** 1 − β^k from 1 − β. */
 const oneMinusPower = (p, k) => -Math.expm1(k * Math.log1p(-p));
 
-/** D per epoch; see theory/stationary_drift.py and theory/random_sampling.py for the derivation. */
-function stationaryDrift(problem, sampling, p, q) {
-  if (sampling === "cyclic") return cyclicDrift(problem, p, q);
+/**
+ * D per epoch where it is exact; see theory/stationary_drift.py and theory/random_sampling.py for the
+ * derivation in random orders, which is Adam's.
+ */
+function stationaryDrift(problem, rule, sampling, p, q) {
+  if (!isExact(rule, sampling)) throw new Error(`${rule.name} has no exact drift: ${sampling}`);
+  if (sampling === "cyclic") return rule.drift(problem, p, q);
   const histories = sampling === "with_replacement" ? independentDraws : shuffledEpochs;
   return transformedDrift(problem, histories(problem), p, q);
-}
-
-function cyclicDrift({ n, large }, p, q) {
-  let m = 0, v = 0, total = 0;
-  for (let pass = 0; pass < 2; pass++) {
-    for (let i = 0; i < n; i++) {
-      const g = i === 0 ? large : -1;
-      m += p * (g - m);
-      v += q * (g * g - v);
-      if (pass === 1) total -= m / Math.sqrt(v);
-    }
-    if (pass === 0) {
-      m /= oneMinusPower(p, n);
-      v /= oneMinusPower(q, n);
-    }
-  }
-  return total;
 }
 
 // An order of the draws: its states, and one step of F and H, the means of e^{−sv} and m e^{−sv} in
@@ -133,35 +120,61 @@ function zeroBetween(f, left, right, atLeft, atRight) {
   return last;
 }
 
-/**
- * Where D > 0 at one β1: intervals [low, high] of 1 − β2, from 1 downward. All sign changes between
- * two points of a scan that is even in log(β2/(1 − β2)) are seen and bisected.
- */
-function divergence(problem, sampling, p) {
-  const drift = (q) => stationaryDrift(problem, sampling, p, q);
-  const ends = [];
-  let least = LEAST_Q[sampling];
-  if (sampling !== "cyclic") { // close to 1 the cost is 1/(1 − β2): go no farther than needed
-    const cyclic = divergence(problem, "cyclic", p);
-    const wanted = (cyclic.length ? cyclic[cyclic.length - 1][1] : 0.16) / 16;
-    let q = Math.max(least, wanted);
-    while (q > least && drift(q) > 0) q = Math.max(least, q / 16);
-    least = q;
+/** The end of f > 0 between two points, by bisection: for steps, which may have values of 0. */
+function stepBetween(f, left, right, isPositiveAtRight) {
+  for (let k = 0; k < 36; k++) {
+    const middle = (left + right) / 2;
+    if (f(middle) > 0 === isPositiveAtRight) right = middle;
+    else left = middle;
   }
-  const points = sampling === "cyclic" ? 160 : 44;
+  return (left + right) / 2;
+}
+
+/** Points of a scan; D in steps is cheap, and its intervals can be narrower. */
+const POINTS = { steps: 640, cyclic: 160, random: 44 };
+
+/**
+ * Where a drift is > 0: intervals [low, high] of q = 1 − β, from 1 downward. All sign changes between
+ * two points of a scan that is even in log(β/(1 − β)) are seen and bisected.
+ */
+function positiveIntervals(drift, least, points, isInteger) {
+  const ends = [];
   const low = -12, high = Math.log1p(-least) - Math.log(least);
-  const qOf = (u) => 1 / (1 + Math.exp(u));
-  let u = low, value = drift(qOf(low));
+  const qOf = (u) => 1 / (1 + Math.exp(u)), at = (u) => drift(qOf(u));
+  let u = low, value = at(low);
   if (value > 0) ends.push(1);
   for (let i = 1; i < points; i++) {
-    const next = low + (high - low) * i / (points - 1), there = drift(qOf(next));
+    const next = low + (high - low) * i / (points - 1), there = at(next);
     if (there > 0 !== value > 0) {
-      ends.push(qOf(zeroBetween((one) => drift(qOf(one)), u, next, drift(qOf(u)), there)));
+      ends.push(qOf(isInteger ?
+        stepBetween(at, u, next, there > 0) : zeroBetween(at, u, next, value, there)));
     }
     [u, value] = [next, there];
   }
   if (value > 0) ends.push(0);
   return Array.from({ length: ends.length / 2 }, (_, i) => [ends[2 * i], ends[2 * i + 1]]);
+}
+
+/** Where D > 0 at one β1: intervals of 1 − β2. */
+function divergence(problem, rule, sampling, p) {
+  const drift = (q) => stationaryDrift(problem, rule, sampling, p, q);
+  if (rule.axes[1] === null) return drift(1) > 0 ? [[1, 0]] : [];
+  let least = LEAST_Q[sampling];
+  if (sampling === "cyclic") {
+    return positiveIntervals(drift, least, rule.isInteger ? POINTS.steps : POINTS.cyclic, rule.isInteger);
+  }
+  // close to 1 the cost is 1/(1 − β2): go no farther than needed
+  const cyclic = divergence(problem, rule, "cyclic", p);
+  const wanted = (cyclic.length ? cyclic[cyclic.length - 1][1] : 0.16) / 16;
+  let q = Math.max(least, wanted);
+  while (q > least && drift(q) > 0) q = Math.max(least, q / 16);
+  return positiveIntervals(drift, q, POINTS.random, false);
+}
+
+/** Where D > 0 along the first axis of a rule that has only one: intervals of 1 − β. */
+function divergenceOfOnly(problem, rule) {
+  const drift = (p) => stationaryDrift(problem, rule, "cyclic", p, 1);
+  return positiveIntervals(drift, LEAST_Q.cyclic, POINTS.steps, rule.isInteger);
 }
 
 /** A stream of uniform numbers in [0, 1). */
@@ -191,25 +204,17 @@ function draws(sampling, n, seed) {
 
 /** Many runs at once, x from x0, steps η0/√k; all share the same draws. */
 class Runs {
-  constructor(problem, sampling, p, q, { x0 = 1, eta0 = 0.1, seed = 1 } = {}) {
-    Object.assign(this, { problem, p, q, eta0, step: 0, next: draws(sampling, problem.n, seed) });
-    this.x = new Float64Array(p.length).fill(x0);
-    this.m = new Float64Array(p.length);
-    this.v = new Float64Array(p.length);
+  constructor(problem, rule, sampling, p, q, { x0 = 1, eta0 = 0.1, seed = 1 } = {}) {
+    const next = draws(sampling, problem.n, seed), zeros = () => new Float64Array(p.length);
+    Object.assign(this, { problem, rule, p, q, eta0, step: 0, next, x: zeros().fill(x0) });
+    this.state = { x: this.x, m: zeros(), v: zeros(), largest: zeros() };
   }
 
   run(count) {
-    const { p, q, x, m, v, problem } = this;
-    const c = problem.smoothness, a = problem.a;
+    const { rule, state, p, q, problem } = this;
     for (let k = 0; k < count; k++) {
-      const slope = this.next() ? c : -a;
-      const eta = this.eta0 / Math.sqrt(++this.step);
-      for (let i = 0; i < x.length; i++) {
-        const g = slope * Math.min(1, x[i] + 2); // the slope above −1, proportional to x + 2 below
-        m[i] += p[i] * (g - m[i]);
-        v[i] += q[i] * (g * g - v[i]);
-        if (v[i] > 0) x[i] -= eta * m[i] / Math.sqrt(v[i]);
-      }
+      const slope = this.next() ? problem.smoothness : -problem.a;
+      rule.step(state, p, q, slope, this.eta0 / Math.sqrt(++this.step));
     }
   }
 }
