@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "monitor": "advise",
     "needed_beta2": "advise",
     "probe": "advise",
+    "rule_intervals": "theory.rule_boundary",
     "scale_by_adam": "adam",
     "simulate_plane": "studies.phase.plane",
     "stationary_drift": "theory.stationary_drift",

@@ -194,7 +194,7 @@ def test_the_drift_of_adabelief_keeps_its_digits(shown):
 def test_where_the_other_optimisers_diverge_is_the_librarys(shown):
     """Of Lion at n = 6 there are two intervals, of which one reaches β2 = 1."""
     for (name, n, a, beta1), intervals in zip(_INTERVALS, shown["intervals"], strict=True):
-        expected = rule_intervals(counterexample_table(n, a), OPTIMIZERS[name], beta1)
+        expected, _ = rule_intervals(counterexample_table(n, a), OPTIMIZERS[name], beta1)
         ends = [[one.low.one_minus_beta2, one.high.one_minus_beta2] for one in expected]
         assert len(intervals) == len(ends)
         # both bisect log(β/(1 − β)) to about 1e-9

@@ -162,10 +162,10 @@ def test_a_scan_finds_the_edges_of_the_closed_form():
     table = problems.counterexample_table(20)
     [expected] = divergence_intervals(table, [0.5])[0]
     copy = OPTIMIZERS["nadam"].__class__("copy", OPTIMIZERS["adam"].rule)
-    [found] = rule_intervals(table, copy, 0.5)
+    [[found], _] = rule_intervals(table, copy, 0.5)
     assert found.low.beta2 == pytest.approx(expected.low.beta2, abs=1e-8)
     assert found.high.beta2 == pytest.approx(expected.high.beta2, abs=1e-8)
-    [estimated] = rule_intervals(
+    [[estimated], _] = rule_intervals(
         table, copy, 0.0, "with_replacement", key=sampling.stream_key(0)
     )  # fmt: skip
     [[exact]] = divergence_intervals(table, [0.0], "with_replacement")

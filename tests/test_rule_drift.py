@@ -11,7 +11,7 @@ from adam_transition import adam, optimizers, problems, sampling
 from adam_transition.optimizers import ADAM, OPTIMIZERS, rules
 from adam_transition.problems.matrices import KINDS
 from adam_transition.theory import laws
-from adam_transition.theory.rule_boundary import scanned
+from adam_transition.theory.rule_boundary import rule_intervals
 from adam_transition.theory.rule_drift import drift_of_optimizer
 from adam_transition.theory.stationary_drift import stationary_drift
 
@@ -172,7 +172,7 @@ def test_adabelief_has_an_infinite_drift_where_runs_of_one_gradient_dominate():
     drift, error = _drift("adabelief", 0.9, beta2, scheme="with_replacement", key=KEY)
     assert (drift == np.inf).all()
     assert (error == 0).all()
-    found = scanned(TABLE, OPTIMIZERS["adabelief"], 0.9, "with_replacement", key=KEY)
+    found = rule_intervals(TABLE, OPTIMIZERS["adabelief"], 0.9, "with_replacement", key=KEY)
     [interval], [(low, high)] = found
     assert interval.high.beta2 == pytest.approx(edge, abs=1e-4)
     assert np.isnan(interval.high.stderr)  # the variance is infinite up to 1 − 1/n
@@ -250,7 +250,7 @@ def test_an_edge_to_an_unknown_drift_says_so():
 
     rule = rules.SIGNUM._replace(update=update)
     one = optimizers.Optimizer("half", rule, ("momentum", None))
-    found = scanned(problems.counterexample_table(20, 1.0), one, 0.0)
+    found = rule_intervals(problems.counterexample_table(20, 1.0), one, 0.0)
     [interval] = found.diverges
     assert interval.high.beta2 == pytest.approx(0.7, abs=1e-6)
     assert np.isnan(interval.high.stderr)

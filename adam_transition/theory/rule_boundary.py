@@ -11,13 +11,13 @@ drift counts as 0.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from adam_transition import adam
-from adam_transition.optimizers import ADAM, Optimizer
+from adam_transition.optimizers import ADAM, Factory, Optimizer, resolved
 from adam_transition.sampling import RANDOM, Sampling
 from adam_transition.theory.boundary import Edge, Interval, divergence_intervals
 from adam_transition.theory.rule_drift import drift_of_optimizer
@@ -45,14 +45,9 @@ class Scan(NamedTuple):
     unknown: list[tuple[float, float]]  # ranges of β with all points of unknown drift
 
 
-def rule_intervals(*args: Any, **kwargs: Any) -> list[Interval]:
-    """The intervals of `scanned`, whose arguments it takes."""
-    return scanned(*args, **kwargs).diverges
-
-
-def scanned(
+def rule_intervals(
     gradients: Float[np.ndarray, "n d"],
-    optimizer: Optimizer,
+    optimizer: Optimizer | Factory | str,
     first: float,
     sampling: Sampling = "cyclic",
     *,
@@ -70,7 +65,8 @@ def scanned(
 
     Args:
       gradients: a table of shape (n, d).
-      optimizer: the optimiser.
+      optimizer: the optimiser, a name of `optimizers.OPTIMIZERS`, or a factory as for
+        `optimizers.from_optax`.
       first: β of the first axis, in [0, 1); without effect for a rule with one axis.
       sampling: the sampling scheme.
       along: a direction away from the minimiser, for d > 1: of D its product with this is taken.
@@ -82,6 +78,7 @@ def scanned(
     Raises:
       ValueError: as for `drift_of_optimizer`, or `divergence_intervals` for Adam.
     """
+    optimizer = resolved(optimizer)
     if optimizer is ADAM and along is None:
         return Scan(divergence_intervals(gradients, [first], sampling, key=key)[0], [])
     along = np.ones(1) if along is None else np.asarray(along)

@@ -13,7 +13,7 @@ from adam_transition.problems import counterexample_table
 from adam_transition.sampling import Sampling, stream_key
 from adam_transition.sweeps.pieces import Pieces
 from adam_transition.sweeps.study import variable
-from adam_transition.theory.rule_boundary import scanned
+from adam_transition.theory.rule_boundary import rule_intervals
 from adam_transition.theory.rule_drift import drift_of_optimizer
 
 DEFAULT_N = (3, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -93,7 +93,7 @@ def _shape(spec: OptimizerSpec) -> tuple[int, int, int, int]:
 def _ends(spec: OptimizerSpec, where: tuple[int, ...]) -> list[np.ndarray]:
     o, s, j, k = where
     optimizer = spec.optimizers[o]
-    found = scanned(
+    found = rule_intervals(
         counterexample_table(spec.num_components[j], spec.a[k]),
         optimizer,
         spec.first(optimizer),

@@ -108,7 +108,8 @@ def _threshold(a: float | None, direction: np.ndarray, noise: float, seed: int) 
     """The largest momentum that diverges, and the number of intervals."""
     table = _table(_problem(a, direction, noise, seed), direction)
     optimizer = muon_of_matrices(*direction.shape)
-    found = rule_intervals(table, optimizer, 0.0, along=direction.ravel(), least=_LEAST)
+    scan = rule_intervals(table, optimizer, 0.0, along=direction.ravel(), least=_LEAST)
+    found = scan.diverges
     greatest = found[-1].high.beta2 if found else 0.0
     return [np.array(greatest), np.array(float(len(found)))]
 
