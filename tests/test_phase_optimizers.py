@@ -113,6 +113,10 @@ def test_coupled_coordinates_have_the_drift_of_the_whole_table():
         (["--optimizer=lyon"], "phase: --optimizer: 'lyon' is not one of adam, amsgrad,"),
         (["--optimizer=no.such:rule"], "'no.such:rule': cannot be imported"),
         (
+            ["--optimizer=adam,adopt", "--initialization=bias_correction"],
+            "--initialization=bias_correction: has no effect on --optimizer=adopt",
+        ),
+        (
             ["--optimizer=optax:adamw"],
             "optax:adamw: its update(gradient, state), which must do",
         ),

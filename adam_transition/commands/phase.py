@@ -149,9 +149,10 @@ def _check_settings(values: dict[str, Any]) -> None:
 
 def _optimizers(values: dict[str, Any]) -> "tuple[Optimizer, ...]":
     found = _flags.parse_optimizers(values["optimizer"])
-    for flag, default in (("epsilon", 0.0), ("initialization", "zero")):
-        without = [one.name for one in found if not one.has_epsilon]
-        if values[flag] != default and without:
+    ignored = {one.name: one.ignored(values["epsilon"], values["initialization"]) for one in found}
+    for flag in ("epsilon", "initialization"):
+        without = [name for name, setting in ignored.items() if setting == flag]
+        if without:
             raise ValueError(
                 f"--{flag}={values[flag]}: has no effect on --optimizer={','.join(without)}"
             )

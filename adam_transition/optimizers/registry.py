@@ -39,7 +39,8 @@ class Optimizer:
     defaults: Mapping[str, float] = field(default_factory=dict)  # of its library, by axis
     source: str = ""
     bounds_steps: bool = False  # whether β1 = √β2 bounds its steps: |m|/√v for averages m and v
-    has_epsilon: bool = True  # whether ε and the bias correction are those of the simulation
+    has_epsilon: bool = True  # whether ε and the initialization are those of the simulation
+    has_bias_correction: bool = True
     slowest: float = 1.0  # memory in steps that no axis sets
     steps_of_one_size: bool = False  # ±constant, up to a small ε: D is 0 on intervals
     counts_steps: bool = False  # whether its update at step k depends on k in the long run
@@ -50,6 +51,17 @@ class Optimizer:
 
     def __hash__(self) -> int:
         return hash((self.name, self.rule))
+
+    def ignored(self, epsilon: float, initialization: str) -> str | None:
+        """Which of two settings of a simulation has no effect although it is not the default."""
+        if not self.has_epsilon and epsilon != 0:
+            return "epsilon"
+        if initialization == "zero":
+            return None
+        is_used = self.has_epsilon and (
+            self.has_bias_correction or initialization != "bias_correction"
+        )
+        return None if is_used else "initialization"
 
 
 def amsgrad_limit(
@@ -107,12 +119,12 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             ),
             Optimizer(
                 "adopt", rules.adopt(), defaults={"beta1": 0.9, "beta2": 0.9999},
-                source="arXiv:2411.02853", counts_steps=True,
+                source="arXiv:2411.02853", counts_steps=True, has_bias_correction=False,
             ),
             Optimizer(
                 "adopt_unclipped", rules.adopt(clip=False),
                 defaults={"beta1": 0.9, "beta2": 0.9999}, source="arXiv:2411.02853",
-                growth_on_zeros=_slower_over_root(1.0),
+                growth_on_zeros=_slower_over_root(1.0), has_bias_correction=False,
             ),
             Optimizer(
                 "adabelief", rules.ADABELIEF, defaults=_ADAM, source="arXiv:2010.07468",

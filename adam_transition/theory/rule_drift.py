@@ -10,8 +10,8 @@ epoch before, the reported error, is what is left of a geometric decay. If two e
 than 1e-6 (Yogi's v steps across the largest square), the drift is the mean over the second half of
 the run and the error the difference between its quarters; if these differ by more than a tenth,
 there is no drift to report. For the random orders the chains of `chains` run the rule instead of
-Adam; where one group of chains makes up more than half of the squared deviations there is no
-standard error, and the drift is NaN.
+Adam; where one group of chains makes up more than half of the squared deviations, and the mean is
+within four standard errors of 0, it is NaN.
 
 A rule may have no stationary law: its update at step k depends on k, or its state grows for ever. A
 rule whose update depends on k is run at a frozen step (`optimizers.rules.frozen_at`). AMSGrad's v
@@ -45,6 +45,7 @@ _CANCELS = 1e-13  # relative size of g − m at which rounding begins to matter
 _SETTLED = 1e-6  # relative change between two epochs of an orbit of one epoch
 _MOVES = 0.1  # relative change between quarters of a run that has no stationary law yet
 _DOMINATES = 0.5  # of the squared deviations of all groups of chains: no standard error then
+_CERTAIN = 4.0  # standard errors from 0: rare events in one group do not matter then
 _MOST_REMEMBERED = 100.0  # steps, by chains of built-in rules; what a slower average has not
 # forgotten is a relative error of the order of 1 − β3
 _MOST_STEPS = 1 << 22  # of an orbit's burn-in, for one cell
@@ -214,7 +215,8 @@ def _averages(
     mean, error = chains.mean_and_error(groups)
     squares = (groups - mean[:, None]) ** 2
     dominated = squares.max(axis=1) > _DOMINATES * squares.sum(axis=1)
-    return np.where(dominated, np.nan, mean), np.where(dominated, np.nan, error)
+    unknown = dominated & (np.abs(mean) < _CERTAIN * error)
+    return np.where(unknown, np.nan, mean), np.where(unknown, np.nan, error)
 
 
 def _orbits_from(

@@ -10,7 +10,7 @@ from adam_transition.optimizers import Optimizer
 from adam_transition.studies.optimizers import direct
 from adam_transition.sweeps.claims import Claim, assess
 from adam_transition.theory.laws import sign_momentum_threshold
-from adam_transition.theory.rule_boundary import LEAST, hyperparameter
+from adam_transition.theory.rule_boundary import LEAST, flat, hyperparameter
 
 _PROPOSITION = "proposition in docs/mathematics/other_rules.md"
 
@@ -247,7 +247,7 @@ def _is_in(beta: float, ranges: np.ndarray) -> bool:
     return bool(((ranges[:, 0] <= beta) & (beta < ranges[:, 1])).any())
 
 
-def defaults(dataset: xr.Dataset) -> list[dict[str, Any]]:
+def defaults(dataset: xr.Dataset, optimizers: Mapping[str, Optimizer]) -> list[dict[str, Any]]:
     """For each optimiser and a: the values of n at which it diverges at its library's defaults."""
     drift = dataset["default_drift"]
     n = dataset["default_n"].values
@@ -257,7 +257,11 @@ def defaults(dataset: xr.Dataset) -> list[dict[str, Any]]:
             "a": "1" if law else "1/(n-1)^2",
             "sampling": "cyclic",
             "n": n[drift[o, :, law].notnull().values].tolist(),
-            "diverges": n[(drift[o, :, law] > 0).values].tolist(),
+            "diverges": [
+                int(k)
+                for k, value in zip(n, drift[o, :, law].values, strict=True)
+                if value > flat(optimizers[str(name)], int(k))
+            ],
         }
         for o, name in enumerate(dataset["optimizer"].values)
         for law in (0, 1)

@@ -86,7 +86,7 @@ def thresholds(dataset: xr.Dataset) -> Figure:
     """The largest β that diverges, for each optimiser and sampling scheme, at the largest n.
 
     Left a = 1/(n−1)², right a = 1 (or the values of a given). An open mark is a lower bound: the
-    interval reaches the end of the scan. No mark: no β diverges.
+    interval reaches the end of the scan or an unknown drift. No mark: no β diverges.
     """
     with style():
         names = list(dataset["optimizer"].values)
@@ -100,8 +100,10 @@ def thresholds(dataset: xr.Dataset) -> Figure:
                 shift = 0.66 / schemes * ((schemes - 1) / 2 - s)
                 one = dataset.sel(sampling=scheme).isel(n=-1, a=k)
                 high = one["beta_high"].max("interval").values
-                ends = np.isfinite(high) & (high == 1)
-                distance = np.where(ends, LEAST[scheme], 1 - high)
+                last = one["beta_high"].values == high[:, None]
+                is_unknown = (np.isnan(one["stderr"].values) & last).any(axis=-1)
+                ends = np.isfinite(high) & ((high == 1) | is_unknown)
+                distance = np.where(high == 1, LEAST[scheme], 1 - high)
                 for chosen, face in ((np.isfinite(high) & ~ends, COLOURS[s]), (ends, "none")):
                     ax.scatter(
                         distance[chosen], (y + shift)[chosen], s=12,

@@ -44,7 +44,15 @@ class OptimizerStudy(data.OptimizerSpec):
     def summary(self, data: xr.Dataset) -> dict[str, Any]:
         named = {one.name: one for one in self.optimizers}
         first = {one.name: self.first(one) for one in self.optimizers}
-        return {"rows": claims.rows(data, named, first), "defaults": claims.defaults(data)}
+        about = {
+            one.name: {"source": one.source, "defaults": dict(one.defaults)}
+            for one in self.optimizers
+        }
+        return {
+            "optimizers": about,
+            "rows": claims.rows(data, named, first),
+            "defaults": claims.defaults(data, named),
+        }
 
     def figures(self) -> Mapping[str, "Callable[[xr.Dataset], Figure]"]:
         from adam_transition.studies.optimizers import figures

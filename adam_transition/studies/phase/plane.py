@@ -145,9 +145,9 @@ def _optimizer(
     optimizer: Optimizer | Factory | str, epsilon: float, initialization: str
 ) -> Optimizer:
     found = resolved(optimizer)
-    if not found.has_epsilon and (epsilon != 0 or initialization != "zero"):
-        name = f"epsilon={epsilon}" if epsilon != 0 else f"initialization={initialization}"
-        raise ValueError(f"{name}: has no effect on optimizer={found.name}")
+    if (name := found.ignored(epsilon, initialization)) is not None:
+        value = {"epsilon": epsilon, "initialization": initialization}[name]
+        raise ValueError(f"{name}={value}: has no effect on optimizer={found.name}")
     return found
 
 
