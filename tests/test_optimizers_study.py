@@ -20,7 +20,9 @@ from tests import experiment
 from tests.claim_cases import assert_three_verdicts, missing, same
 
 NAMES = "adam,radam,amsgrad,adopt_unclipped,adopt,muon,lion,signum"
-MATRICES = ("--matrix_sizes=2", "--matrix_noise=1")
+SMALL = (
+    "--matrix_sizes=2", "--matrix_noise=1", "--default_n=5,20,100", "--random_default_n=5"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,7 +37,7 @@ def coarse_diagrams():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, coarse_diagrams):
     out = tmp_path_factory.mktemp("optimizers")
-    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *MATRICES, f"--out={out}"]
+    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *SMALL, f"--out={out}"]
     assert experiment.run(optimizers, *flags) == 0
     summary = json.loads((out / "optimizers.json").read_text())
     return xr.open_zarr(out / "optimizers.zarr", consolidated=False).load(), summary, out
@@ -65,15 +67,27 @@ def test_rows_follow_the_contract(finished):
 
 def test_defaults_are_tried_at_many_n(finished):
     _, summary, _ = finished
-    at_one = {row["optimizer"]: row["diverges"] for row in summary["defaults"] if row["a"] == "1"}
-    assert at_one["lion"] == [20, 50, 100, 200, 500, 1000]
-    assert at_one["adam"] == [100, 200, 500, 1000]  # 4/n² < 0.001 at β1 = 0.9 too
+    rows = [row for row in summary["defaults"] if row["a"] == "1"]
+    at_one = {row["optimizer"]: row["diverges"] for row in rows if row["sampling"] == "cyclic"}
+    assert at_one["lion"] == [20, 100]
+    assert at_one["adam"] == [100]  # 4/n² < 0.001 at β1 = 0.9 too
     assert at_one["amsgrad"] == []
+    cures = {row["optimizer"]: row["cured_by"] for row in rows if row["sampling"] == "cyclic"}
+    [interval] = divergence_intervals(problems.counterexample_table(100, 1.0), [0.9])[0]
+    assert cures["adam"] == [pytest.approx(interval.high.beta2, abs=1e-9)]
+    assert cures["lion"] == [None, None]
+    expected = [laws.sign_momentum_threshold(n, 1.0) for n in (20, 100)]
+    assert cures["signum"] == pytest.approx(expected, abs=1e-8)
+    [row] = [
+        row for row in rows if (row["optimizer"], row["sampling"]) == ("lion", "random_shuffling")
+    ]
+    assert row["n"] == [5]
+    assert row["diverges"] == []
 
 
 def test_a_given_run_again_computes_nothing(finished):
     _, summary, out = finished
-    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *MATRICES, f"--out={out}"]
+    flags = [f"--optimizer={NAMES}", "--n=20", "--sampling=cyclic", *SMALL, f"--out={out}"]
     assert experiment.run(optimizers, *flags, "--nofigures") == 0
     assert json.loads((out / "optimizers.json").read_text())["rows"] == summary["rows"]
 
@@ -143,7 +157,7 @@ def own_adam(beta1, beta2=0.99):
 
 def test_a_users_rule_has_its_own_axes_and_defaults(tmp_path):
     names = "tests.test_optimizers_study:own_momentum,tests.test_optimizers_study:own_adam"
-    flags = [f"--optimizer={names}", "--n=5", "--a=1", "--sampling=cyclic", "--beta1=0.5"]
+    flags = [f"--optimizer={names}", "--n=5", "--a=1", "--sampling=cyclic", "--beta1=0.5", *SMALL]
     assert experiment.run(optimizers, *flags, f"--out={tmp_path}") == 0
     momentum, adam = json.loads((tmp_path / "optimizers.json").read_text())["rows"]
     assert momentum["hyperparameter"] == "beta"
@@ -187,6 +201,8 @@ def test_a_scan_finds_the_edges_of_the_closed_form():
         (["--beta1=1"], "--beta1=1: must lie in [0, 1)"),
         (["--a=-1"], "--a=-1: the counterexample needs"),
         (["--sampling=sorted"], "--sampling=sorted: allowed are"),
+        (["--default_n=2,5"], "--default_n=2,5: must lie in [3, 10000]"),
+        (["--random_default_n=500"], "--random_default_n=500: must lie in [3, 200]"),
         (["--matrix_sizes=1"], "--matrix_sizes=1: must lie in [2, 64]"),
         (["--matrix_noise=0"], "--matrix_noise=0: must be finite and above 0"),
         (["--n=3:200:198"], "--n=3:200:198: at most 7 values are allowed"),

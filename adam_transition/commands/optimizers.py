@@ -23,6 +23,7 @@ FLAGS = _flags.common_flags("optimizers")
 _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 
 _GREATEST_N = 200
+_GREATEST_DEFAULT_N = 10_000
 _MOST_BOUNDARIES = 2000
 _GREATEST_SIZE = 64
 _MOST_SLOPES = 4  # line styles
@@ -54,6 +55,16 @@ flags.DEFINE_integer(
     "samples", 100_000, "Steps averaged for each drift of a random scheme.", 1000, 10**8,
     flag_values=FLAGS,
 )  # fmt: skip
+_list(
+    "default_n",
+    "3,5,10,20,50,100,200,500,1000",
+    "Numbers of components at which the libraries' defaults are tried in cyclic order, 3 to 10000.",
+)
+_list(
+    "random_default_n",
+    "5,20,100",
+    "Numbers of components at which they are tried in random orders, 3 to 200.",
+)
 _list(
     "matrix_sizes",
     "2,4,8",
@@ -100,6 +111,14 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
         raise ValueError(
             f"--matrix_noise={','.join(values['matrix_noise'])}: must be finite and above 0"
         )
+    default_n = {
+        flag: _flags.parse_integers(flag, values[flag])
+        for flag in ("default_n", "random_default_n")
+    }
+    for flag, greatest in (("default_n", _GREATEST_DEFAULT_N), ("random_default_n", _GREATEST_N)):
+        if not 3 <= min(default_n[flag]) <= max(default_n[flag]) <= greatest:
+            shown = ",".join(values[flag])
+            raise ValueError(f"--{flag}={shown}: must lie in [3, {greatest}]")
     chosen = _flags.parse_optimizers(values["optimizer"] or list(optimizers.OPTIMIZERS))
     boundaries = len(chosen) * len(n) * len(slopes) * len(values["sampling"])
     _flags.check_work(
@@ -114,6 +133,8 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
         num_samples=values["samples"],
         matrix_sizes=tuple(sizes),
         matrix_noise=tuple(noise),
+        default_n=tuple(default_n["default_n"]),
+        random_default_n=tuple(default_n["random_default_n"]),
         seed=values["seed"],
     )
 

@@ -1,16 +1,21 @@
 """Intermediate arrays of a slow part of a store, kept so that a resumed run has them."""
 
 import io
+import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from adam_transition.sweeps import _files
 
 _PIECES = ".pieces"
+
+K = TypeVar("K", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,26 @@ class Pieces:
             arrays = [np.asarray(values) for values in compute()]
             self.save(name, arrays)
         return arrays
+
+    def keep_all(
+        self, jobs: Mapping[K, Callable[[], Sequence[np.ndarray]]]
+    ) -> dict[K, Sequence[np.ndarray]]:
+        """The arrays of many pieces, which are computed side by side, one per core.
+
+        Args:
+          jobs: what computes each piece, by a key whose parts make its name. As with `keep`; each
+            must be a function of nothing but its arguments.
+
+        Raises:
+          StoreError: as for `keep`.
+        """
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            names = {key: " ".join(map(str, key)) for key in jobs}
+            futures = {key: pool.submit(self.keep, names[key], jobs[key]) for key in jobs}
+            return {key: future.result() for key, future in futures.items()}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def within(self, group: str) -> "Pieces":
         """Pieces in a namespace of their own."""

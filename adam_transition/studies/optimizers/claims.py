@@ -248,21 +248,45 @@ def _is_in(beta: float, ranges: np.ndarray) -> bool:
 
 
 def defaults(dataset: xr.Dataset, optimizers: Mapping[str, Optimizer]) -> list[dict[str, Any]]:
-    """For each optimiser and a: the values of n at which it diverges at its library's defaults."""
-    drift = dataset["default_drift"]
-    n = dataset["default_n"].values
-    return [
-        {
-            "optimizer": str(name),
-            "a": "1" if law else "1/(n-1)^2",
-            "sampling": "cyclic",
-            "n": n[drift[o, :, law].notnull().values].tolist(),
-            "diverges": [
-                int(k)
-                for k, value in zip(n, drift[o, :, law].values, strict=True)
-                if value > flat(optimizers[str(name)], int(k))
-            ],
-        }
-        for o, name in enumerate(dataset["optimizer"].values)
-        for law in (0, 1)
-    ]
+    """Whether each optimiser diverges at its library's defaults, by a and sampling scheme.
+
+    `n` are the numbers of components at which that is known, `diverges` those at which it does. In
+    random orders it is known where the drift is four standard errors from 0. `cured_by`, in cyclic
+    order, is for each n in `diverges` the least value of `hyperparameter` above the default at
+    which the optimiser returns, null if none up to the end of the scan.
+    """
+    found = []
+    for name in dataset["optimizer"].values:
+        optimizer, one = optimizers[str(name)], dataset.sel(optimizer=name)
+        for law, a in enumerate(("1/(n-1)^2", "1")):
+            both = one.sel(default_a=law)
+            drift, n = both["default_drift"].values, dataset["default_n"].values
+            diverges = drift > flat(optimizer, 1) * n
+            cures = [None if beta == 1 else float(beta) for beta in both["cure"].values[diverges]]
+            row = {"optimizer": str(name), "a": a, "hyperparameter": hyperparameter(optimizer)}
+            found.append(
+                {
+                    **row,
+                    "sampling": "cyclic",
+                    "n": n[np.isfinite(drift)].tolist(),
+                    "diverges": n[diverges].tolist(),
+                    "cured_by": cures,
+                }
+            )
+            for scheme in dataset["random_sampling"].values:
+                of_scheme = both.sel(random_sampling=scheme)
+                n = dataset["random_default_n"].values
+                drift, error = (
+                    of_scheme[f"random_default_{kind}"].values for kind in ("drift", "stderr")
+                )
+                # where only the sign is known the error is NaN
+                known = np.isfinite(drift) & ~(np.abs(drift) < 4 * error)
+                found.append(
+                    {
+                        **row,
+                        "sampling": str(scheme),
+                        "n": n[known].tolist(),
+                        "diverges": n[known & (drift > 0)].tolist(),
+                    }
+                )
+    return found

@@ -1,6 +1,6 @@
 """The data of the optimiser study: intervals, diagrams, and the drift at libraries' defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,14 +10,12 @@ import xarray as xr
 from adam_transition import adam
 from adam_transition.optimizers import Optimizer
 from adam_transition.problems import counterexample_table
-from adam_transition.sampling import Sampling, stream_key
+from adam_transition.sampling import RANDOM, Sampling, stream_key
 from adam_transition.sweeps.pieces import Pieces
 from adam_transition.sweeps.study import variable
-from adam_transition.theory.rule_boundary import rule_intervals
+from adam_transition.theory.rule_boundary import flat, rule_intervals
 from adam_transition.theory.rule_drift import drift_of_optimizer
-
-DEFAULT_N = (3, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Values of n at which the libraries' defaults are tried."""
+from adam_transition.theory.stationary_drift import stationary_drift
 
 AT_STEP = 50_000
 """Step at which a rule is frozen that counts its steps (ADOPT's clip)."""
@@ -25,6 +23,10 @@ AT_STEP = 50_000
 _FIRST = np.linspace(0, 0.98, 40)
 _SECOND = 1 - np.geomspace(1, 2e-3, 48)
 _MOST_INTERVALS = 4
+_DEFAULT_A = None, 1.0  # None: 1/(n−1)²
+_DEFAULT_SAMPLES = 20_000
+_MOST_REMEMBERED = 2000.0  # steps
+_LEAST_CURE = 3e-5  # smallest 1 − β of the search for a cure; less for defaults close to it
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class OptimizerSpec:
     num_samples: int
     matrix_sizes: tuple[int, ...]  # Muon's, if it is among the optimisers
     matrix_noise: tuple[float, ...]
+    default_n: tuple[int, ...]  # at which the libraries' defaults are tried
+    random_default_n: tuple[int, ...]  # in random orders
     seed: int
 
     def first(self, optimizer: Optimizer) -> float:
@@ -59,7 +63,9 @@ def coordinates(spec: OptimizerSpec) -> xr.Dataset:
             "a_value": (("n", "a"), np.array(a), {"long_name": "slope a", "units": "1"}),
             "first": ("first", _FIRST, {"long_name": "first β", "units": "1"}),
             "second": ("second", _SECOND, {"long_name": "second β", "units": "1"}),
-            "default_n": ("default_n", np.array(DEFAULT_N), {"long_name": "n", "units": "1"}),
+            "random_sampling": ("random_sampling", np.array(RANDOM, dtype=object)),
+            "random_default_n": ("random_default_n", np.array(spec.random_default_n)),
+            "default_n": ("default_n", np.array(spec.default_n), {"long_name": "n", "units": "1"}),
         }
     )
 
@@ -72,10 +78,9 @@ def intervals(spec: OptimizerSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     """
     dims = ("optimizer", "sampling", "n", "a", "interval")
     values = np.full((5, *_shape(spec), _MOST_INTERVALS), np.nan)
-    for where in np.ndindex(*_shape(spec)):
-        [values[(slice(None), *where)]] = pieces.keep(
-            " ".join(map(str, where)), partial(_ends, spec, where)
-        )
+    jobs = {where: partial(_ends, spec, where) for where in np.ndindex(*_shape(spec))}
+    for where, [found] in pieces.keep_all(jobs).items():
+        values[(slice(None), *where)] = found
     low, high, stderr, unknown_low, unknown_high = values
     return {
         "beta_low": variable(dims, low, "lower end of an interval of divergence"),
@@ -114,11 +119,13 @@ def diagrams(spec: OptimizerSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     """`drift` over (optimizer, n, a, first, second): per epoch, in cyclic order."""
     shape = len(spec.optimizers), len(spec.num_components), len(spec.a)
     values = np.empty((*shape, len(_FIRST), len(_SECOND)))
-    for where in np.ndindex(*shape):
-        o, j, k = where
-        table = counterexample_table(spec.num_components[j], spec.a[k])
-        plane = partial(_plane, table, spec.optimizers[o])
-        [values[where]] = pieces.keep(" ".join(map(str, where)), plane)
+    tables = [[counterexample_table(n, a) for a in spec.a] for n in spec.num_components]
+    jobs = {
+        (o, j, k): partial(_plane, tables[j][k], spec.optimizers[o])
+        for o, j, k in np.ndindex(*shape)
+    }
+    for where, [found] in pieces.keep_all(jobs).items():
+        values[where] = found
     dims = ("optimizer", "n", "a", "first", "second")
     return {"drift": variable(dims, values, "stationary drift D, cyclic order", "1 / epoch")}
 
@@ -130,36 +137,95 @@ def _plane(table: np.ndarray, optimizer: Optimizer) -> list[np.ndarray]:
 
 
 def at_defaults(spec: OptimizerSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """`default_drift` over (optimizer, default_n, default_a): D at the defaults, cyclic order.
+    """At the defaults of the libraries: `default_drift`, and `cure` where it is positive.
 
-    `default_a` is 0 for a = 1/(n−1)² and 1 for a = 1. NaN for an optimiser without defaults.
+    Both over (optimizer, default_n, default_a) in cyclic order, and `random_default_drift` and its
+    `random_default_stderr` over (optimizer, random_sampling, random_default_n, default_a).
+    `default_a` is 0 for a = 1/(n−1)² and 1 for a = 1. `cure` is the least value of the last
+    hyperparameter above its default at which the drift is not positive; 1 if the scan finds none.
+    All are NaN for an optimiser without defaults, and `cure` also where there is nothing to cure.
     """
-    values = np.full((len(spec.optimizers), len(DEFAULT_N), 2), np.nan)
-    for o, optimizer in enumerate(spec.optimizers):
-        if optimizer.defaults:
-            [values[o]] = pieces.keep(str(o), partial(_defaults, optimizer))
-    dims = ("optimizer", "default_n", "default_a")
+    shape = len(spec.optimizers), len(spec.default_n), 2
+    drift, cure = np.full((2, *shape), np.nan)
+    of_random = np.full((2, shape[0], len(RANDOM), len(spec.random_default_n), 2), np.nan)
+    known = {o: optimizer for o, optimizer in enumerate(spec.optimizers) if optimizer.defaults}
+    jobs: dict[tuple, Callable] = {}
+    for o, optimizer in known.items():
+        jobs["cyclic", o] = partial(_cyclic_defaults, optimizer, spec.default_n)
+        for r, j in np.ndindex(*of_random.shape[2:4]):
+            jobs["random", o, r, j] = partial(
+                _random_defaults, optimizer, RANDOM[r], spec.random_default_n[j], spec.seed
+            )
+    found = pieces.keep_all(jobs)
+    for o in known:
+        drift[o], cure[o] = found["cyclic", o]
+        for r, j in np.ndindex(*of_random.shape[2:4]):
+            of_random[:, o, r, j] = found["random", o, r, j]
+    dims = "optimizer", "default_n", "default_a"
+    random = "optimizer", "random_sampling", "random_default_n", "default_a"
+    text = "D at the library's defaults"
     return {
         "default_a": variable("default_a", np.arange(2), "0: a = 1/(n−1)², 1: a = 1"),
-        "default_drift": variable(dims, values, "D at the library's defaults", "1 / epoch"),
+        "default_drift": variable(dims, drift, f"{text}, cyclic order", "1 / epoch"),
+        "cure": variable(dims, cure, "least β above the default that returns, cyclic order"),
+        "random_default_drift": variable(random, of_random[0], text, "1 / epoch"),
+        "random_default_stderr": variable(random, of_random[1], f"error of {text}", "1 / epoch"),
     }
 
 
-def _defaults(optimizer: Optimizer) -> list[np.ndarray]:
-    values = [
-        [drift_at_defaults(optimizer, counterexample_table(n, a)) for a in (None, 1.0)]
-        for n in DEFAULT_N
-    ]
-    return [np.array(values)]
+def _cyclic_defaults(optimizer: Optimizer, num_components: Sequence[int]) -> list[np.ndarray]:
+    """Drift and cure, each of shape (default_n, default_a)."""
+    tables = ([counterexample_table(n, a) for a in _DEFAULT_A] for n in num_components)
+    values = [[drift_at_defaults(optimizer, table)[0] for table in both] for both in tables]
+    drift = np.array(values)
+    return [drift, _cures(optimizer, num_components, drift)]
+
+
+def _cures(optimizer: Optimizer, num_components: Sequence[int], drift: np.ndarray) -> np.ndarray:
+    cure = np.full(drift.shape, np.nan)
+    first, default = (_default(optimizer, axis) for axis in optimizer.axes)
+    default = default if optimizer.axes[1] else first
+    least = min(_LEAST_CURE, (1 - default) / 30)
+    for j, k in np.argwhere(drift > flat(optimizer, 1) * np.array(num_components)[:, None]):
+        table = counterexample_table(num_components[j], _DEFAULT_A[k])
+        found = rule_intervals(table, optimizer, first, at_step=AT_STEP, least=least)
+        ends = [high.beta2 for low, high in found.diverges if low.beta2 <= default < high.beta2]
+        cure[j, k] = ends[0] if ends else 1.0  # the default lies beyond the end of the scan
+    return cure
+
+
+def _random_defaults(optimizer: Optimizer, scheme: Sampling, n: int, seed: int) -> list[np.ndarray]:
+    """Drift and standard error for each default a.
+
+    NaN for an optimiser that remembers so long by default that chains would take minutes.
+    """
+    if max(1 / (1 - _default(optimizer, axis)) for axis in optimizer.axes) > _MOST_REMEMBERED:
+        return list(np.full((2, len(_DEFAULT_A)), np.nan))
+    tables = (counterexample_table(n, a) for a in _DEFAULT_A)
+    values = [drift_at_defaults(optimizer, one, scheme, seed, _DEFAULT_SAMPLES) for one in tables]
+    return list(np.array(values).T)
+
+
+def _default(optimizer: Optimizer, axis: str | None) -> float:
+    return optimizer.defaults.get(axis, 0.0) if axis else 0.0
 
 
 def drift_at_defaults(
-    optimizer: Optimizer, table: np.ndarray, sampling: Sampling = "cyclic", seed: int = 0
-) -> float:
-    """The drift of a table at the defaults of the optimiser's library."""
-    axes = [optimizer.defaults.get(axis, 0.0) if axis else 0.0 for axis in optimizer.axes]
-    hyper = adam.Hyperparameters(*(1 - np.array(beta) for beta in axes))
-    found = drift_of_optimizer(
-        table, optimizer, hyper, sampling, key=stream_key(seed), at_step=AT_STEP
+    optimizer: Optimizer,
+    table: np.ndarray,
+    sampling: Sampling = "cyclic",
+    seed: int = 0,
+    num_samples: int = 100_000,
+) -> tuple[float, float]:
+    """Drift and error of a table of shape (n, 1) at the defaults of the optimiser's library."""
+    axes = [_default(optimizer, axis) for axis in optimizer.axes]
+    found = stationary_drift(
+        table,
+        adam.Hyperparameters(*(1 - np.array(beta) for beta in axes)),
+        sampling,
+        key=stream_key(seed),
+        num_samples=num_samples,
+        optimizer=optimizer,
+        at_step=AT_STEP,
     )
-    return float(found.drift[0])
+    return float(found.drift[0]), float(found.stderr[0])

@@ -1,6 +1,6 @@
 """Muon on matrices, and the climb of ADOPT: drifts beside direct runs on the counterexample."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -62,21 +62,23 @@ def matrices(
     along A.
     """
     fixed = np.empty((len(KINDS), 2))
-    for where in np.ndindex(*fixed.shape):
-        direction = _direction(seed, max(sizes), KINDS[where[0]])
-        compute = partial(_threshold, _SLOPES[where[1]], direction, 0.0, seed)
-        fixed[where], _ = pieces.keep(f"fixed {where[0]} {where[1]}", compute)
+    jobs: dict[tuple, Callable] = {}
+    for i, k in np.ndindex(*fixed.shape):
+        direction = _direction(seed, max(sizes), KINDS[i])
+        jobs["fixed", i, k] = partial(_threshold, _SLOPES[k], direction, 0.0, seed)
     noisy = np.empty((2, len(sizes), len(noise), 2))
-    for where in np.ndindex(*noisy.shape[1:]):
-        i, j, k = where
+    for i, j, k in np.ndindex(*noisy.shape[1:]):
         direction = _direction(seed, sizes[i], "generic")
-        compute = partial(_threshold, _SLOPES[k], direction, noise[j], seed)
-        noisy[(slice(None), *where)] = pieces.keep(f"noisy {i} {j} {k}", compute)
+        jobs["noisy", i, j, k] = partial(_threshold, _SLOPES[k], direction, noise[j], seed)
     direction = _direction(seed, max(sizes), "generic")
-    runs = [
-        pieces.keep(f"runs {k}", partial(_runs, a, direction, min(noise), seed))
-        for k, a in enumerate(_SLOPES)
-    ]
+    for k, a in enumerate(_SLOPES):
+        jobs["runs", k] = partial(_runs, a, direction, min(noise), seed)
+    found = pieces.keep_all(jobs)
+    for i, k in np.ndindex(*fixed.shape):
+        fixed[i, k], _ = found["fixed", i, k]
+    for i, j, k in np.ndindex(*noisy.shape[1:]):
+        noisy[:, i, j, k] = found["noisy", i, j, k]
+    runs = [found["runs", k] for k in range(len(_SLOPES))]
     change, drift = (np.stack(values, axis=-1) for values in zip(*runs, strict=True))
     text = "largest momentum at which Muon diverges"
     return {
