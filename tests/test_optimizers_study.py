@@ -191,8 +191,8 @@ def test_a_scan_finds_the_edges_of_the_closed_form():
     ("args", "message"),
     [
         (["--optimizer=lyon"], "--optimizer: 'lyon' is not one of"),
-        (["--n=2"], "n=2: the counterexample needs n ≥ 3"),
-        (["--n=1000"], "--n=1000: at most 200 is allowed"),
+        (["--n=2"], "--n=2: must lie in [3, 200]"),
+        (["--n=1000"], "--n=1000: must lie in [3, 200]"),
         (["--n=5:16:8"], "--n=5:16:8: at most 7 values are allowed"),
         (["--a=default,default"], "--a=default,default: needs 1 to 4 different values"),
         (["--a=1,2,3,4,5"], "--a=1,2,3,4,5: needs 1 to 4 different values"),

@@ -93,32 +93,16 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
     from adam_transition.studies.optimizers.study import OptimizerStudy
 
     _flags.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
-    n = _flags.parse_integers("n", values["n"])
+    n = _integers(values, "n", 3, _GREATEST_N)
     if len(n) > _MOST_N:
         raise ValueError(f"--n={','.join(values['n'])}: at most {_MOST_N} values are allowed")
-    if max(n) > _GREATEST_N:
-        raise ValueError(f"--n={max(n)}: at most {_GREATEST_N} is allowed")
     slopes = _slopes(values["a"], n)
-    sizes = _flags.parse_integers("matrix_sizes", values["matrix_sizes"])
-    if min(sizes) < 2 or max(sizes) > _GREATEST_SIZE:
-        raise ValueError(
-            f"--matrix_sizes={','.join(values['matrix_sizes'])}: must lie in [2, {_GREATEST_SIZE}]"
-        )
     if values["beta1"] == 1:
         raise ValueError("--beta1=1: must lie in [0, 1)")
     noise = _flags.parse_list("matrix_noise", values["matrix_noise"], float)
     if not all(0 < one < math.inf for one in noise):
-        raise ValueError(
-            f"--matrix_noise={','.join(values['matrix_noise'])}: must be finite and above 0"
-        )
-    default_n = {
-        flag: _flags.parse_integers(flag, values[flag])
-        for flag in ("default_n", "random_default_n")
-    }
-    for flag, greatest in (("default_n", _GREATEST_DEFAULT_N), ("random_default_n", _GREATEST_N)):
-        if not 3 <= min(default_n[flag]) <= max(default_n[flag]) <= greatest:
-            shown = ",".join(values[flag])
-            raise ValueError(f"--{flag}={shown}: must lie in [3, {greatest}]")
+        shown = ",".join(values["matrix_noise"])
+        raise ValueError(f"--matrix_noise={shown}: must be finite and above 0")
     chosen = _flags.parse_optimizers(values["optimizer"] or list(optimizers.OPTIMIZERS))
     boundaries = len(chosen) * len(n) * len(slopes) * len(values["sampling"])
     _flags.check_work(
@@ -126,20 +110,27 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
     )
     return OptimizerStudy(
         optimizers=chosen,
-        num_components=tuple(n),
+        num_components=n,
         a=slopes,
         samplings=tuple(values["sampling"]),
         beta1=values["beta1"],
         num_samples=values["samples"],
-        matrix_sizes=tuple(sizes),
+        matrix_sizes=_integers(values, "matrix_sizes", 2, _GREATEST_SIZE),
         matrix_noise=tuple(noise),
-        default_n=tuple(default_n["default_n"]),
-        random_default_n=tuple(default_n["random_default_n"]),
+        default_n=_integers(values, "default_n", 3, _GREATEST_DEFAULT_N),
+        random_default_n=_integers(values, "random_default_n", 3, _GREATEST_N),
         seed=values["seed"],
     )
 
 
-def _slopes(given: list[str], n: list[int]) -> tuple[float | None, ...]:
+def _integers(values: dict[str, Any], flag: str, low: int, high: int) -> tuple[int, ...]:
+    found = _flags.parse_integers(flag, values[flag])
+    if not low <= min(found) <= max(found) <= high:
+        raise ValueError(f"--{flag}={','.join(values[flag])}: must lie in [{low}, {high}]")
+    return tuple(found)
+
+
+def _slopes(given: list[str], n: tuple[int, ...]) -> tuple[float | None, ...]:
     """The values of --a, None for 1/(n−1)²."""
     from adam_transition import problems
 
