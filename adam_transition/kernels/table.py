@@ -102,9 +102,7 @@ def simulate_table(
       ValueError: the problem is not one-dimensional; the state of the rule is not flat; an argument
         does not have one entry for each row; or as for `simulate.simulate`.
     """
-    if not has_flat_state(method.rule):
-        raise ValueError("method: the state of its rule is not made of single numbers")
-    _check_rows(problem, hyper, max_components, x0, initial_step_size, controls)
+    _check_rows(problem, hyper, method, max_components, x0, initial_step_size, controls)
     run = num_steps, record_every, max_components
     simulate.check_run(problem, hyper, initial_step_size, method, *run)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
@@ -173,11 +171,14 @@ def padded_width(num_columns: int, block: int, kernel: Kernel) -> int:
 def _check_rows(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
+    method: simulate.Method,
     max_components: int,
     x0: Array,
     initial_step_size: Array,
     controls: Array | None,
 ) -> None:
+    if not has_flat_state(method.rule):
+        raise ValueError("method: the state of its rule is not made of single numbers")
     if problem.shape != ():
         raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
     num_rows = jnp.shape(hyper.one_minus_beta1)[0]
