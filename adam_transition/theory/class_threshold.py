@@ -148,9 +148,9 @@ def hardest(
     Raises:
       ValueError: an argument is outside its range.
 
-    >>> found = hardest(20, 800.0)
+    >>> found = hardest(5, 50.0)
     >>> found.num_positive, round(1 - found.one_minus_beta2, 4)
-    (1, 0.9263)
+    (1, 0.6093)
     """
     _check(n, d1, beta1)
     if n < 3:
