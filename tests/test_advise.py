@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,16 +11,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adam_transition.advise import (
+    GradientTable,
     Setting,
     advise,
     beta2_of_half_life,
     clipped_rule,
     half_life,
     half_life_rule,
+    is_large_enough,
+    needed_beta2,
     recommendation,
     sde_rule,
 )
 from adam_transition.commands import advise as command
+from adam_transition.sampling import stream_key
 from adam_transition.theory import laws
 from tests import experiment
 
@@ -164,6 +170,70 @@ def test_no_step_is_printed_where_a_rule_does_not_hold(tmp_path, capsys):
     ]
     assert row["rule"] == "SDE"
     assert row["beta1"] is None
+
+
+def _recorded(path, rows):
+    np.save(path, rows)
+    return f"--gradients={path}"
+
+
+def test_recorded_gradients_are_measured(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = np.where(rng.random((600, 8)) < 0.05, 20.0, -0.5) + 0.1 * rng.normal(size=(600, 8))
+    flag = _recorded(tmp_path / "gradients.npy", rows)
+    args = ["--beta2=0.9", "--new_batch_size=256", flag, "--num_parameters=100"]
+    assert experiment.run(command, f"--out={tmp_path}", *args) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "advise.json").read_text())["gradients"]
+    table = GradientTable.from_rows(rows, num_parameters=100)
+    needed = needed_beta2(table, stream_key(0), beta1=0.9)
+    assert found["one_minus_beta2"] == pytest.approx(needed.one_minus_beta2)
+    assert (found["low"], found["high"]) == pytest.approx((needed.low, needed.high))
+    assert found["recommended_beta2"] == pytest.approx(0.95)  # the floor of the clipped rule
+    answer = is_large_enough(table, stream_key(0), beta1=0.9, beta2=0.95)
+    assert found["verdict"] == answer.verdict
+    assert (
+        f"From 600 recorded gradients, at β1 = 0.9: β2 ≥ {1 - needed.one_minus_beta2:.6g}"
+        in printed
+    )
+    assert needed.reason in printed
+    noise = rng.normal(size=(30, 8))
+    lost = _recorded(tmp_path / "noise.npy", noise - noise.mean(axis=0) + 1e-3)
+    assert experiment.run(command, f"--out={tmp_path}", lost, "--json=-") == 0
+    found = json.loads(capsys.readouterr().out)["gradients"]
+    assert found["noise_ratio_interval"][1] is None
+    assert found["verdict"] != "good"
+
+
+def test_a_file_of_gradients_that_cannot_be_used_is_one_line(tmp_path, capsys):
+    pickled, text, short = (tmp_path / name for name in ("pickled.npy", "text.npy", "short.npy"))
+    np.save(pickled, np.array([{}, 1], object), allow_pickle=True)
+    text.write_text("no array")
+    np.save(short, np.ones((1, 3)))
+    (tmp_path / "table.csv").write_text("1,2")
+    for name, message in (
+        ("missing.npy", "missing.npy: no such file"),
+        ("table.csv", "table.csv: must be a .npy file"),
+        ("pickled.npy", "pickled.npy: Object arrays cannot be loaded"),
+        ("text.npy", "text.npy: "),
+        ("short.npy", "short.npy: "),
+    ):
+        args = [f"--gradients={tmp_path / name}"]
+        experiment.assert_refused(command, tmp_path / "out", capsys, args, message)
+
+
+def test_the_hook_for_pytorch_records_what_it_says(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    page = (Path(__file__).parent.parent / "docs" / "my_loss_spikes.md").read_text()
+    [code] = re.findall(r"```text\n(import itertools.*?)```", page, re.S)
+    namespace = {}
+    exec(code, namespace)
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Linear(3, 2)
+    batches = [(torch.randn(4, 3), torch.randn(4, 2)) for _ in range(5)]
+    count = namespace["record_gradients"](model, torch.nn.functional.mse_loss, batches, 5, 4)
+    assert count == 8
+    assert np.load("gradients.npy").shape == (5, 4)
 
 
 @pytest.mark.parametrize(

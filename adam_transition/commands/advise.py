@@ -3,11 +3,16 @@
 Example:
     python -m experiments.advise --batch_size=512 --beta1=0.9 --beta2=0.95 --new_batch_size=16
 
+With gradients that any framework has recorded at the new batch size, one mini-batch per row of a
+NumPy file, also measures which beta2 they need:
+    python -m experiments.advise --new_batch_size=16 --gradients=gradients.npy
+
 With the results of experiments.batch_size, also tests the probe and the rules on its networks:
     python -m experiments.advise --results=out/batch_size
 """
 
 import json
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +23,7 @@ from absl import flags
 from adam_transition.commands import _flags, _networks, _outputs, _runner, batch_size
 
 if TYPE_CHECKING:
+    from adam_transition.advise import Setting
     from adam_transition.studies.advise.study import AdviseStudy
 
 FLAGS = _flags.common_flags("advise")
@@ -31,6 +37,20 @@ _float("floor", 0.95, "Smallest beta2 of the clipped rule, in [0, 1).")
 flags.DEFINE_string(
     "results", None, "Folder of a finished run of experiments.batch_size.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "gradients",
+    None,
+    "A .npy file with the gradient of one mini-batch of the new size per row, at fixed parameters.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "num_parameters",
+    None,
+    "Parameters of the whole model, if the columns of --gradients are some of them, at random.",
+    1,
+    flag_values=FLAGS,
+)
+_float("epsilon", 1e-8, "Epsilon of the optimiser, for --gradients, >= 0.", 0.0)
 flags.DEFINE_integer(
     "probed_seeds", 3, "Networks probed per batch size, with --results.", 1, flag_values=FLAGS
 )
@@ -39,7 +59,7 @@ _float("ceiling", 0.9999, "Largest beta2 of the clipped rule, in [0, 1).")
 
 def main(values: dict[str, Any]) -> None:
     """Flags → table of rules, printed and in advise.json; with --results also the study."""
-    from adam_transition.advise import Setting, advise, half_life, recommendation
+    from adam_transition.advise import Setting, advise, half_life, recommendation, recommended
 
     known = Setting(values["batch_size"], values["beta1"], values["beta2"])
     try:
@@ -53,6 +73,10 @@ def main(values: dict[str, Any]) -> None:
         _runner.check_installed(_networks.PACKAGES)
         study = parse_results(values)
     todo = recommendation(known, found)
+    measured = None
+    if values["gradients"]:
+        one = recommended(found).setting
+        measured = _measured(values, one._replace(beta2=max(one.beta2, known.beta2)))
     rows = [
         {
             "rule": one.rule,
@@ -91,11 +115,73 @@ def main(values: dict[str, Any]) -> None:
         for one in found:
             print(f"{one.rule}: {'; '.join(one.steps)}.")
             print(f"  Keeps {one.preserves}." + (f" Limits: {one.limits}." if one.holds else ""))
+        if measured is not None:
+            print(f"\n{_told(measured)}")
+    summary = {"rows": rows, "recommendation": todo}
+    summary |= {} if measured is None else {"gradients": measured}
     if study is None:
-        _outputs.write_summary("advise", values, [], [], rows=rows, recommendation=todo)
+        _outputs.write_summary("advise", values, [], [], **summary)
         return
 
-    _outputs.run_study(values, study, summary={"rows": rows, "recommendation": todo})
+    _outputs.run_study(values, study, summary=summary)
+
+
+def _measured(values: dict[str, Any], recommended: "Setting") -> dict[str, Any]:
+    """What the recorded gradients say, as the summary has it."""
+    import numpy as np
+
+    from adam_transition.advise import GradientTable, is_large_enough, needed_beta2
+    from adam_transition.sampling import stream_key
+
+    path = Path(values["gradients"])
+    try:
+        if path.suffix != ".npy":
+            raise ValueError("must be a .npy file, as numpy.save writes it")
+        rows = np.load(path, allow_pickle=False)
+        table = GradientTable.from_rows(rows, num_parameters=values["num_parameters"])
+        key, epsilon = stream_key(values["seed"]), values["epsilon"]
+        beta1, beta2 = recommended.beta1, recommended.beta2
+        needed = needed_beta2(table, key, beta1=beta1, epsilon=epsilon)
+        answer = is_large_enough(table, key, beta1=beta1, beta2=beta2, epsilon=epsilon)
+    except FileNotFoundError:
+        raise ValueError(f"--gradients={path}: no such file") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"--gradients={path}: {str(error).splitlines()[0]}") from None
+    interval = table.noise_ratio_interval
+    return {
+        "num_batches": len(table.rows),
+        "noise_ratio": _finite(table.noise_ratio),
+        "noise_ratio_interval": [_finite(interval.low), _finite(interval.high)],
+        "beta1": beta1,
+        "one_minus_beta2": _finite(needed.one_minus_beta2),
+        "low": needed.low,
+        "high": needed.high,
+        "reason": needed.reason,
+        "recommended_beta2": beta2,
+        "verdict": answer.verdict,
+        "verdict_reason": answer.reason,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _told(measured: dict[str, Any]) -> str:
+    """The measurement in words."""
+    q, low, high = (measured[name] for name in ("one_minus_beta2", "low", "high"))
+    needs = (
+        "no β2 of the search is large enough"
+        if q is None
+        else f"β2 ≥ {1 - q:.6g} (95 %: {1 - high:.6g} to {1 - low:.6g})"
+    )
+    count, beta1, beta2 = (measured[name] for name in ("num_batches", "beta1", "recommended_beta2"))
+    return (
+        f"From {count} recorded gradients, at β1 = {beta1:g}: {needs}: {measured['reason']}.\n"
+        f"The recommended β2 = {beta2:.6g}: {measured['verdict']}: {measured['verdict_reason']}.\n"
+        "This is the state of these parameters; a small β2 does its harm early in training and at "
+        "large steps."
+    )
 
 
 def parse_results(values: dict[str, Any]) -> "AdviseStudy":
