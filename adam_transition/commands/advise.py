@@ -75,8 +75,8 @@ def main(values: dict[str, Any]) -> None:
     todo = recommendation(known, found)
     measured = None
     if values["gradients"]:
-        one = recommended(found).setting
-        measured = _measured(values, one._replace(beta2=max(one.beta2, known.beta2)))
+        target = recommended(found).setting
+        measured = _measured(values, target._replace(beta2=max(target.beta2, known.beta2)))
     rows = [
         {
             "rule": one.rule,
@@ -117,8 +117,9 @@ def main(values: dict[str, Any]) -> None:
             print(f"  Keeps {one.preserves}." + (f" Limits: {one.limits}." if one.holds else ""))
         if measured is not None:
             print(f"\n{_told(measured)}")
-    summary = {"rows": rows, "recommendation": todo}
-    summary |= {} if measured is None else {"gradients": measured}
+    summary: dict[str, Any] = {"rows": rows, "recommendation": todo}
+    if measured is not None:
+        summary["gradients"] = measured
     if study is None:
         _outputs.write_summary("advise", values, [], [], **summary)
         return
@@ -150,8 +151,8 @@ def _measured(values: dict[str, Any], recommended: "Setting") -> dict[str, Any]:
     interval = table.noise_ratio_interval
     return {
         "num_batches": len(table.rows),
-        "noise_ratio": _finite(table.noise_ratio),
-        "noise_ratio_interval": [_finite(interval.low), _finite(interval.high)],
+        "noise_ratio": _finite(float(table.noise_ratio)),
+        "noise_ratio_interval": [_finite(float(end)) for end in interval],
         "beta1": beta1,
         "one_minus_beta2": _finite(needed.one_minus_beta2),
         "low": needed.low,
@@ -164,7 +165,7 @@ def _measured(values: dict[str, Any], recommended: "Setting") -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def _told(measured: dict[str, Any]) -> str:
