@@ -152,7 +152,7 @@ def _measured(values: dict[str, Any], recommended: "Setting") -> dict[str, Any]:
     return {
         "num_batches": len(table.rows),
         "noise_ratio": _finite(float(table.noise_ratio)),
-        "noise_ratio_interval": [_finite(float(end)) for end in interval],
+        "noise_ratio_interval": [_finite(float(np.asarray(end))) for end in interval],
         "beta1": beta1,
         "one_minus_beta2": _finite(needed.one_minus_beta2),
         "low": needed.low,
