@@ -13,7 +13,7 @@ from adam_transition.problems import counterexample_table
 from adam_transition.sampling import RANDOM, Sampling, stream_key
 from adam_transition.sweeps.pieces import Pieces
 from adam_transition.sweeps.study import variable
-from adam_transition.theory.rule_boundary import flat, rule_intervals
+from adam_transition.theory.rule_boundary import LEAST, flat, rule_intervals
 from adam_transition.theory.rule_drift import drift_of_optimizer
 from adam_transition.theory.stationary_drift import stationary_drift
 
@@ -185,13 +185,22 @@ def _cures(optimizer: Optimizer, num_components: Sequence[int], drift: np.ndarra
     cure = np.full(drift.shape, np.nan)
     first, default = (_default(optimizer, axis) for axis in optimizer.axes)
     default = default if optimizer.axes[1] else first
-    least = min(_LEAST_CURE, (1 - default) / 30)
+    least = min(LEAST["cyclic"], (1 - default) / 30)
     for j, k in np.argwhere(drift > flat(optimizer, 1) * np.array(num_components)[:, None]):
         table = counterexample_table(num_components[j], _DEFAULT_A[k])
-        found = rule_intervals(table, optimizer, first, at_step=AT_STEP, least=least)
-        ends = [high.beta2 for low, high in found.diverges if low.beta2 <= default < high.beta2]
-        cure[j, k] = ends[0] if ends else 1.0  # the default lies beyond the end of the scan
+        cure[j, k] = _cure(optimizer, table, first, default, least)
+        if cure[j, k] == 1 and least > _LEAST_CURE:  # a scan so close to 1 takes seconds
+            cure[j, k] = _cure(optimizer, table, first, default, _LEAST_CURE)
     return cure
+
+
+def _cure(
+    optimizer: Optimizer, table: np.ndarray, first: float, default: float, least: float
+) -> float:
+    """The end of the interval that contains the default; 1 if a scan down to `least` finds none."""
+    found = rule_intervals(table, optimizer, first, at_step=AT_STEP, least=least)
+    ends = [high.beta2 for low, high in found.diverges if low.beta2 <= default < high.beta2]
+    return ends[0] if ends else 1.0
 
 
 def _random_defaults(optimizer: Optimizer, scheme: Sampling, n: int, seed: int) -> list[np.ndarray]:
