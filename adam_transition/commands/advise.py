@@ -3,8 +3,7 @@
 Example:
     python -m experiments.advise --batch_size=512 --beta1=0.9 --beta2=0.95 --new_batch_size=16
 
-With gradients that any framework has recorded at the new batch size, one mini-batch per row of a
-NumPy file, also measures which beta2 they need:
+With recorded gradients of the new batch size, one mini-batch per row, also measures what they need:
     python -m experiments.advise --new_batch_size=16 --gradients=gradients.npy
 
 With the results of experiments.batch_size, also tests the probe and the rules on its networks:
