@@ -177,7 +177,8 @@ def _told(measured: dict[str, Any]) -> str:
     )
     count, beta1, beta2 = (measured[name] for name in ("num_batches", "beta1", "recommended_beta2"))
     return (
-        f"From {count} recorded gradients, at β1 = {beta1:g}: {needs}. Limit: {measured['reason']}.\n"
+        f"From {count} recorded gradients, at β1 = {beta1:g}: {needs}. "
+        f"Limit: {measured['reason']}.\n"
         f"The recommended β2 = {beta2:.6g}: {measured['verdict']}: {measured['verdict_reason']}.\n"
         "This is the state of these parameters; a small β2 does its harm early in training and at "
         "large steps."
