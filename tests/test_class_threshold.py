@@ -12,6 +12,7 @@ from adam_transition import adam, problems
 from adam_transition.commands import class_threshold
 from adam_transition.sampling import stream_key
 from adam_transition.studies.class_threshold import claims as study_claims
+from adam_transition.theory import laws
 from adam_transition.theory.boundary import divergence_intervals
 from adam_transition.theory.class_threshold import (
     hardest,
@@ -137,8 +138,7 @@ def test_the_hardest_table_is_exact_and_the_counterexample_at_large_d1():
 
 def test_shuffling_needs_twice_what_replacement_does_to_first_order():
     table = problems.counterexample_table(30, 1.0)
-    g = table[:, 0]
-    q0 = 2 * g.mean() * (g**2).mean() / ((g**3).mean() - g.mean() * (g**2).mean())
+    q0 = laws.with_replacement_law(table, 0.0)
     hyper = adam.Hyperparameters(1.0, 2 * q0 * np.array([0.9, 1.02]))
     drift = stationary_drift(table, hyper, "random_shuffling", key=stream_key(0)).drift[:, 0]
     assert drift[0] < 0 < drift[1]

@@ -248,6 +248,8 @@ def test_own_rules_are_asked_what_they_are():
     assert not optimizers.own(_factory("adopt"), counts_steps=False).counts_steps
     momentum = optimizers.own(lambda momentum, _: optax.sgd(1.0, momentum))
     assert momentum.axes == ("momentum", None)
+    assert not momentum.steps_of_one_size
+    assert optimizers.own(_factory("lion")).steps_of_one_size
     for slowest in (0, -1.0, np.nan, np.inf, "a"):
         with pytest.raises(ValueError, match=r"^slowest="):
             optimizers.own(decays, slowest=slowest)

@@ -165,6 +165,18 @@ def parse_list(flag: str, entries: Sequence[str], kind: Callable[[str], Any]) ->
     return parsed
 
 
+def integers_in(values: dict[str, Any], flag: str, low: int, high: int) -> tuple[int, ...]:
+    """The integers of a list flag, all in [low, high].
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    found = parse_integers(flag, values[flag])
+    if not low <= min(found) <= max(found) <= high:
+        raise ValueError(f"--{flag}={','.join(values[flag])}: must lie in [{low}, {high}]")
+    return tuple(found)
+
+
 def parse_optimizers(names: Sequence[str]) -> "tuple[Optimizer, ...]":
     """The optimisers of `--optimizer`.
 

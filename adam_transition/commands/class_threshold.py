@@ -51,9 +51,7 @@ def parse(values: dict[str, Any]) -> "ClassThresholdStudy":
 
     schemes = ("cyclic", "random_shuffling", "with_replacement")
     _flags.check_choices("sampling", values["sampling"], schemes)
-    n = _flags.parse_integers("n", values["n"])
-    if not 3 <= min(n) <= max(n) <= _GREATEST_N:
-        raise ValueError(f"--n={','.join(values['n'])}: must lie in [3, {_GREATEST_N}]")
+    n = _flags.integers_in(values, "n", 3, _GREATEST_N)
     d1 = _flags.parse_list("d1", values["d1"], float) if values["d1"] else []
     for one in d1:
         if not max(n) < one <= _MOST_D1:
@@ -63,7 +61,7 @@ def parse(values: dict[str, Any]) -> "ClassThresholdStudy":
     tables *= len(d1) or len(DEFAULT_RATIO)
     _flags.check_work(values, ("n", "d1", "sampling", "beta1"), "tables", tables, _MOST_TABLES)
     return ClassThresholdStudy(
-        num_components=tuple(n),
+        num_components=n,
         d1=tuple(sorted(d1)),
         samplings=tuple(values["sampling"]),
         beta1=tuple(beta1.tolist()),

@@ -93,7 +93,7 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
     from adam_transition.studies.optimizers.study import OptimizerStudy
 
     _flags.check_choices("sampling", values["sampling"], sampling.SAMPLINGS)
-    n = _integers(values, "n", 3, _GREATEST_N)
+    n = _flags.integers_in(values, "n", 3, _GREATEST_N)
     if len(n) > _MOST_N:
         raise ValueError(f"--n={','.join(values['n'])}: at most {_MOST_N} values are allowed")
     slopes = _slopes(values["a"], n)
@@ -115,19 +115,12 @@ def parse(values: dict[str, Any]) -> "OptimizerStudy":
         samplings=tuple(values["sampling"]),
         beta1=values["beta1"],
         num_samples=values["samples"],
-        matrix_sizes=_integers(values, "matrix_sizes", 2, _GREATEST_SIZE),
+        matrix_sizes=_flags.integers_in(values, "matrix_sizes", 2, _GREATEST_SIZE),
         matrix_noise=tuple(noise),
-        default_n=_integers(values, "default_n", 3, _GREATEST_DEFAULT_N),
-        random_default_n=_integers(values, "random_default_n", 3, _GREATEST_N),
+        default_n=_flags.integers_in(values, "default_n", 3, _GREATEST_DEFAULT_N),
+        random_default_n=_flags.integers_in(values, "random_default_n", 3, _GREATEST_N),
         seed=values["seed"],
     )
-
-
-def _integers(values: dict[str, Any], flag: str, low: int, high: int) -> tuple[int, ...]:
-    found = _flags.parse_integers(flag, values[flag])
-    if not low <= min(found) <= max(found) <= high:
-        raise ValueError(f"--{flag}={','.join(values[flag])}: must lie in [{low}, {high}]")
-    return tuple(found)
 
 
 def _slopes(given: list[str], n: tuple[int, ...]) -> tuple[float | None, ...]:

@@ -110,6 +110,12 @@ def uses_second(factory: Factory) -> bool:
     return not np.array_equal(one, other)
 
 
+def has_steps_of_one_size(factory: Factory) -> bool:
+    """Whether all updates of a factory that `from_optax` takes have one size, up to a small ε."""
+    sizes = np.abs(_directions(factory, jnp.asarray(_BETAS[0])))
+    return bool(np.ptp(sizes) < 1e-3 * sizes.max())
+
+
 def counts_in_the_long_run(rule: adam.UpdateRule) -> bool:
     """Whether the updates of the rule still depend on the step number after many steps.
 

@@ -19,6 +19,7 @@ from adam_transition.optimizers.adapter import (
     Factory,
     counts_in_the_long_run,
     from_optax,
+    has_steps_of_one_size,
     uses_second,
 )
 
@@ -301,8 +302,9 @@ def own(
         if isinstance(one.default, int | float) and 0 <= one.default < 1 and one.name in axes
     }
     return Optimizer(
-        name, rule, axes, defaults, has_epsilon=False, slowest=slowest, counts_steps=counts_steps
-    )
+        name, rule, axes, defaults, has_epsilon=False, slowest=slowest, counts_steps=counts_steps,
+        steps_of_one_size=has_steps_of_one_size(factory),
+    )  # fmt: skip
 
 
 def _arguments(factory: Factory) -> tuple[inspect.Parameter, inspect.Parameter]:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from adam_transition.problems import counterexample_table
+from adam_transition.problems.constructions import large_slope
 from adam_transition.sampling import Sampling
 from adam_transition.theory.boundary import Edge, divergence_intervals
 
@@ -93,7 +94,7 @@ def sign_momentum_threshold(n: int, a: float, *, nesterov: bool = False) -> floa
     """
     from scipy.optimize import brentq
 
-    ratio = (1 + (n - 1) * a) / a
+    ratio = large_slope(n, a) / a
     half = -(-n // 2) - (not nesterov)
 
     def excess(p: float) -> float:
@@ -115,7 +116,7 @@ def adopt_climb(n: int, a: float | None, beta2: float) -> float:
       beta2: β2, in [0, 1).
     """
     a = (n - 1.0) ** -2 if a is None else a
-    squared_ratio = ((1 + (n - 1) * a) / a) ** 2
+    squared_ratio = (large_slope(n, a) / a) ** 2
     steps = np.arange(n - 1)
     # v/a² falls to 1 after the large slope
     v = 1 + (squared_ratio - 1) * (1 - beta2) * beta2**steps / (1 - beta2**n)

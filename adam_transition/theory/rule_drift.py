@@ -23,6 +23,7 @@ these: the drift is the mean over two first values, its error their difference a
 where that is more than a tenth.
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import assert_never
 
@@ -104,14 +105,18 @@ def drift_of_optimizer(
     with jax.enable_x64(True):
         match sampling:
             case "cyclic":
-                mean, error = _orbits_from(optimizer.starts, table, rule, cells, longest)
+                mean, error = _from_starts(
+                    optimizer.starts, rule, lambda one: _orbits(table, one, cells, longest)
+                )
             case "shuffle_once":
                 order = indices(
                     sampling, _needed(key, sampling), 0, len(table), len(table),
                     max_components=len(table),
                 )  # fmt: skip
                 ordered = table[np.asarray(order)]
-                mean, error = _orbits_from(optimizer.starts, ordered, rule, cells, longest)
+                mean, error = _from_starts(
+                    optimizer.starts, rule, lambda one: _orbits(ordered, one, cells, longest)
+                )
             case "with_replacement" | "random_shuffling":
                 mean, error = _averages(
                     table, optimizer, rule, cells, sampling, key, memory, num_samples
@@ -211,30 +216,32 @@ def _averages(
     histories = chains.draw_histories(
         table, sampling, key, memory=float(max(memory.max(), slowest)), num_samples=num_samples
     )
-    groups = chains.group_drifts(table, hyper, histories, rule=rule, memory=slowest)
-    mean, error = chains.mean_and_error(groups)
-    squares = (groups - mean[:, None]) ** 2
-    dominated = squares.max(axis=1) > _DOMINATES * squares.sum(axis=1)
-    unknown = dominated & (np.abs(mean) < _CERTAIN * error)
-    return np.where(unknown, np.nan, mean), np.where(unknown, np.nan, error)
+
+    def run(rule: adam.UpdateRule) -> tuple[np.ndarray, np.ndarray]:
+        groups = chains.group_drifts(table, hyper, histories, rule=rule, memory=slowest)
+        mean, error = chains.mean_and_error(groups)
+        squares = (groups - mean[:, None]) ** 2
+        dominated = squares.max(axis=1) > _DOMINATES * squares.sum(axis=1)
+        unknown = dominated & (np.abs(mean) < _CERTAIN * error)
+        return np.where(unknown, np.nan, mean), np.where(unknown, np.nan, error)
+
+    return _from_starts(optimizer.starts, rule, run)
 
 
-def _orbits_from(
+def _from_starts(
     starts: tuple[float, ...],
-    table: np.ndarray,
     rule: adam.UpdateRule,
-    cells: drift_domain.Cells,
-    memory: np.ndarray,
+    run: Callable[[adam.UpdateRule], tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and error over orbits with several first v; NaN where they differ much.
+    """Mean and error over runs with several first v; NaN where they differ much.
 
     A rule that keeps some of its first v for ever has more than one stationary law.
     """
-    found = [_orbits(table, started_at(rule, start), cells, memory) for start in starts]
+    found = [run(started_at(rule, start)) for start in starts]
     means, errors = (np.stack(values) for values in zip(*found, strict=True))
     mean, spread = means.mean(axis=0), np.ptp(means, axis=0)
     error = np.maximum(errors.max(axis=0), spread)
-    unsettled = spread > _MOVES * np.abs(mean)
+    unsettled = spread > _MOVES * np.abs(mean) + _CERTAIN * errors.sum(axis=0)
     return np.where(unsettled, np.nan, mean), np.where(unsettled, np.nan, error)
 
 

@@ -197,10 +197,10 @@ def _cures(optimizer: Optimizer, num_components: Sequence[int], drift: np.ndarra
 def _cure(
     optimizer: Optimizer, table: np.ndarray, first: float, default: float, least: float
 ) -> float:
-    """The end of the interval that contains the default; 1 if a scan down to `least` finds none."""
+    """The end of the interval around the default; 1 if a scan to `least` finds no sure one."""
     found = rule_intervals(table, optimizer, first, at_step=AT_STEP, least=least)
-    ends = [high.beta2 for low, high in found.diverges if low.beta2 <= default < high.beta2]
-    return ends[0] if ends else 1.0
+    ends = [high for low, high in found.diverges if low.beta2 <= default < high.beta2]
+    return ends[0].beta2 if ends and np.isfinite(ends[0].stderr) else 1.0
 
 
 def _random_defaults(optimizer: Optimizer, scheme: Sampling, n: int, seed: int) -> list[np.ndarray]:

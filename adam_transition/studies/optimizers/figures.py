@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adam_transition.optimizers import OPTIMIZERS
+from adam_transition.problems.constructions import large_slope
 from adam_transition.studies.optimizers import direct
 from adam_transition.studies.plotting import COLOURS, TITLES, style, subplots
 from adam_transition.theory import laws
@@ -160,9 +161,9 @@ def adopt_climbs(dataset: xr.Dataset) -> Figure:
     with style():
         figure, axes = subplots(1, 2, figsize=(7, 2.8), sharey=True)
         n = dataset["climb_n"].broadcast_like(dataset["climb"])
-        for law, a in ((1, 1.0), (0, (n - 1.0) ** -2)):
+        for law, a in ((1, xr.ones_like(n, float)), (0, (n - 1.0) ** -2)):
             climb = dataset["climb"].sel(law=law)
-            ratio = ((1 + (n - 1) * a) / a).broadcast_like(dataset["climb"]).sel(law=law)
+            ratio = (large_slope(n, a) / a).broadcast_like(dataset["climb"]).sel(law=law)
             for ax, x in zip(axes, (dataset["climb_law"].sel(law=law), ratio**4), strict=True):
                 ax.scatter(
                     x.values, climb.values, s=16, marker="os"[law], color=COLOURS[law],
