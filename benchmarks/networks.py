@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from adam_transition import adam, sampling
-from adam_transition.networks import data, models, training
+from adam_transition.networks import data, models, objectives, training
 from adam_transition.networks.training import Grid, Recipe
 
 NETWORKS = 96
@@ -41,6 +41,7 @@ def training_rates(batch_size: int) -> dict[str, float]:
     """Network-steps per second of the three ways."""
     samples = data.load("digits")
     model = models.build("mlp", samples)
+    objective = objectives.of_model(model)
     recipe = Recipe(batch_size, STEPS, 1, 1)
     arrays = (jnp.asarray(samples.inputs), jnp.asarray(samples.targets))
     beta2 = tuple(1 - np.geomspace(0.1, 1e-4, NETWORKS // 4))
@@ -49,13 +50,15 @@ def training_rates(batch_size: int) -> dict[str, float]:
     def together(steps: int) -> float:
         one = Recipe(batch_size, steps, 1, 1)
         started = time.perf_counter()
-        training.train_grid(model, samples, grid, one, write=lambda *_: None)
+        training.train_grid(
+            objective, samples.arrays, grid, one, names=("loss", "accuracy"), write=lambda *_: None
+        )
         return time.perf_counter() - started
 
     # every call compiles, so take the difference of a long and a short run
     spent = min(together(5 * STEPS) - together(STEPS) for _ in range(3)) / (4 * STEPS)
 
-    single = jax.jit(partial(training.train, model, recipe=recipe))
+    single = jax.jit(partial(training.train, objective, recipe=recipe))
     alone = _seconds(
         lambda: single(
             arrays, adam.Hyperparameters(0.1, 0.01, 1e-8), 1e-3, key=sampling.stream_key(0)
@@ -66,7 +69,7 @@ def training_rates(batch_size: int) -> dict[str, float]:
 
     @jax.jit
     def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
-        gradient = jax.grad(partial(training.loss, model))(params, batch)
+        gradient = jax.grad(partial(objectives.cross_entropy, model))(params, batch)
         updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(params, updates), state
 

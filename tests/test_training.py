@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from adam_transition import adam, sampling
-from adam_transition.networks import data, models, training
+from adam_transition.networks import data, models, objectives, training
 from adam_transition.networks.training import GRID_DIMS, Grid, Recipe
 from adam_transition.simulate import Method
 
@@ -30,7 +30,10 @@ def _curves(grid, recipe, *, dtype="float32", samples=SAMPLES, name="mlp", **kwa
             assert np.isnan(found[key][where]).all()
             found[key][where] = value
 
-    training.train_grid(model, samples, grid, recipe, write=write, dtype=dtype, **kwargs)
+    training.train_grid(
+        objectives.of_model(model), samples.arrays, grid, recipe, names=tuple(found), write=write,
+        dtype=dtype, **kwargs,
+    )  # fmt: skip
     return found
 
 
@@ -91,7 +94,9 @@ def test_an_epoch_sees_each_sample_once_whatever_the_batch_size(batch):
     samples = (jnp.eye(64), jnp.zeros(64, jnp.int32))
     recipe = Recipe(batch, 64 // batch, 1, 1, Method("random_shuffling", "constant", "zero"))
     hyper = adam.Hyperparameters(1e-3, 0.9999, 1e9)  # ε so large that steps are those of m
-    moved, _ = training.train(model, samples, hyper, 1e3, sampling.stream_key(0), recipe)
+    objective = objectives.of_model(model)
+    network, _ = training.train(objective, samples, hyper, 1e3, sampling.stream_key(0), recipe)
+    moved = network.params
     # the gradient of a sample is −1/2 in its own coordinate: all coordinates have moved, alike
     assert (moved > 0).all()
     assert float(moved.max() / moved.min()) < 64 if batch == 1 else 1.1 * 64 / batch
@@ -134,18 +139,21 @@ def test_evaluation_in_pieces_is_the_evaluation():
     model = models.build("mlp", samples)
     params = model.init(jax.random.key(0))
     batch = (jnp.asarray(samples.inputs), jnp.asarray(samples.targets))
-    found = training.evaluate(model, params, batch)
-    assert float(found.loss) == pytest.approx(float(training.loss(model, params, batch)), rel=1e-5)
+    found = training.evaluate(objectives.of_model(model), params, (), batch)
+    whole = float(objectives.cross_entropy(model, params, batch))
+    assert float(found["loss"]) == pytest.approx(whole, rel=1e-5)
     share = (model.apply(params, batch[0]).argmax(-1) == batch[1]).mean()
-    assert float(found.accuracy) == pytest.approx(float(share), abs=1e-6)
+    assert float(found["accuracy"]) == pytest.approx(float(share), abs=1e-6)
 
 
 def test_memory_bounds_how_many_train_at_once():
     samples = data.DataSet("big", np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, np.int32), 10)
-    small, large = (models.build(name, samples) for name in ("mlp", "resnet18"))
-    assert training.cells_at_once(small, samples, 16) == 32
-    assert training.cells_at_once(large, samples, 16) == 1
-    few, many = (training.bytes_per_network(small, samples, size) for size in (256, 1024))
+    small, large = (
+        objectives.of_model(models.build(name, samples)) for name in ("mlp", "resnet18")
+    )
+    assert training.cells_at_once(small, samples.arrays, 16) == 32
+    assert training.cells_at_once(large, samples.arrays, 16) == 1
+    few, many = (training.bytes_per_network(small, samples.arrays, size) for size in (256, 1024))
     assert 2 * few < many < 5 * few
 
 

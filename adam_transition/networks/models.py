@@ -8,7 +8,7 @@ ResNet-18 uses GroupNorm instead of the original's BatchNorm, which is meaningle
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Key, PyTree
 
 from adam_transition.networks.data import DataSet
-
-
-class Model(NamedTuple):
-    """A network of a fixed shape."""
-
-    init: Callable[[Key[Array, ""]], PyTree]  # the key is consumed
-    apply: Callable[[PyTree, Array], Array]  # (parameters, [B, ...]) → logits [B, ..., classes]
+from adam_transition.networks.objectives import Model
 
 
 class MLP(nnx.Module):

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Array, Key, PyTree
 from tqdm import tqdm
 
-from adam_transition.networks import data, models, training
+from adam_transition.networks import data, models, objectives, training
+from adam_transition.networks.objectives import Objective
 from adam_transition.networks.training import GRID_DIMS, Grid, Recipe
 from adam_transition.simulate import Method
 from adam_transition.sweeps import store
@@ -32,6 +35,15 @@ class Task:
     def name(self) -> str:
         """The name model/data, as in figures and coordinates."""
         return f"{self.model}/{self.data}"
+
+    def training(self, dtype: str = "float32") -> tuple[Objective, PyTree]:
+        """What is trained, and the samples.
+
+        Raises:
+          ValueError: see `load`.
+        """
+        model, samples = self.load(dtype)
+        return objectives.of_model(model), samples.arrays
 
     def load(self, dtype: str = "float32") -> tuple[models.Model, data.DataSet]:
         """The network and its samples.
@@ -72,21 +84,38 @@ class Conditions(NamedTuple):
         )
 
 
+class Trainable(Protocol):
+    """What the networks of a panel are trained on."""
+
+    @property
+    def name(self) -> str:
+        """For the progress bar."""
+        ...
+
+    def training(self, dtype: str) -> tuple[Objective, PyTree]:
+        """What is trained, and the samples."""
+        ...
+
+
 class Panel(NamedTuple):
     """The networks of one task and recipe, with the region of the leading dimensions they fill."""
 
     region: Mapping[str, slice]
-    task: Task
+    task: Trainable
     recipe: Recipe
 
 
-def filled(leading: Sequence[str], train: Callable[[store.Store], None]) -> Filled:
-    """The curves as a part of a study, over the leading dimensions, those of the grid, and records.
+def filled(
+    leading: Sequence[str],
+    train: Callable[[store.Store], None],
+    curves: Mapping[str, str] = CURVES,
+) -> Filled:
+    """Curves as a part of a study, over the leading dimensions, those of the grid, and records.
 
     Chunks are small enough that no two regions share one.
     """
     dims = (*leading, *GRID_DIMS, "record")
-    variables = {name: store.Variable(dims, np.float32, label) for name, label in CURVES.items()}
+    variables = {name: store.Variable(dims, np.float32, label) for name, label in curves.items()}
     chunks = dict.fromkeys((*leading, "learning_rate", "seed", "beta1"), 1)
     return Filled(variables, chunks, train)
 
@@ -104,38 +133,51 @@ def coordinates(grid: Grid, more: Mapping[str, Any]) -> xr.Dataset:
 
 
 def train_panels(
-    panels: Sequence[Panel], grid: Grid, conditions: Conditions, results: store.Store
+    panels: Sequence[Panel],
+    grid: Grid,
+    dtype: str,
+    results: store.Store,
+    *,
+    names: Sequence[str] = tuple(CURVES),
+    keys: Key[Array, " S"] | None = None,
+    hidden: bool | None = None,
 ) -> None:
     """Trains the networks that the store lacks, panel by panel, with a progress bar on a terminal.
 
     Args:
       panels: the panels.
       grid: hyperparameters and seeds.
-      conditions: shared by all networks.
+      dtype: of the training.
       results: the store.
+      names: the curves to keep.
+      keys: of the seeds; default: the stream keys of their numbers.
+      hidden: show no progress bar; default: unless on a terminal.
     """
     size = int(np.prod(grid.shape))
-    with tqdm(total=size * len(panels), unit="network", disable=None, leave=False) as bar:
+    with tqdm(total=size * len(panels), unit="network", disable=hidden, leave=False) as bar:
         for panel in panels:
             bar.set_description(f"{panel.task.name}, batch size {panel.recipe.batch_size}")
-            _train(panel, grid, conditions, results, bar)
+            train = partial(
+                training.train_grid, grid=grid, recipe=panel.recipe, names=names, dtype=dtype,
+                keys=keys, progress=bar,
+            )  # fmt: skip
+            _train(panel, train, results, names, dtype)
 
 
 def _train(
-    panel: Panel, grid: Grid, conditions: Conditions, results: store.Store, bar: tqdm
+    panel: Panel,
+    train: Callable[..., None],
+    results: store.Store,
+    names: Sequence[str],
+    dtype: str,
 ) -> None:
-    names = list(CURVES)
-
     def is_done(region: Mapping[str, slice]) -> bool:
-        return results.is_complete({**panel.region, **region}, names)
+        return results.is_complete({**panel.region, **region}, list(names))
 
     def write(region: Mapping[str, slice], values: Mapping[str, np.ndarray]) -> None:
         leading = (1,) * len(panel.region)
         shaped = {name: value.reshape(*leading, *value.shape) for name, value in values.items()}
         results.write({**panel.region, **region}, shaped)
 
-    model, samples = panel.task.load(conditions.dtype)
-    training.train_grid(
-        model, samples, grid, panel.recipe, write=write, is_done=is_done, dtype=conditions.dtype,
-        progress=bar,
-    )  # fmt: skip
+    objective, samples = panel.task.training(dtype)
+    train(objective, samples, write=write, is_done=is_done)

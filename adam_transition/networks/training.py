@@ -7,7 +7,7 @@ each sample once, whatever B, and all networks of one seed see the same samples 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
+from jaxtyping import Array, ArrayLike, Int, Key, PyTree, Shaped
 
 from adam_transition import adam, sampling
-from adam_transition.networks.data import DataSet
-from adam_transition.networks.models import Model
+from adam_transition.networks import objectives
+from adam_transition.networks.objectives import Objective
 from adam_transition.simulate import Method
 from adam_transition.sweeps import sweep
 
@@ -35,7 +35,12 @@ GRID_DIMS = ("learning_rate", "seed", "beta1", "beta2")
 
 _METHOD = Method("random_shuffling", "inverse_sqrt_epoch", "bias_correction")
 
-Batch = tuple[Array, Array]
+RUNNING = "running_loss"
+"""The mean loss over the batches since the last record: it costs nothing to measure."""
+
+
+def _unchanged(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optimizer
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,12 @@ class Recipe:
     decays: int  # periods ("epochs") of the step-size schedule in T steps; divides T
     method: Method = _METHOD
     epsilon: float = 1e-8
-    evaluated: int = 2048  # largest number of training samples to measure loss and accuracy on
+    evaluated: int = 2048  # largest number of training samples to measure on; 0: do not measure
+    schedule: Callable[[Array], ArrayLike] | None = None
+    """Steps so far → factor of the learning rate; None: the schedule of `method`."""
+    weight_decay: float = 0.0  # decoupled, as in AdamW
+    wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation] = _unchanged
+    """What surrounds the optimiser, for example a chain with clipping before it."""
 
     def __post_init__(self) -> None:
         if self.num_steps % self.num_records or self.num_steps % self.decays:
@@ -65,99 +75,146 @@ class Recipe:
                 f"steps={self.num_steps}: at batch size {self.batch_size} more than 2^31 samples"
             )
 
+    @property
+    def every(self) -> int:
+        """Steps between records."""
+        return self.num_steps // self.num_records
 
-class Curves(NamedTuple):
-    """Training loss and accuracy at R records; values that are not finite are kept."""
+    def optimizer(
+        self, hyper: adam.Hyperparameters, learning_rate: ArrayLike
+    ) -> optax.GradientTransformation:
+        """Adam with this recipe's schedule, weight decay and surroundings."""
+        scheduled = self.schedule
 
-    loss: Float[Array, " R"]  # mean over the evaluated samples
-    accuracy: Float[Array, " R"]  # share of targets that are the most likely class
+        def schedule(step: ArrayLike) -> Array:
+            if scheduled is not None:
+                return jnp.asarray(learning_rate) * scheduled(jnp.asarray(step))
+            return adam.step_size(
+                self.method.schedule, learning_rate, step,
+                num_components=self.num_steps // self.decays,
+            )  # fmt: skip
+
+        parts = [adam.scale_by_adam(hyper, initialization=self.method.initialization)]
+        if self.weight_decay:
+            parts.append(optax.add_decayed_weights(self.weight_decay))
+        return self.wrap(optax.chain(*parts, optax.scale_by_learning_rate(schedule)))
 
 
-def loss(model: Model, params: PyTree, batch: Batch) -> Float[Array, ""]:
-    """Cross entropy in nats, the mean over samples (and tokens)."""
-    inputs, targets = batch
-    logits = model.apply(params, inputs)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+class Running(NamedTuple):
+    """A network in training."""
+
+    params: PyTree
+    state: PyTree  # of the network, () if it has none
+    moments: PyTree  # the optimiser's state
 
 
-def initial_params(model: Model, key: Key[Array, ""]) -> PyTree:
-    """The parameters that `train` starts from; the key is read, not consumed."""
-    return model.init(jax.random.fold_in(key, 0))
+def start(recipe: Recipe, initial: tuple[PyTree, PyTree]) -> Running:
+    """A network before its first step, from its parameters and state (`objectives.initial`)."""
+    params, state = initial
+    # no state of Adam depends on its hyperparameters
+    optimizer = recipe.optimizer(adam.Hyperparameters(1.0, 1.0), 1.0)
+    return Running(params, state, optimizer.init(params))
 
 
 def train(
-    model: Model,
-    samples: Batch,
+    objective: Objective,
+    samples: PyTree,
     hyper: adam.Hyperparameters,
     learning_rate: ArrayLike,
     key: Key[Array, ""],
     recipe: Recipe,
-    params: PyTree | None = None,
-) -> tuple[PyTree, Curves]:
+    initial: tuple[PyTree, PyTree] | None = None,
+) -> tuple[Running, dict[str, Array]]:
     """Trains one network; a pure function, for use under `vmap`.
 
     Args:
-      model: the network.
-      samples: inputs and targets of all N training samples.
+      objective: what is trained.
+      samples: a pytree of arrays whose leading axis is that of all N training samples.
       hyper: 1 − β1, 1 − β2, ε; traced.
       learning_rate: η0 of the schedule; traced.
-      key: of the initial parameters and of the stream of samples; consumed.
+      key: of the initial parameters, of the stream of samples and of the loss; consumed.
       recipe: batch size, steps, records, sampling; static.
-      params: `initial_params(model, key)`, if already computed: a program that does not draw them
-        compiles faster.
+      initial: `objectives.initial(objective)(key)`, if already computed: a program that does not
+        draw the parameters compiles faster.
 
     Returns:
-      The trained parameters, and the curves.
+      The trained network, and its curves, each of shape [R]: `RUNNING`, the metrics of the loss,
+      averaged likewise, and the measures of the objective on the first samples. Values that are
+      not finite are kept.
 
     Raises:
-      AssertionError: inputs and targets differ in number.
+      AssertionError: the leaves of `samples` differ in length.
     """
-    chex.assert_equal_shape_prefix(jax.tree.leaves(samples), 1)
-    num_samples = len(samples[0])
-    every = recipe.num_steps // recipe.num_records
-    batch = recipe.batch_size
-    schedule = partial(
-        adam.step_size,
-        recipe.method.schedule,
-        learning_rate,
-        num_components=recipe.num_steps // recipe.decays,
+    if initial is None:
+        initial = objective.init(jax.random.fold_in(key, 0))
+    network = start(recipe, initial)
+    return advance(
+        objective, samples, hyper, learning_rate, key, recipe, network, 0, recipe.num_records
     )
-    optimiser = adam.adam(schedule, hyper, initialization=recipe.method.initialization)
-    stream = jax.random.fold_in(key, 1)
 
-    def step(carry: tuple[PyTree, PyTree], index: Int[Array, " B"]) -> tuple[Any, None]:
-        params, state = carry
-        gradient = jax.grad(partial(loss, model))(params, _take(samples, index))
-        updates, state = optimiser.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), None
 
-    def until_record(carry: tuple[PyTree, PyTree], record: Int[Array, ""]) -> tuple[Any, Curves]:
+def advance(
+    objective: Objective,
+    samples: PyTree,
+    hyper: adam.Hyperparameters,
+    learning_rate: ArrayLike,
+    key: Key[Array, ""],
+    recipe: Recipe,
+    network: Running,
+    first: ArrayLike,
+    count: int,
+) -> tuple[Running, dict[str, Array]]:
+    """Trains on for `count` records after the first `first`, which may be traced; see `train`."""
+    chex.assert_equal_shape_prefix(jax.tree.leaves(samples), 1)
+    num_samples = len(jax.tree.leaves(samples)[0])
+    every, batch = recipe.every, recipe.batch_size
+    optimizer = recipe.optimizer(hyper, learning_rate)
+    stream, draws = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
+    gradient = jax.value_and_grad(objective.loss, has_aux=True)
+
+    def step(network: Running, at: tuple[Array, Array]) -> tuple[Running, Any]:
+        index, number = at
+        draw = jax.random.fold_in(draws, number)
+        (value, (state, metrics)), slope = gradient(
+            network.params, network.state, _take(samples, index), draw
+        )
+        updates, moments = optimizer.update(slope, network.moments, network.params)
+        params = optax.apply_updates(network.params, updates)
+        return Running(params, state, moments), {**metrics, RUNNING: value}
+
+    def until_record(network: Running, record: Int[Array, ""]) -> tuple[Running, dict[str, Array]]:
         index = sampling.indices(
             recipe.method.sampling, stream, record * every * batch, every * batch, num_samples,
             max_components=num_samples,
         )  # fmt: skip
-        carry, _ = jax.lax.scan(step, carry, index.reshape(every, batch))
-        return carry, evaluate(model, carry[0], _take(samples, slice(recipe.evaluated)))
+        numbers = record * every + jnp.arange(every, dtype=jnp.int32)
+        network, values = jax.lax.scan(step, network, (index.reshape(every, batch), numbers))
+        means = jax.tree.map(lambda value: value.mean(axis=0), values)
+        return network, {**means, **_measured(objective, network, samples, recipe)}
 
-    params = initial_params(model, key) if params is None else params
-    carry = (params, optimiser.init(params))
-    (params, _), curves = jax.lax.scan(until_record, carry, jnp.arange(recipe.num_records))
-    return params, curves
+    records = jnp.asarray(first, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
+    return jax.lax.scan(until_record, network, records)
 
 
-def evaluate(model: Model, params: PyTree, samples: Batch) -> Curves:
-    """Loss and accuracy on samples, in pieces of 256 or fewer so that memory is bounded."""
-    size = len(samples[0])
+def _measured(
+    objective: Objective, network: Running, samples: PyTree, recipe: Recipe
+) -> dict[str, Array]:
+    if not recipe.evaluated:
+        return {}
+    some = _take(samples, slice(recipe.evaluated))
+    return evaluate(objective, network.params, network.state, some)
+
+
+def evaluate(
+    objective: Objective, params: PyTree, state: PyTree, samples: PyTree
+) -> dict[str, Array]:
+    """The measures on samples, in pieces of 256 or fewer so that memory is bounded."""
+    size = len(jax.tree.leaves(samples)[0])
     pieces = jax.tree.map(
         lambda leaf: leaf.reshape(-1, math.gcd(size, _EVALUATED), *leaf.shape[1:]), samples
     )
-
-    def one(piece: Batch) -> Curves:
-        logits = model.apply(params, piece[0])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, piece[1])
-        return Curves(losses.mean(), (logits.argmax(axis=-1) == piece[1]).mean(dtype=losses.dtype))
-
-    return jax.tree.map(lambda values: values.mean(axis=0), jax.lax.map(one, pieces))
+    measured = jax.lax.map(partial(objective.measure, params, state), pieces)
+    return {name: values.mean(axis=0) for name, values in measured.items()}
 
 
 @dataclass(frozen=True)
@@ -201,41 +258,47 @@ class Grid:
 
 
 def train_grid(
-    model: Model,
-    data: DataSet,
+    objective: Objective,
+    samples: PyTree,
     grid: Grid,
     recipe: Recipe,
     *,
+    names: Sequence[str],
     write: Callable[[Mapping[str, slice], dict[str, np.ndarray]], None],
     is_done: Callable[[Mapping[str, slice]], bool] = lambda _: False,
     dtype: str = "float32",
+    keys: Key[Array, " S"] | None = None,
     progress: Any = None,
 ) -> None:
     """Trains all networks of a grid in one compiled program; results come region by region.
 
     Args:
-      model: the network, with parameters of `dtype`.
-      data: the training set.
+      objective: what is trained, with parameters of `dtype`.
+      samples: a pytree of arrays with the same leading axis; floating-point leaves are cast to
+        `dtype`.
       grid: hyperparameters and seeds.
       recipe: how each is trained.
-      write: receives a region of `GRID_DIMS` and `loss`, `accuracy` of that shape and R.
+      names: the curves to keep, of those that `train` returns.
+      write: receives a region of `GRID_DIMS` and the curves of that shape and R.
       is_done: whether the results of a region already exist.
       dtype: of the training.
+      keys: of the seeds; default: the stream keys of their numbers.
       progress: a progress bar that counts networks.
     """
     axes = (np.array(grid.learning_rate), 1 - np.array(grid.beta1), 1 - np.array(grid.beta2))
     columns = np.meshgrid(*axes, indexing="ij")
     with jax.enable_x64(dtype == "float64"):
-        keys = jnp.stack([sampling.stream_key(seed) for seed in grid.seeds])
-        params = jax.tree.map(lambda *leaves: np.stack(leaves), *map(initial(model), keys))
-        rows = {"key": keys, "params": params}
+        if keys is None:
+            keys = jnp.stack([sampling.stream_key(seed) for seed in grid.seeds])
+        drawn = map(objectives.initial(objective), keys)
+        initial = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+        rows = {"key": keys, "initial": initial}
         cells = {
             name: np.broadcast_to(values.ravel().astype(dtype), grid.table)
             for name, values in zip(("learning_rate", "p", "q"), columns, strict=True)
         }
-        inputs = data.inputs if data.has_tokens else data.inputs.astype(dtype)
-        samples = (jnp.asarray(inputs), jnp.asarray(data.targets))
-        at_once = min(grid.table[1], cells_at_once(model, data, recipe.batch_size))
+        samples = jax.tree.map(partial(_cast, dtype=dtype), samples)
+        at_once = min(grid.table[1], cells_at_once(objective, samples, recipe.batch_size))
         chunk = grid.chunk(at_once)
 
         def write_block(block: sweep.Block, values: dict[str, np.ndarray]) -> None:
@@ -245,64 +308,66 @@ def train_grid(
             # a chunk has one row, so the order (seed, rate, …) is that of (rate, seed, …)
             write(region, {name: value.reshape(shape) for name, value in values.items()})
 
+        cell = partial(_train_cell, objective=objective, recipe=recipe, names=tuple(names))
         sweep.run(
-            sweep.Program(partial(_train_cell, model=model, recipe=recipe), (samples,)),
-            rows, cells, tile=(1, at_once), chunk=(1, chunk), write=write_block,
-            is_done=lambda block: is_done(grid.region(block)), progress=progress,
+            sweep.Program(cell, (samples,)), rows, cells, tile=(1, at_once), chunk=(1, chunk),
+            write=write_block, is_done=lambda block: is_done(grid.region(block)),
+            progress=progress,
         )  # fmt: skip
 
 
-def initial(model: Model) -> Callable[[Key[Array, ""]], PyTree]:
-    """`initial_params` as a separate program: key → parameters.
-
-    It runs once per seed, so its cost is compilation. On CPUs this takes a third of the time
-    without LLVM's last optimisations, with bit-for-bit the same result.
-    """
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
-    return jax.jit(partial(initial_params, model), compiler_options=options)
+def _cast(leaf: Shaped[ArrayLike, "..."], dtype: str) -> Array:
+    """The leaf as an array of JAX, in `dtype` if it holds floating-point numbers."""
+    is_float = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    return jnp.asarray(leaf, dtype if is_float else None)
 
 
 def _train_cell(
-    row: Mapping[str, Array],
+    row: Mapping[str, Any],
     cell: Mapping[str, Array],
-    samples: Batch,
+    samples: PyTree,
     *,
-    model: Model,
+    objective: Objective,
     recipe: Recipe,
+    names: Sequence[str],
 ) -> dict[str, Array]:
     hyper = adam.Hyperparameters(cell["p"], cell["q"], recipe.epsilon)
     _, curves = train(
-        model, samples, hyper, cell["learning_rate"], row["key"], recipe, row["params"]
+        objective, samples, hyper, cell["learning_rate"], row["key"], recipe, row["initial"]
     )
-    return curves._asdict()
+    return {name: curves[name] for name in names}
 
 
-def cells_at_once(model: Model, data: DataSet, batch_size: int) -> int:
+def cells_at_once(objective: Objective, samples: PyTree, batch_size: int) -> int:
     """Number of networks that one device trains at once, such that their memory is bounded."""
     device = jax.local_devices()[0]
     most, budget = _CPU_CELLS, _CPU_BYTES
     if device.platform != "cpu":
         limit = (device.memory_stats() or {}).get("bytes_limit", 2**34)
         most, budget = _ACCELERATOR_CELLS, int(_ACCELERATOR_SHARE * limit)
-    return max(1, min(most, budget // bytes_per_network(model, data, batch_size)))
+    return max(1, min(most, budget // bytes_per_network(objective, samples, batch_size)))
 
 
-def bytes_per_network(model: Model, data: DataSet, batch_size: int) -> int:
+def bytes_per_network(objective: Objective, samples: PyTree, batch_size: int) -> int:
     """Memory of parameters, moments, gradient, and the residuals of a batch's backward pass."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(objective.init, key)
 
-    def residuals(params: PyTree, batch: Batch) -> PyTree:
-        return jax.vjp(partial(loss, model), params, batch)[1]
+    def residuals(params: PyTree, state: PyTree, batch: PyTree) -> PyTree:
+        one = objectives.one_loss(objective)
+        return jax.vjp(lambda params: one(params, state, batch, jax.random.key(0)), params)[1]
 
     def size(tree: PyTree) -> int:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    batch = tuple(
-        jax.ShapeDtypeStruct((max(batch_size, _EVALUATED), *values.shape[1:]), values.dtype)
-        for values in (data.inputs, data.targets)
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (max(batch_size, _EVALUATED), *leaf.shape[1:]), leaf.dtype
+        ),
+        samples,
     )
-    return 4 * size(params) + size(jax.eval_shape(residuals, params, batch))
+    return 4 * size(params) + size(jax.eval_shape(residuals, params, state, batch))
 
 
-def _take(samples: Batch, index: Array | slice) -> Batch:
-    return samples[0][index], samples[1][index]
+def _take(samples: PyTree, index: Array | slice) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index], samples)

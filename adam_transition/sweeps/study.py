@@ -153,7 +153,7 @@ def run(
     return results
 
 
-def compute(study: Study) -> xr.Dataset:
+def compute(study: DataStudy) -> xr.Dataset:
     """Computes the whole data set of a study in memory; an interrupted call keeps nothing.
 
     Raises:

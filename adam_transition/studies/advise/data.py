@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from adam_transition import adam, advise
-from adam_transition.networks import outcomes, training
+from adam_transition.networks import objectives, outcomes, training
 from adam_transition.networks.training import Recipe
 from adam_transition.sampling import stream_key
 from adam_transition.studies.batch_size.data import BUDGETS, TUNINGS, BatchSizeSpec
@@ -135,15 +135,19 @@ def _table(spec: AdviseSpec, batch: int, seed: int, divisor: int) -> advise.Grad
     hyper = adam.Hyperparameters(
         1 - inner.grid.beta1[0], 1 - inner.grid.beta2[best], recipe.epsilon
     )
-    samples = (jnp.asarray(data.inputs), jnp.asarray(data.targets))
-    key = stream_key(seed)
-    params, _ = jax.jit(partial(training.train, model, recipe=recipe))(
-        samples, hyper, rate, key=key, params=training.initial(model)(key)
+    samples = jax.tree.map(jnp.asarray, data.arrays)
+    key, objective = stream_key(seed), objectives.of_model(model)
+    network, _ = jax.jit(partial(training.train, objective, recipe=recipe))(
+        samples, hyper, rate, key=key, initial=objectives.initial(objective)(key)
     )
     chosen = keys.generator(key).permutation(len(data))[:_SAMPLES]
     batches = ((samples[0][i : i + 1], samples[1][i : i + 1]) for i in chosen)
     return advise.gradient_table(
-        partial(training.loss, model), params, batches, key, num_coordinates=_COORDINATES
+        partial(objectives.cross_entropy, model),
+        network.params,
+        batches,
+        key,
+        num_coordinates=_COORDINATES,
     )
 
 

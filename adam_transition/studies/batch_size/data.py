@@ -124,7 +124,7 @@ def _train(spec: BatchSizeSpec, results: store.Store) -> None:
             else:
                 task = quarter if budget == QUARTER else spec.task
                 wanted.append(Panel(region, task, recipe))
-    panels.train_panels(wanted, spec.grid, spec.conditions, results)
+    panels.train_panels(wanted, spec.grid, spec.conditions.dtype, results)
 
 
 def outcomes_of_training(spec: BatchSizeSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:

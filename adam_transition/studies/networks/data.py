@@ -93,7 +93,7 @@ def _train(spec: NetworkSpec, results: store.Store) -> None:
         for j, size in enumerate(spec.batch_sizes):
             region = {"task": slice(i, i + 1), "batch_size": slice(j, j + 1)}
             wanted.append(Panel(region, task, spec.recipe(samples, size)))
-    panels.train_panels(wanted, spec.grid, spec.conditions, results)
+    panels.train_panels(wanted, spec.grid, spec.conditions.dtype, results)
 
 
 def outcomes_of_training(spec: NetworkSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:

@@ -1,0 +1,242 @@
+"""Which β2 to train further: successive halving around the edge of the good β2.
+
+Pure functions of the loss curves seen so far. All β2 are trained for a sixteenth of the run; then
+those near the edge, and one far on its good side as a reference, for a quarter, a half and the
+whole of it. The edge of a part of the run lies at too small a β2, mostly by less than a factor of
+3 in 1 − β2 (`EDGE_MOVES`), so long runs are needed near the edge only.
+
+Arrays are ordered by 1 − β2, which increases. K values of β2, S seeds, R records of a whole run.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy  # imports its modules lazily
+from jaxtyping import Float, Int
+
+from adam_transition.networks import outcomes
+
+SHARES = (1 / 16, 1 / 4, 1 / 2, 1.0)
+"""Parts of the run after which the runs to be continued are chosen."""
+
+EDGE_MOVES = {1 / 16: (0.65, 0.85), 1 / 4: (0.5, 0.5), 1 / 2: (0.25, 0.3), 1.0: (0.0, 0.0)}
+"""Share of the run → mean and standard deviation of the change of −log(1 − β2) at the edge from
+there to the end; measured by `experiments.finder` on its first tasks."""
+
+FAR = 3.5
+"""Distance of the reference from the expected edge, in log(1 − β2): good at the end too."""
+
+_SEED_SD, _SEED_WEIGHT = 0.45, 3  # a prior of the scatter of edges over seeds, and its seeds
+_GRID_SD = 0.12  # of an edge between two grid points
+
+
+class Seen(NamedTuple):
+    """Curves of the runs so far."""
+
+    one_minus_beta2: Float[np.ndarray, " K"]  # increasing
+    loss: Float[np.ndarray, "S K R"]  # a run's first records; the rest is not read
+    records: Int[np.ndarray, " K"]  # how many there are of each
+
+
+class Edge(NamedTuple):
+    """The largest good 1 − β2 of the whole run, as far as the curves tell."""
+
+    of_seeds: Float[np.ndarray, " S"]  # +inf if no β2 is bad; NaN if nothing is learnt
+    value: float  # geometric mean over seeds, moved to the end of the run; NaN if a seed's is;
+    # a seed without a bad β2 counts as one with an edge one grid point beyond the grid
+    low: float  # 95 % confidence interval
+    high: float  # +inf if a seed has no bad β2
+    share: float  # of the run, after which it was seen
+
+
+def sizes(num_beta2: int, budget: float) -> tuple[int, ...]:
+    """How many β2 are trained on to each of `SHARES`; the first is all of them.
+
+    Args:
+      num_beta2: K.
+      budget: share of the cost of training all to the end.
+
+    Raises:
+      ValueError: the budget does not allow a second stage with two values.
+    """
+    parts = np.diff((0.0, *SHARES))
+    best: tuple[int, ...] = ()
+    counts = range(num_beta2, -1, -1)
+    for more in itertools.combinations_with_replacement(counts, len(SHARES) - 1):
+        if parts @ (num_beta2, *more) <= budget * num_beta2 + 1e-9:
+            best = max(best, more, key=_worth)
+    if not best or best[0] < 2:
+        raise ValueError(f"budget={budget:g}: must be {least_budget(num_beta2):g} or more")
+    return (num_beta2, *best)
+
+
+def least_budget(num_beta2: int) -> float:
+    """The least share of the cost of a full sweep that buys a second stage with two values."""
+    return SHARES[0] + 2 * (SHARES[1] - SHARES[0]) / num_beta2
+
+
+def _worth(more: tuple[int, ...]) -> tuple[int, ...]:
+    """Three runs to the end are worth most: two that enclose the edge, and the reference."""
+    if not more:
+        return ()
+    enough = [min(count, 3 if stage else 4) for stage, count in enumerate(more)]
+    return (*reversed(enough), *reversed(more))
+
+
+def search(
+    seen: Seen,
+    guess: float,
+    budget: float,
+    extend: Callable[[Seen, Int[np.ndarray, " K"]], Seen],
+) -> Seen:
+    """Trains stage by stage, and with what is left of the budget the neighbours of the edge.
+
+    Args:
+      seen: without records.
+      guess: loss of guessing.
+      budget: see `sizes`.
+      extend: trains every β2 up to a number of records, at least as many as it has.
+
+    Raises:
+      ValueError: see `sizes`.
+    """
+    num, records = len(seen.records), seen.loss.shape[-1]
+    counts = sizes(num, budget)
+    allowed = np.cumsum(np.diff((0.0, *SHARES)) * counts)
+    seen = extend(seen, np.full(num, round(SHARES[0] * records)))
+    reference = None
+    for target, count, cost in zip(SHARES[1:], counts[1:], allowed[1:], strict=True):
+        if count:
+            wanted, reference = advance(seen, guess, target, float(cost), reference)
+            seen = extend(seen, wanted)
+    while not _is_enclosed(seen, guess):
+        longer = [
+            advance(seen, guess, target, budget * num, reference)[0] for target in SHARES[::-1]
+        ]
+        affordable = [wanted for wanted in longer if (wanted > seen.records).any()]
+        if not affordable:
+            break
+        seen = extend(seen, affordable[0])
+    return seen
+
+
+def _is_enclosed(seen: Seen, guess: float) -> bool:
+    """Whether both neighbours of the edge belong to the longest runs."""
+    expected = _expected(seen, guess) + EDGE_MOVES[_share(seen)][0]
+    return bool((_around(seen, expected) == seen.records.max()).all())
+
+
+def _around(seen: Seen, place: float) -> Int[np.ndarray, " N"]:
+    """Records of the two neighbours of a place in log(1 − β2), or of one at an end of the grid."""
+    above = int(np.searchsorted(np.log(seen.one_minus_beta2), place))
+    return seen.records[max(0, above - 1) : above + 1]
+
+
+def heights(seen: Seen, guess: float) -> Float[np.ndarray, "S K"]:
+    """Logarithms of the late loss after the longest run's records, for all β2; at most log(guess).
+
+    For a shorter run its own late loss is used, and the change from there to the longest runs is
+    interpolated from those that have both.
+    """
+    stages = np.unique(seen.records)
+    found = _late(seen.loss, int(stages[0]), guess)
+    place = np.log(seen.one_minus_beta2)
+    for stage in stages[1:]:
+        known = np.flatnonzero(seen.records >= stage)
+        change = _late(seen.loss, int(stage), guess)[:, known] - found[:, known]
+        moved = [np.interp(place, place[known], one) for one in change]
+        found = found + np.array(moved)
+    return np.minimum(found, math.log(guess))
+
+
+def _late(loss: Float[np.ndarray, "S K R"], records: int, guess: float) -> Float[np.ndarray, "S K"]:
+    # how much worse than guessing a run is does not matter, and would spoil the interpolation
+    return np.minimum(outcomes.log(outcomes.late_loss(loss[..., :records])), math.log(guess))
+
+
+def edge(seen: Seen, guess: float) -> Edge:
+    """The edge after the longest runs, and what that says about the end.
+
+    Args:
+      seen: the curves.
+      guess: loss of guessing.
+    """
+    share = _share(seen)
+    height = heights(seen, guess)
+    num = len(height)
+    without = [
+        height.mean(axis=0),
+        *(np.delete(height, i, axis=0).mean(axis=0) for i in range(num)),
+    ]
+    edges = outcomes.window(seen.one_minus_beta2, np.exp(without), guess).low
+    if np.isnan(edges).any():
+        return Edge(edges[1:], math.nan, math.nan, math.nan, share)
+    grid = np.log(seen.one_minus_beta2)
+    place, *others = np.minimum(np.log(edges), 2 * grid[-1] - grid[-2])
+    centre = float(place) - EDGE_MOVES[share][0]
+    spread = _spread(seen, float(place))
+    jackknife = (num - 1) / num * float(np.square(others - np.mean(others)).sum())
+    seeds = ((num - 1) * jackknife + _SEED_WEIGHT * _SEED_SD**2 / num) / (num - 1 + _SEED_WEIGHT)
+    half = scipy.stats.t.ppf(0.975, num - 1 + _SEED_WEIGHT) * math.sqrt(
+        seeds + _GRID_SD**2 + spread**2
+    )
+    high = math.inf if np.isinf(edges[0]) else math.exp(centre + half)
+    return Edge(edges[1:], math.exp(centre), math.exp(centre - half), high, share)
+
+
+def _share(seen: Seen) -> float:
+    records = seen.loss.shape[-1]
+    return min(SHARES, key=lambda share: abs(share * records - seen.records.max()))
+
+
+def _spread(seen: Seen, place: float) -> float:
+    """Standard deviation of the edge's further move, from the shorter run of its two neighbours."""
+    shortest = _around(seen, place).min()
+    share = min(SHARES, key=lambda share: abs(share * seen.loss.shape[-1] - shortest))
+    return EDGE_MOVES[share][1]
+
+
+def advance(
+    seen: Seen, guess: float, target: float, allowed: float, reference: int | None
+) -> tuple[Int[np.ndarray, " K"], int]:
+    """How many records each β2 should have after the next stage.
+
+    The reference is trained on, and then the β2 nearest to the edge that is expected at the end of
+    the run, as many as the cost allows.
+
+    Args:
+      seen: the curves.
+      guess: loss of guessing.
+      target: share of the run to train to, one of `SHARES`.
+      allowed: cost of all stages so far and of this one, in whole runs of one β2.
+      reference: index of the reference, None to choose it.
+
+    Returns:
+      Records [K], unchanged if the cost allows nothing, and the reference.
+    """
+    records = seen.loss.shape[-1]
+    grid = np.log(seen.one_minus_beta2)
+    expected = _expected(seen, guess)
+    if reference is None:
+        far = np.flatnonzero(grid <= expected - FAR)
+        far = far if len(far) else np.arange(1)
+        reference = int(far[np.argmin(heights(seen, guess).mean(axis=0)[far])])
+    wanted = seen.records.copy()
+    nearest = np.argsort(np.abs(grid - expected), kind="stable")
+    for index in (reference, *nearest[nearest != reference]):
+        longer = wanted.copy()
+        longer[index] = max(longer[index], round(target * records))
+        if longer.sum() > allowed * records + 1e-9:
+            break
+        wanted = longer
+    return wanted, reference
+
+
+def _expected(seen: Seen, guess: float) -> float:
+    """log(1 − β2) of the edge at the end of the run; within a grid step of the grid."""
+    found = edge(seen, guess)
+    grid = np.log(seen.one_minus_beta2)
+    return float(grid[0]) if math.isnan(found.value) else math.log(found.value)
