@@ -7,7 +7,7 @@ the largest steps. `halving` says which runs to continue; this module trains the
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from adam_transition import adam, checks
 from adam_transition.advise import halving
-from adam_transition.advise.halving import Edge, Seen
+from adam_transition.advise.halving import Edge, Seen, Verdict
 from adam_transition.networks import objectives, outcomes, training, workloads
 from adam_transition.networks.training import RUNNING, Recipe, Running
 from adam_transition.networks.workloads import Workload
@@ -27,8 +27,6 @@ from adam_transition.sampling import Sampling
 from adam_transition.sampling import check as check_sampling
 from adam_transition.simulate import Method
 from adam_transition.sweeps import sweep
-
-Verdict = Literal["found", "every beta2 is good", "cannot tell"]
 
 DEFAULT_BETA2 = tuple(
     float(beta2) for beta2 in 1 / (1 + np.exp(-np.linspace(math.log(2 / 3), math.log(99999), 16)))
@@ -38,8 +36,6 @@ DEFAULT_BETA2 = tuple(
 _RECORDS = (64, 48, 32, 16)  # of a run; the first that fits its steps
 _ROUNDING = 0.03  # of the number of steps, to that end
 _AT_ONCE = 8  # networks in a tile: few enough to keep all cores busy
-_WIDEST = 100.0  # high over low, beyond which an interval is no answer: a convention
-_DEAD = 0.05  # of the log loss: who learns less has learnt nothing: a convention
 
 
 class FoundBeta2(NamedTuple):
@@ -356,38 +352,18 @@ def _answer(
     long = np.flatnonzero(seen.records == seen.records.max())
     best = int(long[np.argmin(height.mean(axis=0)[long])])
     q = seen.one_minus_beta2
-    verdict, reason = _verdict(found, height, guess, float(seen.loss[:, :, 0].min()))
+    verdict, reason = halving.judge(seen, guess)
     named = FoundBeta2(
         found.value if verdict == "found" else math.nan, found.low, min(found.high, 1.0),
         1 - float(q[best]), verdict, cost, "", helps, _runs(job, seen),
     )  # fmt: skip
     if verdict == "every beta2 is good":
-        named = named._replace(one_minus_beta2=float(q[-1]), low=float(q[-1]), high=math.inf)
+        named = named._replace(one_minus_beta2=float(q[-1]), high=math.inf)
     if verdict == "cannot tell":
         named = named._replace(low=0.0, high=1.0)
-        if reason == _NOTHING:
+        if reason == halving.NOTHING:
             named = named._replace(best=math.nan)
     return named._replace(sentence=_sentence(job, named, found, reason, lower_rate))
-
-
-_NOTHING = "nothing is learnt at any β2 in this time"
-
-
-def _verdict(
-    found: Edge, height: Float[np.ndarray, "S K"], guess: float, least: float
-) -> tuple[Verdict, str]:
-    """The verdict, and for `cannot tell` the reason."""
-    gain = math.log(guess) - np.sort(height, axis=1)[:, : max(2, height.shape[1] // 8)].mean(axis=1)
-    if least <= 0:
-        return "cannot tell", "the loss is not always positive: add a constant"
-    if not (gain > _DEAD).all() or np.isnan(found.of_seeds).any():
-        return "cannot tell", _NOTHING
-    if np.isposinf(found.of_seeds).all():
-        return "every beta2 is good", ""
-    ratio = min(found.high, 1.0) / found.low
-    if ratio > _WIDEST:
-        return "cannot tell", f"the seeds differ: 1 − β2 from {found.low:.1g} to {found.high:.1g}"
-    return "found", ""
 
 
 def _sentence(

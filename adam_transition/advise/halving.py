@@ -11,7 +11,7 @@ Arrays are ordered by 1 − β2, which increases. K values of β2, S seeds, R re
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy  # imports its modules lazily
@@ -33,6 +33,18 @@ _SEED_SD, _SEED_WEIGHT = 0.45, 3  # a prior of the scatter of edges over seeds, 
 _GRID_SD = 0.12  # of an edge between two grid points
 
 
+Verdict = Literal["found", "every beta2 is good", "cannot tell"]
+
+NOTHING = "nothing is learnt at any β2 in this time"
+
+_WIDEST = 100.0  # high over low, beyond which an interval is no answer: a convention
+_DEAD = 0.05  # of the log loss: who learns less has learnt nothing: a convention
+_SIGNAL = (
+    4.5  # by how much the margin of a good loss must exceed the noise: chosen on the first tasks
+)
+_CONTRAST = 2.0  # by how much the loss of a bad β2 must exceed that margin: a convention
+
+
 class Seen(NamedTuple):
     """Curves of the runs so far."""
 
@@ -44,11 +56,13 @@ class Seen(NamedTuple):
 class Edge(NamedTuple):
     """The largest good 1 − β2 of the whole run, as far as the curves tell."""
 
-    of_seeds: Float[np.ndarray, " S"]  # +inf if no β2 is bad; NaN if nothing is learnt
-    value: float  # geometric mean over seeds, moved to the end of the run; NaN if a seed's is;
-    # a seed without a bad β2 counts as one with an edge one grid point beyond the grid
+    without: Float[np.ndarray, " S"]  # after the longest runs, without each of the seeds
+    value: (
+        float  # at the end of the run; NaN if nothing is learnt. If no β2 is bad, the edge counts
+    )
+    # as one grid point beyond the grid
     low: float  # 95 % confidence interval
-    high: float  # +inf if a seed has no bad β2
+    high: float  # +inf if no β2 is bad
     share: float  # of the run, after which it was seen
 
 
@@ -160,6 +174,9 @@ def _late(loss: Float[np.ndarray, "S K R"], records: int, guess: float) -> Float
 def edge(seen: Seen, guess: float) -> Edge:
     """The edge after the longest runs, and what that says about the end.
 
+    The edge is that of the geometric mean of the losses over seeds, so that noise in the loss of
+    one seed does not look like an edge. Its error is the jackknife's, with a prior.
+
     Args:
       seen: the curves.
       guess: loss of guessing.
@@ -185,6 +202,40 @@ def edge(seen: Seen, guess: float) -> Edge:
     )
     high = math.inf if np.isinf(edges[0]) else math.exp(centre + half)
     return Edge(edges[1:], math.exp(centre), math.exp(centre - half), high, share)
+
+
+def judge(seen: Seen, guess: float) -> tuple[Verdict, str]:
+    """The verdict, and the reason if it is `cannot tell`.
+
+    Args:
+      seen: the curves.
+      guess: loss of guessing.
+    """
+    found, height = edge(seen, guess), heights(seen, guess)
+    mean = height.mean(axis=0)
+    gain = math.log(guess) - float(np.sort(mean)[: max(2, len(mean) // 8)].mean())
+    margin = outcomes.TOLERANCE * gain
+    if np.nanmin(seen.loss) <= 0:
+        return "cannot tell", "the loss is not always positive: add a constant"
+    if not gain > _DEAD or math.isnan(found.value):
+        return "cannot tell", NOTHING
+    if margin < _SIGNAL * _noise(seen, height, found):
+        return "cannot tell", "the loss is too noisy"
+    if math.isinf(found.high):
+        return "every beta2 is good", ""
+    if np.ptp(mean) < _CONTRAST * margin:
+        return "cannot tell", "no β2 is clearly bad"
+    if min(found.high, 1.0) > _WIDEST * found.low:
+        ends = f"{found.low:.1g} to {found.high:.1g}"
+        return "cannot tell", f"seeds or lengths of runs disagree: 1 − β2 from {ends}"
+    return "found", ""
+
+
+def _noise(seen: Seen, height: Float[np.ndarray, "S K"], found: Edge) -> float:
+    """Standard deviation of the mean height over seeds, from neighbours on the good side."""
+    good = max(2, int(np.searchsorted(seen.one_minus_beta2, found.value)) - 1)
+    steps = np.diff(height[:, :good], axis=1)
+    return math.sqrt(float(np.square(steps).mean()) / 2 / len(steps))
 
 
 def _share(seen: Seen) -> float:

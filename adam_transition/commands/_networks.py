@@ -27,7 +27,11 @@ def training_flags(name: str, *, seeds: int = 3) -> flags.FlagValues:
     values = _flags.common_flags(name)
     string = partial(flags.DEFINE_string, flag_values=values)
     integer = partial(flags.DEFINE_integer, flag_values=values)
-    string("data_dir", None, "Folder with the files of mnist or cifar10, or the file for text.")
+    string(
+        "data_dir",
+        None,
+        "Folder with the files of an image data set, or the file for text; some have a default.",
+    )
     integer("samples", None, "Use only the first training samples; default: nearly all.", 1)
     integer(
         "width",
@@ -78,7 +82,7 @@ def parse_conditions(values: dict[str, Any]) -> "Conditions":
 
 
 def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
-    """A task from `model/data`.
+    """A task from `model/data`, or with its width and samples `model-width/data@samples`.
 
     Raises:
       ValueError: naming the flag, its value and what is allowed.
@@ -89,10 +93,33 @@ def parse_task(values: dict[str, Any], text: str, flag: str) -> "Task":
     model, slash, samples = text.partition("/")
     if not slash:
         raise ValueError(f"--{flag}={text}: write model/data, for example mlp/digits")
+    (model, width), (samples, count) = (
+        _with_number(flag, text, part, sign) for part, sign in ((model, "-"), (samples, "@"))
+    )
     _flags.check_choices(f"{flag}={text}: model", [model], models.MODELS)
     _flags.check_choices(f"{flag}={text}: data", [samples], data.DATA_SETS)
     folder = values["data_dir"] if samples in data.FROM_FILES else None
-    return Task(samples, model, values["width"], folder, values["samples"])
+    return Task(
+        samples, model, values["width"] if width is None else width, folder,
+        values["samples"] if count is None else count,
+    )  # fmt: skip
+
+
+def _with_number(flag: str, text: str, part: str, sign: str) -> tuple[str, int | None]:
+    """A name, and the positive integer after the sign, if there is one."""
+    name, given, number = part.partition(sign)
+    if not given:
+        return name, None
+    if not number.isdecimal() or int(number) < 1:
+        raise ValueError(f"--{flag}={text}: {number!r} after {sign} is not a positive integer")
+    return name, int(number)
+
+
+def is_there(task: "Task") -> bool:
+    """Whether the data of a task are there."""
+    from adam_transition.networks import data
+
+    return task.data_dir is not None or data.is_there(task.data)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""The finder of β2 against full training: data, claims, figures."""

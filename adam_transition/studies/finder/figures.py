@@ -1,0 +1,90 @@
+"""Figures of `experiments.finder`."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from adam_transition.studies.finder.data import SETTING, VERDICTS
+from adam_transition.studies.plotting import COLOURS, style, subplots
+
+_MARKERS = "os^Dv<>P"
+
+_LANGUAGE_MODELS = ((64, 0.995), (128, 0.995), (256, 0.97), (512, 0.95))
+"""Best β2 by batch size in sequences, of a language model of width 1024: a public table, coarse."""
+
+
+def found_and_true(dataset: xr.Dataset) -> Figure:
+    """What the finder says, with its interval, against the other seeds trained to the end."""
+    with style():
+        axes: Any
+        figure, axes = subplots(1, 1, figsize=(4.6, 3.6))
+        answered = dataset["verdict"] == VERDICTS.index("found")
+        shown = dataset.where(answered & np.isfinite(dataset["truth"]))
+        for i, task in enumerate(dataset["task"].values):
+            one = shown.sel(task=task).transpose(*SETTING[1:], "group", ...)
+            true, found = one["truth"].values.ravel(), one["found"].values.ravel()
+            ends = [one[name].values.ravel() for name in ("found_low", "found_high")]
+            used = np.isfinite(true)
+            error = [found - ends[0], np.minimum(ends[1], 1) - found]
+            kept = bool(one["kept_back"])
+            axes.errorbar(
+                true[used], found[used], yerr=[np.maximum(side[used], 0) for side in error],
+                fmt=_MARKERS[i % len(_MARKERS)], ms=4, lw=0.7, alpha=0.9,
+                color=COLOURS[i % len(COLOURS)], mfc="white" if kept else None,
+                label=f"{task}{' (kept back)' if kept else ''}",
+            )  # fmt: skip
+        ends = np.array([1e-4, 1.0])
+        axes.plot(ends, ends, color="black", lw=0.8)
+        axes.fill_between(ends, ends / 2.5, ends * 2.5, color="0.5", alpha=0.2, lw=0)
+        axes.set(
+            xscale="log", yscale="log", xlim=ends, ylim=ends,
+            xlabel=r"$1 - \beta_2^*$ of other seeds, trained to the end",
+            ylabel=r"$1 - \beta_2^*$ found",
+        )  # fmt: skip
+        figure.legend(loc="outside right upper", frameon=False)
+        return figure
+
+
+def thresholds(dataset: xr.Dataset) -> Figure:
+    """1 − β2* against the batch size, a panel a task, with the language models' best β2."""
+    with style():
+        tasks = dataset["task"].values
+        columns = min(3, len(tasks))
+        rows = -(-len(tasks) // columns)
+        axes: Any
+        figure, axes = subplots(
+            rows, columns, figsize=(0.8 + 2.2 * columns, 0.9 + 1.9 * rows), squeeze=False,
+            sharex=True, sharey=True,
+        )  # fmt: skip
+        without = dataset["without"]
+        edges = xr.apply_ufunc(np.log, without.where(np.isfinite(without)))
+        middle = edges.mean("seed", skipna=False)
+        error = edges.std("seed", skipna=False) * np.sqrt(dataset.sizes["seed"] - 1)
+        sizes, models = dataset["batch_size"].values, np.array(_LANGUAGE_MODELS).T
+        for ax, task in zip(axes.ravel(), tasks, strict=False):
+            for j, rate in enumerate(dataset["learning_rate"].values):
+                at = {"task": task, "learning_rate": rate}
+                y, spread = np.exp(middle.sel(at).values), error.sel(at).values
+                bars = [y * (1 - np.exp(-spread)), y * (np.exp(spread) - 1)]
+                ax.errorbar(sizes, y, yerr=bars, color=COLOURS[j], marker=_MARKERS[j], ms=4)
+            ax.plot(models[0], 1 - models[1], color="0.4", ls=":", marker="x", ms=4)
+            ax.set(xscale="log", yscale="log", title=str(task))
+        for ax in axes.ravel()[len(tasks) :]:
+            ax.set_axis_off()
+        for ax in axes[-1]:
+            ax.set_xlabel("batch size $B$")
+        for ax in axes[:, 0]:
+            ax.set_ylabel(r"$1 - \beta_2^*$")
+        handles = [
+            Line2D(
+                [], [], color=COLOURS[j], marker=_MARKERS[j], ms=4, label=rf"$\eta_0 = {rate:g}$"
+            )
+            for j, rate in enumerate(dataset["learning_rate"].values)
+        ]
+        label = r"language model of width 1024: best $1 - \beta_2$"
+        handles.append(Line2D([], [], color="0.4", ls=":", marker="x", ms=4, label=label))
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+        return figure
