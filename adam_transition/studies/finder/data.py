@@ -141,8 +141,9 @@ def searches(spec: FinderSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]
     names = ("found", "found_low", "found_high", "cost", "verdict", "truth")
     found = {name: np.full((*shape, len(spec.groups)), np.nan) for name in names}
     without = np.full((*shape, loss.shape[3]), np.nan)
+    guesses = [math.log(task.load()[1].num_classes) for task in spec.tasks]
     for place in np.ndindex(shape):
-        guess = math.log(spec.tasks[place[0]].load()[1].num_classes)
+        guess = guesses[place[0]]
         for group, seeds in enumerate(spec.groups):
             others = np.delete(loss[place], seeds, axis=0)
             answer = [
@@ -153,8 +154,10 @@ def searches(spec: FinderSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]
                 found[name][(*place, group)] = value
         for seed in range(loss.shape[3]):
             without[(*place, seed)] = _edge(q, np.delete(loss[place], seed, axis=0), guess)
-    labels = ("1 − β2 found", "lower end of its interval", "upper end of its interval",
-              "share of the cost of a full sweep", "verdict", "1 − β2 of the other seeds")  # fmt: skip
+    labels = (
+        "1 − β2 found", "lower end of its interval", "upper end of its interval",
+        "share of the cost of a full sweep", "verdict", "1 − β2 of the other seeds",
+    )  # fmt: skip
     dims = (*SETTING, "group")
     answers = {
         name: variable(dims, found[name], label) for name, label in zip(names, labels, strict=True)

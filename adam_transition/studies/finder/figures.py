@@ -36,11 +36,11 @@ def found_and_true(dataset: xr.Dataset) -> Figure:
                 color=COLOURS[i % len(COLOURS)], mfc="white" if kept else None,
                 label=f"{task}{' (kept back)' if kept else ''}",
             )  # fmt: skip
-        ends = np.array([1e-4, 1.0])
-        axes.plot(ends, ends, color="black", lw=0.8)
-        axes.fill_between(ends, ends / 2.5, ends * 2.5, color="0.5", alpha=0.2, lw=0)
+        limits = np.array([1e-4, 1.0])
+        axes.plot(limits, limits, color="black", lw=0.8)
+        axes.fill_between(limits, limits / 2.5, limits * 2.5, color="0.5", alpha=0.2, lw=0)
         axes.set(
-            xscale="log", yscale="log", xlim=ends, ylim=ends,
+            xscale="log", yscale="log", xlim=limits, ylim=limits,
             xlabel=r"$1 - \beta_2^*$ of other seeds, trained to the end",
             ylabel=r"$1 - \beta_2^*$ found",
         )  # fmt: skip

@@ -1,0 +1,253 @@
+"""The plane of a user's network: optax alone, the built-in study, resuming, flax's modules."""
+
+import dataclasses
+import itertools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+from adam_transition import sampling
+from adam_transition.networks import data, models, objectives, plane, training, workloads
+from adam_transition.networks.training import Grid, Recipe
+from adam_transition.simulate import Method
+from adam_transition.sweeps.store import StoreError
+
+X = jax.random.normal(jax.random.key(3), (64, 8))
+Y = (X[:, 0] > 0).astype(jnp.int32) + (X[:, 1] > 0)
+
+
+def init(key):
+    one, two = jax.random.split(key)
+    return {"in": jax.random.normal(one, (8, 6)) / 3, "out": jax.random.normal(two, (6, 3)) / 2}
+
+
+def loss(params, batch):
+    x, y = batch
+    logits = jnp.tanh(x @ params["in"]) @ params["out"]
+    value = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    return value, {"norm": jnp.abs(params["out"]).sum(), "ignored": logits}
+
+
+ARGUMENTS = {
+    "beta1": (0.0, 0.9), "beta2": (0.5, 0.9, 0.99), "learning_rate": (0.003, 0.03),
+    "batch_size": (4, 16), "epochs": 4, "key": jax.random.key(0), "seeds": 2, "records": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found():
+    return plane.train_plane(loss, init, (X, Y), **ARGUMENTS)
+
+
+def test_every_network_is_that_of_optax(found):
+    assert found["running_loss"].dims == (
+        "batch_size", "learning_rate", "seed", "beta1", "beta2", "record",
+    )  # fmt: skip
+    keys = workloads.keys_of_seeds(ARGUMENTS["key"], 2)
+
+    def descend(size, rate, beta1, beta2, key):
+        optimiser = optax.adam(rate, beta1, beta2, eps=1e-8)
+        params = jax.jit(init)(jax.random.fold_in(key, 0))
+        order = sampling.indices(
+            "random_shuffling", jax.random.fold_in(key, 1), 0, 256, 64, max_components=64
+        ).reshape(-1, size)
+
+        def step(carry, rows):
+            params, state = carry
+            (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(
+                params, (X[rows], Y[rows])
+            )
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), (value, aux["norm"])
+
+        return jax.lax.scan(step, (params, optimiser.init(params)), order)[1]
+
+    for size, rate, beta1, beta2, seed in itertools.product(
+        (4, 16), (0.003, 0.03), (0.0, 0.9), (0.5, 0.99), (0, 1)
+    ):
+        one = found.sel(batch_size=size, learning_rate=rate, beta1=beta1, beta2=beta2, seed=seed)
+        values, norms = jax.jit(descend, static_argnums=0)(size, rate, beta1, beta2, keys[seed])
+        np.testing.assert_allclose(one["running_loss"], values.reshape(4, -1).mean(1), rtol=2e-3)
+        np.testing.assert_allclose(one["norm"], norms.reshape(4, -1).mean(1), rtol=2e-3)
+        assert float(one["late_loss"]) == pytest.approx(float(one["running_loss"][-1]), rel=1e-6)
+
+
+def test_our_own_networks_are_users_of_the_same_program():
+    """The bits of `experiments.networks` for one of its models."""
+    samples = data.load("digits", num_samples=64)
+    model = models.build("mlp", samples)
+    objective = objectives.of_model(model)
+    made = plane.training_plane(
+        lambda params, batch: objectives.cross_entropy(model, params, batch),
+        model.init, samples.arrays, **{**ARGUMENTS, "batch_size": (4,)},
+    )  # fmt: skip
+    grid = Grid((0.003, 0.03), (0, 1), (0.0, 0.9), (0.5, 0.9, 0.99))
+    recipe = Recipe(4, 64, 4, 1, Method("random_shuffling", "constant", "bias_correction"))
+    curves = np.full((*grid.shape, 4), np.nan, np.float32)
+
+    def write(region, values):
+        index = tuple(region.get(dim, slice(None)) for dim in training.GRID_DIMS)
+        curves[index] = values[training.RUNNING]
+
+    training.train_grid(
+        objective, samples.arrays, grid, recipe, names=[training.RUNNING], write=write,
+        keys=made.keys,
+    )  # fmt: skip
+    users = plane.study.compute(made)["running_loss"].isel(batch_size=0)
+    np.testing.assert_array_equal(users, curves)
+
+
+def test_it_resumes_and_refuses_another_network(found, tmp_path, monkeypatch):
+    path = tmp_path / "plane.zarr"
+
+    class Stop(BaseException):
+        pass
+
+    written = []
+    real = plane.store.Store.write
+
+    def stop(self, region, values):
+        if len(written) == 3:
+            raise Stop
+        written.append(region)
+        real(self, region, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_CPU_CELLS", 3)
+        patch.setattr(plane.store.Store, "write", stop)
+        with pytest.raises(Stop):
+            plane.train_plane(loss, init, (X, Y), **ARGUMENTS, path=path)
+    monkeypatch.setattr(training, "_CPU_CELLS", 3)
+    again = plane.train_plane(loss, init, (X, Y), **ARGUMENTS, path=path)
+    assert len(written) == 3
+    np.testing.assert_allclose(again["running_loss"], found["running_loss"], rtol=1e-4)
+
+    def other(params, batch):
+        value, aux = loss(params, batch)
+        return value + 1e-3 * (params["in"] ** 2).sum(), aux
+
+    with pytest.raises(StoreError, match="made with"):
+        plane.train_plane(other, init, (X, Y), **ARGUMENTS, path=path)
+    with pytest.raises(StoreError, match="made with data="):
+        plane.train_plane(loss, init, (X + 1e-6, Y), **ARGUMENTS, path=path)
+
+
+def test_outcomes_are_those_of_the_mean_over_seeds(found):
+    late = found["running_loss"].values[..., -1].astype(float)
+    np.testing.assert_allclose(found["late_loss"], late, rtol=1e-6)
+    guess = float(found["guess"])
+    height = np.minimum(np.log(late).mean(axis=2), math.log(guess))
+    for place in np.ndindex(2, 2):
+        best = np.quantile(height[place], 0.1)
+        good = height[place] <= best + 0.15 * (math.log(guess) - best)
+        np.testing.assert_array_equal(found["good"].values[place], good)
+
+
+def test_schedules_count_epochs():
+    """A schedule that stops after one epoch, at two batch sizes, one of which does not divide N."""
+    stops = lambda epoch: jnp.where(epoch < 1, 1.0, 0.0)  # noqa: E731
+    made = plane.train_plane(
+        loss, init, (X, Y), **{**ARGUMENTS, "batch_size": (4, 16)}, schedule=stops
+    )
+    norm = made["norm"].transpose("record", ...)
+    np.testing.assert_allclose(norm[2], norm[3], rtol=1e-5)
+    assert (np.abs(norm[0] - norm[2]) > 1e-6).any()
+
+
+def test_linen_and_nnx_modules_train():
+    """As in the how-to: linen with dropout, NNX with batch statistics."""
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.Dropout(0.2, deterministic=False)(linen.relu(linen.Dense(6)(x)))
+            return linen.Dense(3)(x)
+
+    net = Net()
+
+    def cost(params, batch, key):
+        logits = net.apply(params, batch[0], rngs={"dropout": key})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+    some = {**ARGUMENTS, "beta1": (0.9,), "batch_size": (4,), "learning_rate": (0.01,)}
+    begin = lambda key: net.init({"params": key, "dropout": key}, X[:1])  # noqa: E731
+    dropped = plane.train_plane(cost, begin, (X, Y), **some, has_key=True)
+    assert np.isfinite(dropped["running_loss"]).all()
+
+    class Normed(nnx.Module):
+        def __init__(self, rngs):
+            self.one = nnx.Linear(8, 6, rngs=rngs)
+            self.norm = nnx.BatchNorm(6, rngs=rngs)
+            self.two = nnx.Linear(6, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.two(nnx.relu(self.norm(self.one(x))))
+
+    graph, _, _ = nnx.split(nnx.eval_shape(lambda: Normed(nnx.Rngs(0))), nnx.Param, ...)
+
+    def start(key):
+        return nnx.split(Normed(nnx.Rngs(key)), nnx.Param, ...)[1:]
+
+    def stateful(params, state, batch):
+        net = nnx.merge(graph, params, state, copy=True)
+        logits = net(batch[0])
+        value = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+        return value, nnx.state(net, nnx.BatchStat), {"mean": net.norm.mean[...].mean()}
+
+    normed = plane.train_plane(stateful, start, (X, Y), **some, has_state=True)
+    assert np.isfinite(normed["running_loss"]).all()
+    assert (np.diff(normed["mean"].values, axis=-1) != 0).any()
+
+
+def test_measures_are_means_over_the_first_samples():
+    def measure(params, batch):
+        return {"absolute": jnp.abs(batch[0]).mean()}
+
+    some = {**ARGUMENTS, "beta1": (0.9,), "batch_size": (4,), "learning_rate": (0.01,)}
+    made = plane.train_plane(loss, init, (X, Y), **some, measure=measure, evaluated=32)
+    np.testing.assert_allclose(made["absolute"], float(jnp.abs(X[:32]).mean()), rtol=1e-5)
+
+
+def test_the_cost_is_told_before():
+    made = plane.training_plane(loss, init, (X, Y), **ARGUMENTS)
+    cost = plane.plane_cost(made)
+    assert cost.networks == 2 * 2 * 2 * 2 * 3
+    assert cost.network_steps == 24 * (64 + 16)
+    assert cost.bytes == 4 * 48 * 4 * 2
+    assert 0 <= cost.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta1": (1.0,)}, "beta1=(1.0,): needs one or more different numbers in [0, 1)"),
+        ({"beta2": ()}, "beta2=(): needs one or more"),
+        ({"beta2": (0.9, 0.9)}, "beta2=(0.9, 0.9): needs one or more different"),
+        ({"learning_rate": (0.0,)}, "learning_rate=(0.0,): needs one or more"),
+        ({"batch_size": (4, 65)}, "batch_size=65: must be an integer from 1 to the 64 samples"),
+        ({"batch_size": ()}, "batch_size: needs one or more values"),
+        ({"epochs": 0}, "epochs=[0]: needs one or more"),
+        ({"seeds": 0}, "seeds=0: must be an integer"),
+        ({"records": 0}, "records=0: must be an integer"),
+        ({"guess": -1.0}, "guess=-1: must be positive"),
+    ],
+)
+def test_bad_input_is_one_line(change, message, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        plane.train_plane(loss, init, (X, Y), **{**ARGUMENTS, **change}, path=tmp_path / "p.zarr")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grid_may_have_one_network_at_a_time(monkeypatch, found):
+    """As for models that do not fit many times."""
+    monkeypatch.setattr(training, "_CPU_CELLS", 1)
+    alone = plane.train_plane(loss, init, (X, Y), **ARGUMENTS)
+    np.testing.assert_allclose(alone["running_loss"], found["running_loss"], rtol=1e-3)
+    assert dataclasses.is_dataclass(plane.TrainingPlane)
