@@ -17,6 +17,8 @@ _FUNCTIONS = {
     "diagnostics": "advise",
     "divergence_intervals": "theory.boundary",
     "draw_phase_diagram": "studies.phase.figures",
+    "draw_search": "studies.networks.user_figures",
+    "draw_training_plane": "studies.networks.user_figures",
     "find_beta2": "advise",
     "from_loss": "problems",
     "gradient_table": "advise",

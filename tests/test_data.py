@@ -127,7 +127,7 @@ def test_text_may_be_compressed(tmp_path):
 
 
 def test_where_files_are_looked_for(tmp_path, monkeypatch):
-    """Without `data_dir`: in the folders of packages; if missing, the message says how to get them."""
+    """Without `data_dir`: in the folders of packages; a message says how to get what is missing."""
     folders = {name: tmp_path / name for name in data.DEFAULT_DIRS}
     monkeypatch.setattr(data, "DEFAULT_DIRS", folders)
     for name, command in (

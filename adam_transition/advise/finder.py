@@ -388,7 +388,7 @@ def _sentence(
         said += f" The edge was followed for {edge.share:g} of the run only."
     if lower_rate is not None:
         told = {True: "does the same", False: "does not help", None: "cannot be judged"}
-        said += f" Lowering the learning rate to {lower_rate:g} of it instead "
+        said += f" Lowering the learning rate to {lower_rate:.2g} of it instead "
         said += f"{told[found.lower_rate_is_enough]}."
     return said
 
