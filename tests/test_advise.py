@@ -236,9 +236,31 @@ def test_the_hook_for_pytorch_records_what_it_says(tmp_path, monkeypatch):
     assert np.load("gradients.npy").shape == (5, 4)
 
 
+def test_what_is_enough_for_every_problem_of_that_n(tmp_path, capsys):
+    """n = 75, the case of a public script that set β2 = 0.9999999."""
+    args = ["--new_batch_size=8", "--samples=600", "--beta1=0", "--learning_rate=0.003"]
+    assert experiment.run(command, f"--out={tmp_path}", *args) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "advise.json").read_text())["whole_class"]
+    assert found["num_components"] == 75
+    # the best bound of the class, with D1 = 2n²: (1 − 1/ρ)², ρ = 1 + √((n − 1)(D1/n − 1))
+    ratio = 1 + math.sqrt(74 * 149)
+    assert 1 - found["enough"] == pytest.approx((1 - 1 / ratio) ** 2)
+    assert 1 - found["counterexample"] == pytest.approx(0.99928, abs=5e-6)
+    assert "0.999276" in printed
+    assert "0.999999726 if" in printed
+    assert "lower it first, to 0.001" in printed
+    args = ["--new_batch_size=8", "--samples=600", "--noise_ratio=1", "--json=-"]
+    assert experiment.run(command, f"--out={tmp_path}", *args) == 0
+    assert json.loads(capsys.readouterr().out)["whole_class"]["enough"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--samples=20"], "--samples=20: fewer than two batches of 16"),
+        (["--noise_ratio=5"], "--noise_ratio=5: needs --samples as well"),
+        (["--samples=800", "--noise_ratio=0.5"], "--noise_ratio=0.5: must be 1 or more"),
         (["--batch_size=0"], "--batch_size=0.0 is not a positive number"),
         (["--beta2=1"], "--beta2=1.0 is outside [0, 1)"),
         (["--new_batch_size=-4"], "--new_batch_size=-4.0 is not a positive number"),

@@ -33,6 +33,7 @@ from adam_transition.advise.rules import (
 )
 from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable, gradient_table
+from adam_transition.advise.whole_class import WholeClass, whole_class
 
 __all__ = [
     "ANSWERS",
@@ -46,6 +47,7 @@ __all__ = [
     "Needed",
     "Probe",
     "Setting",
+    "WholeClass",
     "advise",
     "answer",
     "beta2_of_half_life",
@@ -65,6 +67,7 @@ __all__ = [
     "recommended",
     "sde_rule",
     "verdict",
+    "whole_class",
 ]
 
 

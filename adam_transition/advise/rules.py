@@ -168,11 +168,18 @@ def recommended(advice: list[Advice]) -> Advice:
     return next(one for one in advice if one.rule == "clipped")
 
 
-def recommendation(known: Setting, advice: list[Advice]) -> str:
-    """One line: what to do about β2, and what else matters.
+def recommendation(
+    known: Setting, advice: list[Advice], *, learning_rate: float | None = None
+) -> str:
+    """One line: what to do about β2, what else matters, and when to stop believing it.
 
     A smaller batch needs a β2 at least as large as that of the rule. A β2 that works is never
     lowered, as too large a β2 costs little.
+
+    Args:
+      known: the setting that works.
+      advice: from `advise`.
+      learning_rate: of the setting that works, if known.
 
     Raises:
       ValueError: known is not a Setting.
@@ -190,9 +197,13 @@ def recommendation(known: Setting, advice: list[Advice]) -> str:
     rest = f"β1 = {_shown(beta1)}"
     if beta1 >= math.sqrt(beta2):
         rest = f"β1 below √β2 = {_shown(math.sqrt(beta2), 4)} instead of {_shown(beta1)}"
+    rate, lower = "the learning rate as it is", ""
+    if learning_rate is not None:
+        rate, lower = f"learning rate {learning_rate:g} as it is", f", to {learning_rate / 3:.2g}"
     return (
-        f"Do this: {what}; {rest}; the learning rate as it is. It matters as much as β2: if the "
-        "loss still spikes, lower it first"
+        f"Do this: {what}; {rest}; {rate}. It matters as much as β2: if the loss still spikes, "
+        f"lower it first{lower}. No rule knows your network: if the batch changes by more than a "
+        "factor of 4, or the loss disagrees, measure with find_beta2"
     )
 
 

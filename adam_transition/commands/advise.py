@@ -32,6 +32,15 @@ _float("batch_size", 512, "Batch size of the setting that works, > 0, in samples
 _float("beta1", 0.9, "beta1 of the setting that works, in [0, 1).")
 _float("beta2", 0.999, "beta2 of the setting that works, in [0, 1).")
 _float("new_batch_size", 16, "Batch size to move to, > 0, in the same unit.")
+flags.DEFINE_integer(
+    "samples",
+    None,
+    "Training samples: with them, what is enough for every problem of as many mini-batches.",
+    2,
+    flag_values=FLAGS,
+)
+_float("noise_ratio", 0.0, "D1/n of that class, 1 or more; 0: 2n, from which on some diverge.", 0.0)
+_float("learning_rate", 0.0, "Learning rate of the setting that works, > 0; 0: not known.", 0.0)
 _float("floor", 0.95, "Smallest beta2 of the clipped rule, in [0, 1).")
 flags.DEFINE_string(
     "results", None, "Folder of a finished run of experiments.batch_size.", flag_values=FLAGS
@@ -71,7 +80,8 @@ def main(values: dict[str, Any]) -> None:
     if values["results"]:
         _runner.check_installed(_networks.PACKAGES)
         study = parse_results(values)
-    todo = recommendation(known, found)
+    todo = recommendation(known, found, learning_rate=values["learning_rate"] or None)
+    bound = _whole_class(values, recommended(found).setting.beta1)
     measured = None
     if values["gradients"]:
         target = recommended(found).setting
@@ -114,9 +124,13 @@ def main(values: dict[str, Any]) -> None:
         for one in found:
             print(f"{one.rule}: {'; '.join(one.steps)}.")
             print(f"  Keeps {one.preserves}." + (f" Limits: {one.limits}." if one.holds else ""))
+        if bound is not None:
+            print(f"\n{_enough(bound)}")
         if measured is not None:
             print(f"\n{_told(measured)}")
     summary: dict[str, Any] = {"rows": rows, "recommendation": todo}
+    if bound is not None:
+        summary["whole_class"] = bound
     if measured is not None:
         summary["gradients"] = measured
     if study is None:
@@ -124,6 +138,45 @@ def main(values: dict[str, Any]) -> None:
         return
 
     _outputs.run_study(values, study, summary=summary)
+
+
+def _whole_class(values: dict[str, Any], beta1: float) -> dict[str, Any] | None:
+    """What is enough for every problem with as many mini-batches; None without --samples."""
+    from adam_transition.advise.whole_class import whole_class
+
+    if values["samples"] is None:
+        if values["noise_ratio"]:
+            raise ValueError(f"--noise_ratio={values['noise_ratio']:g}: needs --samples as well")
+        return None
+    num = int(values["samples"] // values["new_batch_size"])
+    if num < 2:
+        raise ValueError(
+            f"--samples={values['samples']}: fewer than two batches of {values['new_batch_size']:g}"
+        )
+    try:
+        found = whole_class(num, beta1, noise_ratio=values["noise_ratio"] or None)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+    return {**found._asdict(), "counterexample": _finite(found.counterexample)}
+
+
+def _enough(bound: dict[str, Any]) -> str:
+    """The class in words."""
+    lines = [
+        f"Every one-dimensional problem with n = {bound['num_components']} mini-batches and noise "
+        f"ratio D1/n ≤ {bound['noise_ratio']:g}: β2 ≥ {1 - bound['enough']:.6g} is enough, for any "
+        "β1 (proved, batches with replacement)."
+    ]
+    if bound["counterexample"] is not None:
+        lines.append(
+            "The worst problem known of that n, of a far larger noise ratio, needs "
+            f"{1 - bound['counterexample']:.6g}."
+        )
+    lines.append(
+        "The theorems' sufficient bound, 1 − (1 − β1^n)/n^3.5 = "
+        f"{1 - bound['theorem']:.9g} if its unknown constant were 1, is no advice."
+    )
+    return "\n".join(lines)
 
 
 def _measured(values: dict[str, Any], recommended: "Setting") -> dict[str, Any]:
