@@ -22,7 +22,7 @@ from absl import flags
 from adam_transition.commands import _flags, _networks, _outputs, _runner, batch_size
 
 if TYPE_CHECKING:
-    from adam_transition.advise import Setting
+    from adam_transition.advise import Advice, Setting
     from adam_transition.studies.advise.study import AdviseStudy
 
 FLAGS = _flags.common_flags("advise")
@@ -67,7 +67,7 @@ _float("ceiling", 0.9999, "Largest beta2 of the clipped rule, in [0, 1).")
 
 def main(values: dict[str, Any]) -> None:
     """Flags → table of rules, printed and in advise.json; with --results also the study."""
-    from adam_transition.advise import Setting, advise, half_life, recommendation, recommended
+    from adam_transition.advise import Setting, advise, recommendation, recommended
 
     known = Setting(values["batch_size"], values["beta1"], values["beta2"])
     try:
@@ -104,26 +104,8 @@ def main(values: dict[str, Any]) -> None:
         for one in found
     ]
     if values["json"] != "-":
-        before = half_life(known.beta2, known.batch_size)
         print(f"{todo}.")
-        print(
-            f"\nbatch size {known.batch_size:g} → {values['new_batch_size']:g}; "
-            "half-life in samples"
-        )
-        print(f"{'rule':10} {'β1':>9} {'β2':>10} {'half-life':>10} {'β1 < √β2':>9}  lr ×    ε ×")
-        print(f"{'(known)':10} {known.beta1:9.6g} {known.beta2:10.7g} {before:10.4g}")
-        for one in found:
-            if not one.holds:
-                print(f"{one.rule:10} {'–':>9} {'–':>10}  does not hold here")
-                continue
-            print(
-                f"{one.rule:10} {one.setting.beta1:9.6g} {one.setting.beta2:10.7g} "
-                f"{one.half_life:10.4g} {'yes' if one.bounded_steps else 'no':>9}  "
-                f"{one.learning_rate_factor:<6.3g} {one.epsilon_factor:.3g}"
-            )
-        for one in found:
-            print(f"{one.rule}: {'; '.join(one.steps)}.")
-            print(f"  Keeps {one.preserves}." + (f" Limits: {one.limits}." if one.holds else ""))
+        _print_rules(known, found)
         if bound is not None:
             print(f"\n{_enough(bound)}")
         if measured is not None:
@@ -138,6 +120,30 @@ def main(values: dict[str, Any]) -> None:
         return
 
     _outputs.run_study(values, study, summary=summary)
+
+
+def _print_rules(known: "Setting", found: "list[Advice]") -> None:
+    """The table of rules, and what each says."""
+    from adam_transition.advise import half_life
+
+    before = half_life(known.beta2, known.batch_size)
+    print(
+        f"\nbatch size {known.batch_size:g} → {found[0].setting.batch_size:g}; half-life in samples"
+    )
+    print(f"{'rule':10} {'β1':>9} {'β2':>10} {'half-life':>10} {'β1 < √β2':>9}  lr ×    ε ×")
+    print(f"{'(known)':10} {known.beta1:9.6g} {known.beta2:10.7g} {before:10.4g}")
+    for one in found:
+        if not one.holds:
+            print(f"{one.rule:10} {'–':>9} {'–':>10}  does not hold here")
+            continue
+        print(
+            f"{one.rule:10} {one.setting.beta1:9.6g} {one.setting.beta2:10.7g} "
+            f"{one.half_life:10.4g} {'yes' if one.bounded_steps else 'no':>9}  "
+            f"{one.learning_rate_factor:<6.3g} {one.epsilon_factor:.3g}"
+        )
+    for one in found:
+        print(f"{one.rule}: {'; '.join(one.steps)}.")
+        print(f"  Keeps {one.preserves}." + (f" Limits: {one.limits}." if one.holds else ""))
 
 
 def _whole_class(values: dict[str, Any], beta1: float) -> dict[str, Any] | None:
