@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from adam_transition.advise import FoundBeta2, halving
 from adam_transition.networks import outcomes
@@ -85,6 +86,7 @@ def _line(ax: Axes, one: xr.Dataset) -> None:
     ax.axhline(float(one["guess"]), color="0.4", ls=":", lw=1)
     ax.set(xscale="log", yscale="log")
     ax.xaxis.set_inverted(True)
+    _plain_numbers(ax)
 
 
 def draw_search(found: FoundBeta2) -> Figure:
@@ -118,12 +120,19 @@ def draw_search(found: FoundBeta2) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel=r"$1 - \beta_2$", ylabel="training loss")
         axes.set_ylim(top=_top(loss))
         axes.xaxis.set_inverted(True)
+        _plain_numbers(axes)
         handles, labels = axes.get_legend_handles_labels()
         if found.verdict == "found":
             handles.append(Line2D([], [], color="black", lw=1))
             labels.append(r"smallest good $\beta_2$, 95 %")
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
         return figure
+
+
+def _plain_numbers(ax: Axes) -> None:
+    """2 instead of 2 × 10⁰ on the axis of the loss, which often spans less than a decade."""
+    for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        formatter(LogFormatter(minor_thresholds=(1.2, 0.4)))
 
 
 def _top(loss: np.ndarray) -> float:
