@@ -9,7 +9,7 @@ import xarray as xr
 
 from adam_transition.commands import finder
 from adam_transition.studies.finder import claims, data, figures
-from tests import experiment
+from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled
 
 GUESS = math.log(10)
@@ -102,18 +102,13 @@ def test_figures_draw_what_is_there(planted, tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
-def test_a_small_run_from_training_to_figures(tmp_path):
-    flags = [
-        "--tasks=mlp/digits@64,mlp-4/mnist1d@64", "--batch_size=4", "--learning_rate=0.03",
-        "--epochs=16", "--seeds=4", "--group=2", "--beta2=0.2,0.5,0.9,0.99,0.999,0.9999",
-        "--budget=0.5", "--nofigures", f"--out={tmp_path}",
-    ]  # fmt: skip
-    assert experiment.run(finder, *flags) == 0
-    dataset = xr.open_zarr(tmp_path / "finder.zarr", consolidated=False).load()
+def test_a_small_run_from_training_to_figures():
+    out = smoke.finished("finder")
+    dataset = xr.open_zarr(out / "finder.zarr", consolidated=False).load()
     assert dataset["running_loss"].shape == (2, 1, 1, 4, 1, 6, 64)
     assert np.isfinite(dataset["running_loss"]).all()
     assert (dataset["cost"] <= 0.5).all()
-    summary = json.loads((tmp_path / "finder.json").read_text())
+    summary = json.loads((out / "finder.json").read_text())
     assert len(summary["rows"]) == 2 * 2
     assert {row["verdict"] for row in summary["rows"]} <= set(data.VERDICTS)
 

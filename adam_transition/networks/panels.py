@@ -1,5 +1,6 @@
 """Shared by the studies of networks: tasks, and training the networks of many panels."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,12 @@ from adam_transition.sweeps import store
 from adam_transition.sweeps.study import Filled
 
 CURVES = {"loss": "training loss", "accuracy": "share of training targets predicted"}
+
+
+@functools.lru_cache(maxsize=2)  # a study asks for the same samples again and again
+def _load(name: str, data_dir: str | None, num_samples: int | None) -> data.DataSet:
+    folder = None if data_dir is None else Path(data_dir)
+    return data.load(name, data_dir=folder, num_samples=num_samples)
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,7 @@ class Task:
         Raises:
           ValueError: see `data.load` and `models.build`.
         """
-        samples = data.load(
-            self.data,
-            data_dir=None if self.data_dir is None else Path(self.data_dir),
-            num_samples=self.num_samples,
-        )
+        samples = _load(self.data, self.data_dir, self.num_samples)
         return models.build(self.model, samples, width=self.width, dtype=dtype), samples
 
 

@@ -148,7 +148,7 @@ def _belongs(claim: str, patterns: Sequence[str]) -> bool:
 def _check_needs(runs: Sequence[Run], out: Path) -> None:
     names = {run.name for run in runs}
     trained = "batch_size" in names or (out / "batch_size" / "batch_size.zarr").exists()
-    if names & {"networks", "batch_size", "advise"}:
+    if names & {"networks", "batch_size", "finder", "advise"}:
         _runner.check_installed(_PACKAGES)
     if "advise" in names and not trained:
         raise ValueError("--only=advise: needs batch_size, which is not in --out")
