@@ -138,6 +138,34 @@ def test_it_resumes_and_refuses_another_network(found, tmp_path, monkeypatch):
         plane.train_plane(loss, init, (X + 1e-6, Y), **ARGUMENTS, path=path)
 
 
+def test_a_chain_that_acts_later_is_another_network(tmp_path):
+    """Clipping that the first step does not meet, and a metric more."""
+    some = {**ARGUMENTS, "beta1": (0.9,), "batch_size": 4, "learning_rate": 0.03}
+    late = jnp.where(jnp.arange(64)[:, None] == 40, 50.0, X)
+    path = tmp_path / "plane.zarr"
+    clip = lambda size: lambda adam: optax.chain(optax.clip(size), adam)  # noqa: E731
+    plane.train_plane(loss, init, (late, Y), **some, path=path, wrap=clip(0.5))
+    with pytest.raises(StoreError, match="choose another path, or pass resume=False"):
+        plane.train_plane(loss, init, (late, Y), **some, path=path, wrap=clip(0.6))
+    with pytest.raises(StoreError, match="made with curves="):
+        plane.train_plane(
+            loss, init, (late, Y), **some, path=path, wrap=clip(0.5),
+            measure=lambda params, batch: {"more": batch[0].mean()},
+        )  # fmt: skip
+
+
+def test_any_optax_schedule_can_be_resumed(tmp_path):
+    some = {**ARGUMENTS, "beta1": (0.9,), "batch_size": 16, "learning_rate": 0.03}
+    schedule = optax.cosine_onecycle_schedule(4, 1.0)
+    one = plane.train_plane(
+        loss, init, (X, Y), **some, path=tmp_path / "plane.zarr", schedule=schedule
+    )
+    two = plane.train_plane(
+        loss, init, (X, Y), **some, path=tmp_path / "plane.zarr", schedule=schedule
+    )
+    np.testing.assert_array_equal(one["running_loss"], two["running_loss"])
+
+
 def test_outcomes_are_those_of_the_mean_over_seeds(found):
     late = found["running_loss"].values[..., -1].astype(float)
     np.testing.assert_allclose(found["late_loss"], late, rtol=1e-6)
@@ -236,6 +264,18 @@ def test_the_cost_is_told_before():
         ({"seeds": 0}, "seeds=0: must be an integer"),
         ({"records": 0}, "records=0: must be an integer"),
         ({"guess": -1.0}, "guess=-1: must be positive"),
+        ({"records": 1000}, "records=1000: more than the 16 steps of a run at batch size 16"),
+        ({"measure": lambda p, b: {"x": 1.0}, "evaluated": 0}, "evaluated=0: must be an integer"),
+        (
+            {"measure": lambda p, b: 1.0},
+            "measure: fails when it is traced: ValueError: returns float",
+        ),
+        ({"measure": lambda p, b: {"x": b[1] * 1.0}}, "measure: x has shape (1,)"),
+        ({"measure": lambda p, b: {"seed": 1.0}}, "metric 'seed': choose another name"),
+        ({"measure": lambda p, b: {"late_loss": 1.0}}, "metric 'late_loss': choose another name"),
+        ({"measure": lambda p, b: {"train/acc": 1.0}}, "metric 'train/acc': choose another name"),
+        ({"measure": lambda p, b: {"norm": 1.0}}, "norm is a metric of the loss as well"),
+        ({"schedule": 0.5}, "schedule=0.5: must be a function"),
     ],
 )
 def test_bad_input_is_one_line(change, message, tmp_path):

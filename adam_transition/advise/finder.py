@@ -35,6 +35,7 @@ DEFAULT_BETA2 = tuple(
 
 _RECORDS = (64, 48, 32, 16)  # of a run; the first that fits its steps
 _ROUNDING = 0.03  # of the number of steps, to that end
+_GUESS = 1.0  # the guess, in its own units
 _AT_ONCE = 8  # networks in a tile: few enough to keep all cores busy
 
 
@@ -44,11 +45,13 @@ class FoundBeta2(NamedTuple):
     one_minus_beta2: float  # at the smallest good β2; NaN if it cannot be told
     low: float  # 95 % confidence interval of it
     high: float  # +inf if no β2 of the grid is bad
-    best: float  # the β2 of the lowest loss among the longest runs; NaN if nothing is learnt
+    best: float  # the β2 of the lowest loss among those trained longest; NaN if nothing is learnt
     verdict: Verdict
     cost: float  # share of the cost of training every β2 with every seed to the end
     sentence: str
     lower_rate_is_enough: bool | None  # whether a bad β2 is good at the lower learning rate
+    guess: float  # the loss of a network that has learnt nothing
+    allowed: float  # a good late loss is at most this multiple of the best
     runs: xr.Dataset  # `running_loss` over (seed, beta2, record), NaN where not trained
 
 
@@ -61,6 +64,7 @@ class _Job(NamedTuple):
     one_minus_beta1: float
     one_minus_beta2: Float[np.ndarray, " K"]
     learning_rate: float
+    guess: float
     program: sweep.Program
     bar: tqdm
 
@@ -91,11 +95,14 @@ def find_beta2(
     """Finds the smallest β2 that trains as well as the best, by training.
 
     A β2 is good if its late loss (the mean over the last quarter of the run) lies within 15 % of
-    the way, in the logarithm, from the best late loss to `guess`. All β2 are trained for a
-    sixteenth of the run, and those near the edge longer, up to its end (successive halving). All
-    β2 of a seed start from the same parameters and see the same batches. The 95 % interval contains
-    the scatter over seeds and, where the edge was not followed to the end of the run, its further
-    move as measured on other networks (`halving.EDGE_MOVES`).
+    the way, in the logarithm, from the best late loss to `guess`: `allowed` times the best. All β2
+    are trained for a sixteenth of the run, and those near the edge longer, up to its end
+    (successive halving). All β2 of a seed start from the same parameters and see the same batches.
+
+    The 95 % interval contains the scatter over seeds and, where the edge was not followed to the
+    end of the run, its further move as measured on classifiers (`halving.EDGE_MOVES`). On problems
+    without noise, whose loss falls by decades until the end, the edge may move farther; then the
+    answer is mostly `cannot tell`, and a larger budget helps.
 
     Args:
       loss: (params, batch) → positive loss, a scalar; or (loss, metrics). See `objectives.of_loss`.
@@ -113,13 +120,15 @@ def find_beta2(
       budget: share of the cost of training every β2 with every seed to the end.
       lower_rate: a factor below 1: train one bad β2 at that part of the learning rate as well, to
         see whether this does the same; its cost is part of the budget.
-      guess: the loss of a network that has learnt nothing; default: the mean loss at the start,
-        which is wrong for a checkpoint.
+      guess: the loss of a network that has learnt nothing, such as that of a constant prediction;
+        default: the mean loss at the start, which is too large for many initializations, and wrong
+        for a checkpoint. It is part of the result.
       sampling: how batches are drawn, one of `sampling.SAMPLINGS`.
       epsilon: ε of Adam.
       weight_decay: decoupled, as in AdamW.
       wrap: puts the optimiser into a chain, for example
-        `lambda adam: optax.chain(optax.clip_by_global_norm(1.0), adam)`.
+        `lambda adam: optax.chain(optax.clip_by_global_norm(1.0), adam)`; transformations that take
+        extra arguments, such as the loss, do not get them.
       has_state: the loss has a state, see `objectives.of_loss`.
       has_key: the loss takes a key, see `objectives.of_loss`.
       progress: show a bar on stderr; default: on a terminal.
@@ -132,6 +141,7 @@ def find_beta2(
       ValueError: naming the argument, its value and what is allowed.
     """
     check_sampling(sampling)
+    workloads.check_call(key, data, weight_decay, wrap, learning_rate=learning_rate)
     q = _grid(beta2)
     spare = 0.0 if lower_rate is None else 1 / len(q)
     _check(beta1, learning_rate, epochs, seeds, lower_rate, guess, epsilon)
@@ -146,25 +156,28 @@ def find_beta2(
     starting = workloads.starting_losses(given, keys, batch_size)
     guess = float(starting.mean()) if guess is None else guess
     if not guess > 0:
-        raise ValueError(f"loss: is {guess:g} at the start; must be positive: add a constant")
+        raise ValueError(
+            f"loss: is {guess:g} at the start; must be positive, as logarithms are compared: add "
+            "the constant that makes its optimum small and positive"
+        )
     total = round(budget * recipe.num_records * len(q)) * seeds
     with tqdm(total=total, unit="record", disable=_hidden(progress), leave=False) as bar:
         rate = 1.0 if callable(learning_rate) else float(learning_rate)
         program = _program(given, recipe)
-        job = _Job(given, recipe, keys, 1 - beta1, q, rate, program, bar)
-        seen = _search(job, budget - spare, guess)
+        job = _Job(given, recipe, keys, 1 - beta1, q, rate, guess, program, bar)
+        seen = _search(job, budget - spare)
         cost = float(seen.records.sum()) / (recipe.num_records * len(q))
         helps = None
         if lower_rate is not None:
-            helps, more = _try_lower_rate(job, seen, guess, lower_rate)
+            helps, more = _try_lower_rate(job, seen, lower_rate)
             cost += more / len(q)
-    return _answer(job, seen, guess, cost, lower_rate, helps)
+    return _answer(job, seen, cost, lower_rate, helps)
 
 
 def _grid(beta2: Sequence[float] | None) -> Float[np.ndarray, " K"]:
     given = DEFAULT_BETA2 if beta2 is None else beta2
     values = np.unique(checks.numbers("beta2", given))
-    if values.ndim != 1 or len(values) < 4 or not ((values >= 0) & (values < 1)).all():
+    if np.ndim(given) != 1 or len(values) < 4 or not ((values >= 0) & (values < 1)).all():
         raise ValueError(f"beta2={given}: needs four or more different values in [0, 1)")
     return np.asarray(np.sort(1 - values))
 
@@ -292,7 +305,10 @@ def _train_part(
 def _train_until(
     job: _Job, networks: dict[int, Running], seen: Seen, wanted: Int[np.ndarray, " K"]
 ) -> Seen:
-    """Trains every β2 up to its number of records; changes `networks`."""
+    """Trains every β2 up to its number of records; changes `networks`.
+
+    Losses are kept in units of the guess, so that their scale does not matter.
+    """
     records = seen.records.copy()
     part = job.recipe.num_records // 16
     while (records < wanted).any():
@@ -302,29 +318,27 @@ def _train_until(
             job, {i: networks[i] for i in map(int, columns)}, first, job.learning_rate
         )
         networks.update(trained)
-        seen.loss[:, columns, first : first + part] = loss
+        seen.loss[:, columns, first : first + part] = loss / job.guess
         records[columns] += part
     return seen._replace(records=records)
 
 
-def _search(job: _Job, budget: float, guess: float) -> Seen:
+def _search(job: _Job, budget: float) -> Seen:
     """Trains as `halving.search` says."""
     num_beta2, records = len(job.one_minus_beta2), job.recipe.num_records
     networks = dict.fromkeys(range(num_beta2), _start(job))
     loss = np.full((len(job.keys), num_beta2, records), np.nan)
     nothing = Seen(job.one_minus_beta2, loss, np.zeros(num_beta2, int))
-    return halving.search(nothing, guess, budget, partial(_train_until, job, networks))
+    return halving.search(nothing, _GUESS, budget, partial(_train_until, job, networks))
 
 
-def _try_lower_rate(
-    job: _Job, seen: Seen, guess: float, factor: float
-) -> tuple[bool | None, float]:
+def _try_lower_rate(job: _Job, seen: Seen, factor: float) -> tuple[bool | None, float]:
     """Whether a β2 that is bad is good at a lower learning rate, and the runs that this took.
 
     Returns None, at no cost, if no β2 is clearly bad.
     """
-    found, height = halving.edge(seen, guess), halving.heights(seen, guess)
-    level = outcomes.good_level(height, guess)[:, 0]
+    found, height = halving.edge(seen, _GUESS), halving.heights(seen, _GUESS)
+    level = outcomes.good_level(height, _GUESS)[:, 0]
     bad = np.flatnonzero(
         (height > level[:, None]).all(axis=0) & (seen.one_minus_beta2 > found.high)
     )
@@ -335,7 +349,7 @@ def _try_lower_rate(
     for first in range(0, job.recipe.num_records, part):
         networks, loss = _train_part(job, networks, first, factor * job.learning_rate)
         losses.append(loss[:, 0])
-    late = outcomes.log(outcomes.late_loss(np.concatenate(losses, axis=-1)))
+    late = outcomes.log(outcomes.late_loss(np.concatenate(losses, axis=-1) / job.guess))
     good = late <= level
     return (bool(good.all()) if good.all() or not good.any() else None), 1.0
 
@@ -343,19 +357,19 @@ def _try_lower_rate(
 def _answer(
     job: _Job,
     seen: Seen,
-    guess: float,
     cost: float,
     lower_rate: float | None,
     helps: bool | None,
 ) -> FoundBeta2:
-    found, height = halving.edge(seen, guess), halving.heights(seen, guess)
+    found, height = halving.edge(seen, _GUESS), halving.heights(seen, _GUESS).mean(axis=0)
     long = np.flatnonzero(seen.records == seen.records.max())
-    best = int(long[np.argmin(height.mean(axis=0)[long])])
+    best = int(long[np.argmin(height[long])])
     q = seen.one_minus_beta2
-    verdict, reason = halving.judge(seen, guess)
+    verdict, reason = halving.judge(seen, _GUESS)
     named = FoundBeta2(
         found.value if verdict == "found" else math.nan, found.low, min(found.high, 1.0),
-        1 - float(q[best]), verdict, cost, "", helps, _runs(job, seen),
+        1 - float(q[best]), verdict, cost, "", helps, job.guess,
+        math.exp(-outcomes.TOLERANCE * float(height[best])), _runs(job, seen),
     )  # fmt: skip
     if verdict == "every beta2 is good":
         named = named._replace(one_minus_beta2=float(q[-1]), high=math.inf)
@@ -382,7 +396,7 @@ def _sentence(
     interval = f"95 %: {low} to {high}" if found.high < 1 else f"95 %: at most {high}"
     said = (
         f"{where} the smallest good β2 is {beta2_text(found.one_minus_beta2)} ({interval}); "
-        f"{beta2_text(1 - found.best)} trains best {spent}."
+        f"good is a late loss of up to {found.allowed:.2g} times the best {spent}."
     )
     if edge.share < 1:
         said += f" The edge was followed for {edge.share:g} of the run only."
@@ -410,7 +424,7 @@ def _runs(job: _Job, seen: Seen) -> xr.Dataset:
     label = {"long_name": "mean training loss since the last record", "units": "1"}
     beta2 = ("beta2", 1 - seen.one_minus_beta2, {"long_name": "β2", "units": "1"})
     return xr.Dataset(
-        {RUNNING: (("seed", "beta2", "record"), seen.loss, label)},
+        {RUNNING: (("seed", "beta2", "record"), seen.loss * job.guess, label)},
         {
             "seed": ("seed", np.arange(len(job.keys)), {"long_name": "seed", "units": "1"}),
             "beta2": beta2,

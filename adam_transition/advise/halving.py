@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy  # imports its modules lazily
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from adam_transition.networks import outcomes
 
@@ -42,6 +42,7 @@ _DEAD = 0.05  # of the log loss: who learns less has learnt nothing: a conventio
 _SIGNAL = (
     4.5  # by how much the margin of a good loss must exceed the noise: chosen on the first tasks
 )
+_TRAINABLE = 0.5  # share of the β2 whose first record is finite: a convention
 _CONTRAST = 2.0  # by how much the loss of a bad β2 must exceed that margin: a convention
 
 
@@ -197,8 +198,42 @@ def edge(seen: Seen, guess: float) -> Edge:
         seeds + _GRID_SD**2 + spread**2
     )
     is_beyond = place + EDGE_MOVES[share][0] > math.log(seen.one_minus_beta2[-1])
+    low = min(place - half, _lowest(seen, guess))
     high = math.inf if is_beyond else math.exp(place + half)
-    return Edge(np.exp(others), math.exp(place), math.exp(place - half), high, share)
+    return Edge(np.exp(others), math.exp(place), math.exp(low), high, share)
+
+
+def _lowest(seen: Seen, guess: float) -> float:
+    """log(1 − β2) up to which runs were seen to be good; +inf if no long run is bad.
+
+    Runs that ended early count as far as the edge may still move, by three standard deviations.
+    """
+    grid, found = np.log(seen.one_minus_beta2), -math.inf
+    bad = _bad(seen, guess)
+    if not bad.any():
+        return math.inf
+    for share in SHARES[1:]:
+        count = round(share * seen.loss.shape[-1])
+        there = seen.records >= count
+        if not there.any():
+            break
+        part = seen._replace(records=np.where(there, count, 0))
+        good = there & ~_bad(part, guess) & (grid < grid[bad].min())
+        mean, spread = EDGE_MOVES[share]
+        found = max(found, grid[good].max(initial=-math.inf) - mean - 3 * spread)
+    return float(found)
+
+
+def _bad(seen: Seen, guess: float) -> Bool[np.ndarray, " K"]:
+    """Which of the longest runs are bad, beyond the best of them."""
+    count = int(seen.records.max())
+    long = np.flatnonzero(seen.records == count)
+    height = _late(seen.loss[:, long], count, guess).mean(axis=0)
+    best = int(np.argmin(height))
+    level = height[best] + outcomes.TOLERANCE * (math.log(guess) - height[best])
+    bad = np.zeros(len(seen.records), bool)
+    bad[long[best:]] = height[best:] > level
+    return bad
 
 
 def _place(seen: Seen, guess: float) -> tuple[float, float]:
@@ -234,14 +269,20 @@ def judge(seen: Seen, guess: float) -> tuple[Verdict, str]:
     mean = height.mean(axis=0)
     gain = math.log(guess) - float(np.sort(mean)[: max(2, len(mean) // 8)].mean())
     margin = outcomes.TOLERANCE * gain
-    if np.nanmin(seen.loss) <= 0:
-        return "cannot tell", "the loss is not always positive: add a constant"
+    first = seen.loss[:, :, 0]
+    if not (np.isfinite(first).all(axis=0).mean() > _TRAINABLE):
+        return "cannot tell", "the loss is not finite from the start for most values of β2"
+    if np.nanmin(seen.loss[np.isfinite(seen.loss)]) <= 0:
+        return "cannot tell", "the loss reaches 0, where its logarithm ends: add a small constant"
     if not gain > _DEAD or math.isnan(found.value):
         return "cannot tell", NOTHING
     if margin < _SIGNAL * _noise(seen, height, found):
         return "cannot tell", "the loss is too noisy"
     if math.isinf(found.high):
         return "every beta2 is good", ""
+    long = mean[seen.records == seen.records.max()]
+    if long[0] - long.min() > outcomes.TOLERANCE * (math.log(guess) - long.min()):
+        return "cannot tell", "the largest β2 are bad as well"
     if np.ptp(mean) < _CONTRAST * margin:
         return "cannot tell", "no β2 is clearly bad"
     if min(found.high, 1.0) > _WIDEST * found.low:
@@ -253,8 +294,10 @@ def judge(seen: Seen, guess: float) -> tuple[Verdict, str]:
 def _noise(seen: Seen, height: Float[np.ndarray, "S K"], found: Edge) -> float:
     """Standard deviation of the mean height over seeds, from neighbours on the good side."""
     good = max(2, int(np.searchsorted(seen.one_minus_beta2, found.value)) - 1)
-    steps = np.diff(height[:, :good], axis=1)
-    return math.sqrt(float(np.square(steps).mean()) / 2 / len(steps))
+    # second differences, where there are enough, leave out a trend
+    order, factor = (2, 6) if good > 2 else (1, 2)
+    steps = np.diff(height[:, :good], n=order, axis=1)
+    return math.sqrt(float(np.square(steps).mean()) / factor / len(steps))
 
 
 def _share(seen: Seen) -> float:
@@ -286,7 +329,7 @@ def advance(
     if reference is None:
         far = np.flatnonzero(grid <= expected - FAR)
         far = far if len(far) else np.arange(1)
-        reference = int(far[np.argmin(heights(seen, guess).mean(axis=0)[far])])
+        reference = int(far[len(far) // 2])
     wanted = seen.records.copy()
     nearest = np.argsort(np.abs(grid - expected), kind="stable")
     for index in (reference, *nearest[nearest != reference]):

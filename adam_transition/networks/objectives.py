@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
+RUNNING = "running_loss"
+"""The mean loss over the batches since the last record: it costs nothing to measure."""
+
 Metrics: TypeAlias = Mapping[str, Float[Array, ""]]
 
 
@@ -82,18 +85,29 @@ def of_loss(
     """
 
     def full_init(key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
-        return tuple(init(key)) if has_state else (init(key), ())
+        made = init(key)
+        if has_state and not (isinstance(made, tuple) and len(made) == 2):
+            raise ValueError("with has_state it must return (params, state)")
+        return made if has_state else (made, ())
 
     def full_loss(params: PyTree, state: PyTree, batch: PyTree, key: Key[Array, ""]) -> Any:
         found = loss(params, *((state,) if has_state else ()), batch, *((key,) if has_key else ()))
         value, *aux = found if isinstance(found, tuple) else (found,)
+        if has_state and not aux:
+            raise ValueError("with has_state it must return (loss, state)")
         new = aux.pop(0) if has_state else state
+        if len(aux) > 1:
+            raise ValueError(f"returns {len(found)} values; at most {2 + has_state} have a meaning")
         return value, (new, _metrics(aux[0] if aux else None))
 
     def full_measure(params: PyTree, state: PyTree, batch: PyTree) -> Metrics:
         if measure is None:
             return {}
-        return _metrics(measure(params, *((state,) if has_state else ()), batch))
+        found = measure(params, *((state,) if has_state else ()), batch)
+        if not isinstance(found, Mapping):
+            raise ValueError(f"returns {type(found).__name__}; must return a mapping of scalars")
+        _check_names(found)
+        return {str(name): jnp.asarray(value) for name, value in found.items()}
 
     return Objective(full_init, full_loss, full_measure)
 
@@ -102,11 +116,17 @@ def _metrics(aux: Any) -> Metrics:
     """The scalars of a mapping; any other auxiliary output is ignored."""
     if not isinstance(aux, Mapping):
         return {}
+    _check_names(aux)
     return {
         str(name): jnp.asarray(value, jnp.result_type(float))
         for name, value in aux.items()
         if not isinstance(value, Mapping) and jnp.ndim(value) == 0
     }
+
+
+def _check_names(metrics: Mapping[Any, Any]) -> None:
+    if RUNNING in metrics:
+        raise ValueError(f"a metric cannot be called {RUNNING}: that is the loss itself")
 
 
 def one_loss(objective: Objective) -> Callable[[PyTree, PyTree, PyTree, Any], Float[Array, ""]]:

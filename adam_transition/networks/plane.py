@@ -32,6 +32,7 @@ from adam_transition.sweeps import store, study
 from adam_transition.sweeps.study import Filled, Part, variable
 
 _LEADING = ("batch_size",)
+_OUTCOMES = ("late_loss", "good", "low", "high", "guess")
 _TIMED = 64  # steps of the run that the estimate of the cost measures
 
 
@@ -147,24 +148,22 @@ class TrainingPlane:
             "method": [recipe.method.sampling, recipe.method.initialization],
             "grid": [list(values) for values in dataclasses.astuple(self.grid)],
             "numbers": [float(number).hex() for number in numbers],
-            "schedule": _digest(recipe.schedule and recipe.schedule(jnp.arange(recipe.num_steps))),
-            "first_updates": _digest(self._first_update()),
+            "curves": sorted(self.curves()),
+            "first_steps": [_digest(self._first_steps(recipe)) for recipe in self.recipes],
             "data": [zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in data],
             "keys": jax.random.key_data(self.keys).tolist(),
             "dtype": self.dtype,
         }
 
-    def _first_update(self) -> PyTree:
-        """The first network after one step, which tells losses and optimisers apart."""
-        recipe = self.recipes[0]
+    def _first_steps(self, recipe: Recipe) -> PyTree:
+        """A network after 64 steps or fewer, which tells losses, schedules and optimisers apart."""
         hyper = training.adam.Hyperparameters(0.5, 0.5, recipe.epsilon)
-        short = Recipe(
-            recipe.batch_size, 1, 1, 1, recipe.method, recipe.epsilon, evaluated=0,
-            schedule=recipe.schedule, weight_decay=recipe.weight_decay, wrap=recipe.wrap,
-        )  # fmt: skip
+        short = dataclasses.replace(
+            recipe, num_steps=min(recipe.num_steps, _TIMED), num_records=1, evaluated=0
+        )
         objective, samples = self.workload
-        step = jax.jit(partial(training.train, objective, recipe=short))
-        network, _ = step(samples, hyper, 1.0, key=self.keys[0])
+        train = jax.jit(partial(training.train, objective, recipe=short))
+        network, _ = train(samples, hyper, max(self.grid.learning_rate), key=self.keys[0])
         return network.params
 
 
@@ -175,8 +174,8 @@ def train_plane(
     *,
     beta1: Shaped[ArrayLike, " B1"] | Sequence[float],
     beta2: Shaped[ArrayLike, " B2"] | Sequence[float],
-    learning_rate: Sequence[float],
-    batch_size: Sequence[int],
+    learning_rate: Sequence[float] | float,
+    batch_size: Sequence[int] | int,
     epochs: float,
     key: Key[Array, ""] | UInt32[Array, "2"],
     path: str | Path | None = None,
@@ -201,7 +200,9 @@ def train_plane(
       epochs: length of every run; its steps are rounded to whole records.
       key: of the seeds; consumed.
       path: a zarr store to write to, and to resume from; default: the results stay in memory, and
-        an interrupted call keeps nothing.
+        an interrupted call keeps nothing. A store is that of another network if anything differs
+        that shows in the arguments, the names of the curves, or the first 64 steps: if you change a
+        function later in training only, choose another path.
       resume: go on with a store that exists; otherwise it is replaced.
       **settings: further settings of `training_plane`.
 
@@ -222,7 +223,11 @@ def train_plane(
     )  # fmt: skip
     if path is None:
         return study.compute(plane)
-    results = study.run(plane, Path(path), identity=plane.identity(), resume=resume)
+    try:
+        results = study.run(plane, Path(path), identity=plane.identity(), resume=resume)
+    except store.StoreError as error:
+        said = str(error).replace("another --out", "another path")
+        raise store.StoreError(said.replace("pass --noresume", "pass resume=False")) from error
     found = results.load()
     results.close()
     return found
@@ -235,8 +240,8 @@ def training_plane(
     *,
     beta1: Shaped[ArrayLike, " B1"] | Sequence[float],
     beta2: Shaped[ArrayLike, " B2"] | Sequence[float],
-    learning_rate: Sequence[float],
-    batch_size: Sequence[int],
+    learning_rate: Sequence[float] | float,
+    batch_size: Sequence[int] | int,
     epochs: float,
     key: Key[Array, ""] | UInt32[Array, "2"],
     seeds: int = 3,
@@ -286,6 +291,7 @@ def training_plane(
     Raises:
       ValueError: naming the argument, its value and what is allowed.
     """
+    workloads.check_call(key, data, weight_decay, wrap, schedule=schedule)
     given = workloads.workload(
         loss, init, data, has_state=has_state, has_key=has_key, measure=measure
     )
@@ -295,10 +301,19 @@ def training_plane(
              (("beta1", beta1), ("beta2", beta2))]  # fmt: skip
     rates = _values("learning_rate", learning_rate, math.inf)
     _values("epochs", [epochs], math.inf)
-    for size in batch_size:
+    sizes = list(np.atleast_1d(np.asarray(batch_size, object)))
+    for size in sizes:
         workloads.check_batch_size(size, given.num_samples)
-    if not len(batch_size):
+    if not sizes:
         raise ValueError("batch_size: needs one or more values")
+    fewest = epochs * given.num_samples / max(sizes)
+    if records > fewest:
+        raise ValueError(
+            f"records={records}: more than the {fewest:.3g} steps of a run at batch size "
+            f"{max(sizes)}"
+        )
+    if measure is not None:
+        checks.check_integer("evaluated", evaluated, 1, 2**31)
     method = Method(sampling, "constant", initialization)
 
     def recipe(size: int) -> Recipe:
@@ -311,14 +326,20 @@ def training_plane(
         )  # fmt: skip
 
     keys = workloads.keys_of_seeds(key, seeds)
-    starting = workloads.starting_losses(given, keys, batch_size[0])
+    starting = workloads.starting_losses(given, keys, sizes[0])
     guess = float(starting.mean()) if guess is None else guess
     if not 0 < guess < math.inf:
         raise ValueError(f"guess={guess:g}: must be positive: add a constant to the loss")
     grid = Grid(rates, tuple(range(seeds)), *betas)
-    return TrainingPlane(
-        given, grid, tuple(map(recipe, batch_size)), keys, starting, guess, progress
-    )
+    plane = TrainingPlane(given, grid, tuple(map(recipe, sizes)), keys, starting, guess, progress)
+    taken = {*_OUTCOMES, *plane.coordinates().coords}
+    for name in plane.curves():
+        if name in taken or "/" in name or not name.strip("."):
+            raise ValueError(
+                f"metric {name!r}: choose another name, without / and not one of "
+                f"{', '.join(sorted(map(str, taken)))}"
+            )
+    return plane
 
 
 def plane_cost(plane: TrainingPlane) -> PlaneCost:

@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Int, Key, PyTree, Shaped
 
 from adam_transition import adam, sampling
 from adam_transition.networks import objectives
-from adam_transition.networks.objectives import Objective
+from adam_transition.networks.objectives import RUNNING, Objective
 from adam_transition.simulate import Method
 from adam_transition.sweeps import sweep
 
@@ -34,9 +34,6 @@ _ACCELERATOR_SHARE = 0.5  # of a device's memory, as XLA keeps copies of a loop'
 GRID_DIMS = ("learning_rate", "seed", "beta1", "beta2")
 
 _METHOD = Method("random_shuffling", "inverse_sqrt_epoch", "bias_correction")
-
-RUNNING = "running_loss"
-"""The mean loss over the batches since the last record: it costs nothing to measure."""
 
 
 def _unchanged(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -190,7 +187,10 @@ def advance(
         numbers = record * every + jnp.arange(every, dtype=jnp.int32)
         network, values = jax.lax.scan(step, network, (index.reshape(every, batch), numbers))
         means = jax.tree.map(lambda value: value.mean(axis=0), values)
-        return network, {**means, **_measured(objective, network, samples, recipe)}
+        measured = _measured(objective, network, samples, recipe)
+        if twice := set(means) & set(measured):
+            raise ValueError(f"measure: {min(twice)} is a metric of the loss as well")
+        return network, {**means, **measured}
 
     records = jnp.asarray(first, jnp.int32) + jnp.arange(count, dtype=jnp.int32)
     return jax.lax.scan(until_record, network, records)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Key, PyTree, UInt32
 
 from adam_transition import checks
@@ -83,9 +84,8 @@ def _samples(data: PyTree) -> PyTree:
 def _check_functions(given: Workload) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     made = _shapes("init", given.objective.init, key)
-    if not isinstance(made, tuple) or len(made) != 2:
-        raise ValueError("init: with has_state it must return (params, state)")
     params, state = made
+    taken = _kinds(state)
     kinds = [leaf.dtype for leaf in jax.tree.leaves(params)]
     if not kinds:
         raise ValueError("init: returns no parameters")
@@ -98,11 +98,55 @@ def _check_functions(given: Workload) -> None:
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype),
                          given.samples)  # fmt: skip
     value, (new, _) = _shapes("loss", given.objective.loss, params, state, batch, key)
+    if not hasattr(value, "shape"):
+        raise ValueError(f"loss: returns {type(value).__name__}; must be a real scalar")
     if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"loss: returns shape {value.shape}, {value.dtype}; must be a real scalar")
-    returned, taken = (str(jax.tree.structure(tree)) for tree in (new, state))
-    if returned != taken:
-        raise ValueError(f"loss: takes the state {taken}, but returns {returned}")
+    if _kinds(new) != taken:
+        raise ValueError(f"loss: takes a state of {taken}, but returns one of {_kinds(new)}")
+    measured = _shapes("measure", given.objective.measure, params, state, batch)
+    for name, one in measured.items():
+        if one.shape:
+            raise ValueError(f"measure: {name} has shape {one.shape}; must be a scalar")
+
+
+def _kinds(tree: PyTree) -> str:
+    """Structure, shapes and dtypes."""
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
+
+
+def check_call(
+    key: Any,
+    data: PyTree,
+    weight_decay: Any,
+    wrap: Callable | None,
+    *,
+    learning_rate: Any = None,
+    schedule: Any = None,
+) -> None:
+    """Raises ValueError for what neither `find_beta2` nor `train_plane` can use."""
+    if not checks.is_concrete(key, data if not isinstance(data, Iterator) else ()):
+        raise ValueError("key, data: are traced; call it outside jit, as it compiles for itself")
+    if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
+        raise ValueError("jax_debug_nans: turn it off, as runs that diverge are part of the answer")
+    try:
+        jax.random.bits(key, (2,), jnp.uint32)
+    except (TypeError, ValueError):
+        given = f"of shape {np.shape(key)}" if np.ndim(key) else repr(key)
+        raise ValueError(f"key {given}: must be one key, as jax.random.key(0)") from None
+    if not 0 <= checks.number("weight_decay", weight_decay) < np.inf:
+        raise ValueError(f"weight_decay={weight_decay}: must be 0 or more")
+    if schedule is not None and not callable(schedule):
+        raise ValueError(f"schedule={schedule!r}: must be a function")
+    for name, function in (("learning_rate", learning_rate), ("schedule", schedule)):
+        if callable(function):
+            found = _shapes(name, function, jnp.zeros((), jnp.int32))
+            if not hasattr(found, "dtype") or found.shape:
+                raise ValueError(f"{name}: must return a scalar")
+    if wrap is not None:
+        made = wrap(optax.identity()) if callable(wrap) else None
+        if not (hasattr(made, "init") and hasattr(made, "update")):
+            raise ValueError("wrap: must be a function of an optax transformation that returns one")
 
 
 def _shapes(name: str, function: Callable, *arguments: Any) -> Any:
@@ -142,10 +186,9 @@ def starting_losses(
       ValueError: it is not finite.
     """
     size = min(batch_size, _STARTING, given.num_samples)
-    count = min(given.num_samples, _STARTING) // size
-    batches = jax.tree.map(
-        lambda leaf: leaf[: count * size].reshape(count, size, *leaf.shape[1:]), given.samples
-    )
+    starts = np.arange(0, min(given.num_samples, _STARTING), size)
+    starts = np.minimum(starts, given.num_samples - size)  # the last batch may overlap
+    batches = jax.tree.map(lambda leaf: leaf[starts[:, None] + np.arange(size)], given.samples)
     one_loss = objectives.one_loss(given.objective)
 
     @jax.jit
