@@ -20,7 +20,7 @@ def found_and_true(dataset: xr.Dataset) -> Figure:
     """What the finder says, with its interval, against the other seeds trained to the end."""
     with style():
         axes: Any
-        figure, axes = subplots(1, 1, figsize=(4.6, 3.6))
+        figure, axes = subplots(1, 1, figsize=(6.4, 3.6))
         answered = dataset["verdict"] == VERDICTS.index("found")
         shown = dataset.where(answered & np.isfinite(dataset["truth"]))
         for i, task in enumerate(dataset["task"].values):
@@ -74,8 +74,9 @@ def thresholds(dataset: xr.Dataset) -> Figure:
             ax.set(xscale="log", yscale="log", title=str(task))
         for ax in axes.ravel()[len(tasks) :]:
             ax.set_axis_off()
-        for ax in axes[-1]:
+        for ax in axes.ravel()[max(0, len(tasks) - columns) : len(tasks)]:  # the last of its column
             ax.set_xlabel("batch size $B$")
+            ax.tick_params(labelbottom=True)
         for ax in axes[:, 0]:
             ax.set_ylabel(r"$1 - \beta_2^*$")
         handles = [
