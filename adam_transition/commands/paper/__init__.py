@@ -27,7 +27,7 @@ flags.DEFINE_enum(
     "scale",
     "laptop",
     SCALES,
-    "smoke: seconds per experiment, a test that all works; laptop: 20 minutes on two cores; gpu.",
+    "smoke: seconds per experiment, a test that all works; laptop: 25 to 50 minutes on two cores, as data are there; gpu.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list("only", "", "Names of the runs to do; default: all.", flag_values=FLAGS)
