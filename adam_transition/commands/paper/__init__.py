@@ -27,7 +27,8 @@ flags.DEFINE_enum(
     "scale",
     "laptop",
     SCALES,
-    "smoke: seconds per experiment, a test that all works; laptop: 25 to 50 minutes on two cores, as data are there; gpu.",
+    "smoke: seconds per experiment, a test that all works; laptop: 25 to 50 minutes on two "
+    "cores, depending on the data sets at hand; gpu.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list("only", "", "Names of the runs to do; default: all.", flag_values=FLAGS)
