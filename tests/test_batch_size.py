@@ -12,7 +12,7 @@ from adam_transition.networks.training import GRID_DIMS
 from adam_transition.studies.batch_size import claims as batch_size_claims
 from adam_transition.studies.batch_size.data import BUDGETS, QUARTER, TUNINGS
 from adam_transition.sweeps.pieces import NOTHING_KEPT
-from tests import experiment, files, smoke
+from tests import experiment, smoke
 
 GUESS = math.log(10)
 
@@ -117,18 +117,6 @@ def test_without_a_transient_there_is_no_optimum(tmp_path):
     verdicts = _verdicts(_planted(upper=-0.05))
     ids = {id_ for id_ in verdicts if id_.startswith("interior_optimum")}
     assert {verdicts[id_] for id_ in (*ids, "window")} == {"not reproduced"}
-
-
-def test_the_mnist_flagfile_runs_at_reduced_size(tmp_path):
-    out = tmp_path / "out"
-    arguments = [
-        "--flagfile=experiments/flagfiles/batch_size_mnist_gpu.flags", f"--out={out}",
-        f"--data_dir={files.mnist(tmp_path)}", "--samples=64", "--batch_size=4,full", "--epochs=2",
-        "--steps=4", "--learning_rate=0.003,0.03", "--beta2=0.5,0.9,0.999", "--seeds=2",
-    ]  # fmt: skip
-    assert experiment.run(batch_size, *arguments) == 0
-    dataset = xr.open_zarr(out / "batch_size.zarr", consolidated=False).load()
-    assert np.isfinite(dataset["tuned_loss"].sel(budget=BUDGETS[0])).all()
 
 
 def test_rows_hold_intervals_and_gaps(finished):

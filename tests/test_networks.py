@@ -101,12 +101,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
             files.text,
             ["--samples=16", "--batch_size=4", "--width=8", "--nofigures"],
         ),
-        ("networks_markov", None, ["--samples=16", "--batch_size=8", "--width=8"]),
     ],
 )
 def test_flagfiles_run_at_reduced_size(tmp_path, flagfile, make, more):
-    if make is not None:
-        more = [*more, f"--data_dir={make(tmp_path)}"]
+    more = [*more, f"--data_dir={make(tmp_path)}"]
     out = tmp_path / "out"
     arguments = [
         f"--flagfile=experiments/flagfiles/{flagfile}.flags", f"--out={out}", "--epochs=1",

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen, nnx
 
 from adam_transition import sampling
 from adam_transition.networks import data, models, objectives, plane, training, workloads
@@ -186,51 +185,6 @@ def test_schedules_count_epochs():
     norm = made["norm"].transpose("record", ...)
     np.testing.assert_allclose(norm[2], norm[3], rtol=1e-5)
     assert (np.abs(norm[0] - norm[2]) > 1e-6).any()
-
-
-def test_linen_and_nnx_modules_train():
-    """As in the how-to: linen with dropout, NNX with batch statistics."""
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            x = linen.Dropout(0.2, deterministic=False)(linen.relu(linen.Dense(6)(x)))
-            return linen.Dense(3)(x)
-
-    net = Net()
-
-    def cost(params, batch, key):
-        logits = net.apply(params, batch[0], rngs={"dropout": key})
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
-
-    some = {**ARGUMENTS, "beta1": (0.9,), "batch_size": (4,), "learning_rate": (0.01,)}
-    begin = lambda key: net.init({"params": key, "dropout": key}, X[:1])  # noqa: E731
-    dropped = plane.train_plane(cost, begin, (X, Y), **some, has_key=True)
-    assert np.isfinite(dropped["running_loss"]).all()
-
-    class Normed(nnx.Module):
-        def __init__(self, rngs):
-            self.one = nnx.Linear(8, 6, rngs=rngs)
-            self.norm = nnx.BatchNorm(6, rngs=rngs)
-            self.two = nnx.Linear(6, 3, rngs=rngs)
-
-        def __call__(self, x):
-            return self.two(nnx.relu(self.norm(self.one(x))))
-
-    graph, _, _ = nnx.split(nnx.eval_shape(lambda: Normed(nnx.Rngs(0))), nnx.Param, ...)
-
-    def start(key):
-        return nnx.split(Normed(nnx.Rngs(key)), nnx.Param, ...)[1:]
-
-    def stateful(params, state, batch):
-        net = nnx.merge(graph, params, state, copy=True)
-        logits = net(batch[0])
-        value = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
-        return value, nnx.state(net, nnx.BatchStat), {"mean": net.norm.mean[...].mean()}
-
-    normed = plane.train_plane(stateful, start, (X, Y), **some, has_state=True)
-    assert np.isfinite(normed["running_loss"]).all()
-    assert (np.diff(normed["mean"].values, axis=-1) != 0).any()
 
 
 def test_measures_are_means_over_the_first_samples():

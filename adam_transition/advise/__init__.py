@@ -18,6 +18,7 @@ from adam_transition.advise._monitor import (
     verdict,
 )
 from adam_transition.advise._probe import Answer, Probe, is_large_enough, probe
+from adam_transition.advise.every_problem import WholeClass, whole_class
 from adam_transition.advise.needed import Needed, needed_beta2
 from adam_transition.advise.rules import (
     Advice,
@@ -33,7 +34,6 @@ from adam_transition.advise.rules import (
 )
 from adam_transition.advise.sampling_error import ConfidenceInterval
 from adam_transition.advise.tables import GradientTable, gradient_table
-from adam_transition.advise.whole_class import WholeClass, whole_class
 
 __all__ = [
     "ANSWERS",

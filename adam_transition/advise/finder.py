@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from adam_transition import adam, checks
 from adam_transition.advise import halving
-from adam_transition.advise.halving import Edge, Seen, Verdict
+from adam_transition.advise.halving import FoundEdge, Seen, Verdict
 from adam_transition.networks import objectives, outcomes, training, workloads
 from adam_transition.networks.training import RUNNING, Recipe, Running
 from adam_transition.networks.workloads import Workload
@@ -381,7 +381,7 @@ def _answer(
 
 
 def _sentence(
-    job: _Job, found: FoundBeta2, edge: Edge, reason: str, lower_rate: float | None
+    job: _Job, found: FoundBeta2, edge: FoundEdge, reason: str, lower_rate: float | None
 ) -> str:
     rate = "" if callable(job.recipe.schedule) else f" and learning rate {job.learning_rate:g}"
     where = f"At batch size {job.recipe.batch_size}{rate}"

@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     records: Int[np.ndarray, " K"]  # how many there are of each
 
 
-class Edge(NamedTuple):
+class FoundEdge(NamedTuple):
     """The largest good 1 − β2 of the whole run, as far as the curves tell."""
 
     without: Float[np.ndarray, " S"]  # without each of the seeds
@@ -173,7 +173,7 @@ def _late(loss: Float[np.ndarray, "S K R"], records: int, guess: float) -> Float
     return np.minimum(outcomes.log(outcomes.late_loss(loss[..., :records])), math.log(guess))
 
 
-def edge(seen: Seen, guess: float) -> Edge:
+def edge(seen: Seen, guess: float) -> FoundEdge:
     """The edge after the longest runs, and what that says about the end.
 
     The edge is that of the geometric mean of the losses over seeds, so that noise in the loss of
@@ -191,7 +191,7 @@ def edge(seen: Seen, guess: float) -> Edge:
     others = np.array([one for one, _ in rest])
     share = _share(seen)
     if np.isnan([place, *others]).any():
-        return Edge(np.exp(others), math.nan, math.nan, math.nan, share)
+        return FoundEdge(np.exp(others), math.nan, math.nan, math.nan, share)
     jackknife = (num - 1) / num * float(np.square(others - others.mean()).sum())
     seeds = ((num - 1) * jackknife + _SEED_WEIGHT * _SEED_SD**2 / num) / (num - 1 + _SEED_WEIGHT)
     half = scipy.stats.t.ppf(0.975, num - 1 + _SEED_WEIGHT) * math.sqrt(
@@ -200,7 +200,7 @@ def edge(seen: Seen, guess: float) -> Edge:
     is_beyond = place + EDGE_MOVES[share][0] > math.log(seen.one_minus_beta2[-1])
     low = min(place - half, _lowest(seen, guess))
     high = math.inf if is_beyond else math.exp(place + half)
-    return Edge(np.exp(others), math.exp(place), math.exp(low), high, share)
+    return FoundEdge(np.exp(others), math.exp(place), math.exp(low), high, share)
 
 
 def _lowest(seen: Seen, guess: float) -> float:
@@ -291,7 +291,7 @@ def judge(seen: Seen, guess: float) -> tuple[Verdict, str]:
     return "found", ""
 
 
-def _noise(seen: Seen, height: Float[np.ndarray, "S K"], found: Edge) -> float:
+def _noise(seen: Seen, height: Float[np.ndarray, "S K"], found: FoundEdge) -> float:
     """Standard deviation of the mean height over seeds, from neighbours on the good side."""
     good = max(2, int(np.searchsorted(seen.one_minus_beta2, found.value)) - 1)
     # second differences, where there are enough, leave out a trend

@@ -148,7 +148,7 @@ def _print_rules(known: "Setting", found: "list[Advice]") -> None:
 
 def _whole_class(values: dict[str, Any], beta1: float) -> dict[str, Any] | None:
     """What is enough for every problem with as many mini-batches; None without --samples."""
-    from adam_transition.advise.whole_class import whole_class
+    from adam_transition.advise.every_problem import whole_class
 
     if values["samples"] is None:
         if values["noise_ratio"]:

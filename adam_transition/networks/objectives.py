@@ -7,7 +7,7 @@ cost. `of_model` makes one of a classifier, `of_loss` of any function (params, b
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,6 @@ from jaxtyping import Array, Float, Key, PyTree
 
 RUNNING = "running_loss"
 """The mean loss over the batches since the last record: it costs nothing to measure."""
-
-Metrics: TypeAlias = Mapping[str, Float[Array, ""]]
 
 
 class Model(NamedTuple):
@@ -32,8 +30,8 @@ class Objective(NamedTuple):
 
     init: Callable[[Key[Array, ""]], tuple[PyTree, PyTree]]  # key, consumed → params, state
     # (params, state, batch, key) → loss, (new state, further metrics of the batch)
-    loss: Callable[..., tuple[Float[Array, ""], tuple[PyTree, Metrics]]]
-    measure: Callable[..., Metrics]  # (params, state, batch) → means over the batch
+    loss: Callable[..., tuple[Array, tuple[PyTree, Mapping[str, Array]]]]
+    measure: Callable[..., Mapping[str, Array]]  # (params, state, batch) → means over the batch
 
 
 def cross_entropy(model: Model, params: PyTree, batch: tuple[Array, Array]) -> Float[Array, ""]:
@@ -53,7 +51,7 @@ def of_model(model: Model) -> Objective:
         del key
         return cross_entropy(model, params, batch), (state, {})
 
-    def measure(params: PyTree, state: PyTree, batch: tuple[Array, Array]) -> Metrics:
+    def measure(params: PyTree, state: PyTree, batch: tuple[Array, Array]) -> Mapping[str, Array]:
         del state
         logits = model.apply(params, batch[0])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
@@ -100,7 +98,7 @@ def of_loss(
             raise ValueError(f"returns {len(found)} values; at most {2 + has_state} have a meaning")
         return value, (new, _metrics(aux[0] if aux else None))
 
-    def full_measure(params: PyTree, state: PyTree, batch: PyTree) -> Metrics:
+    def full_measure(params: PyTree, state: PyTree, batch: PyTree) -> Mapping[str, Array]:
         if measure is None:
             return {}
         found = measure(params, *((state,) if has_state else ()), batch)
@@ -112,7 +110,7 @@ def of_loss(
     return Objective(full_init, full_loss, full_measure)
 
 
-def _metrics(aux: Any) -> Metrics:
+def _metrics(aux: Any) -> Mapping[str, Array]:
     """The scalars of a mapping; any other auxiliary output is ignored."""
     if not isinstance(aux, Mapping):
         return {}
@@ -129,7 +127,7 @@ def _check_names(metrics: Mapping[Any, Any]) -> None:
         raise ValueError(f"a metric cannot be called {RUNNING}: that is the loss itself")
 
 
-def one_loss(objective: Objective) -> Callable[[PyTree, PyTree, PyTree, Any], Float[Array, ""]]:
+def one_loss(objective: Objective) -> Callable[..., Array]:
     """The loss alone, without its auxiliary outputs."""
 
     def loss(params: PyTree, state: PyTree, batch: PyTree, key: Any) -> Float[Array, ""]:

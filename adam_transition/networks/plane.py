@@ -301,17 +301,7 @@ def training_plane(
              (("beta1", beta1), ("beta2", beta2))]  # fmt: skip
     rates = _values("learning_rate", learning_rate, math.inf)
     _values("epochs", [epochs], math.inf)
-    sizes = list(np.atleast_1d(np.asarray(batch_size, object)))
-    for size in sizes:
-        workloads.check_batch_size(size, given.num_samples)
-    if not sizes:
-        raise ValueError("batch_size: needs one or more values")
-    fewest = epochs * given.num_samples / max(sizes)
-    if records > fewest:
-        raise ValueError(
-            f"records={records}: more than the {fewest:.3g} steps of a run at batch size "
-            f"{max(sizes)}"
-        )
+    sizes = _sizes(batch_size, given.num_samples, epochs, records)
     if measure is not None:
         checks.check_integer("evaluated", evaluated, 1, 2**31)
     method = Method(sampling, "constant", initialization)
@@ -332,6 +322,30 @@ def training_plane(
         raise ValueError(f"guess={guess:g}: must be positive: add a constant to the loss")
     grid = Grid(rates, tuple(range(seeds)), *betas)
     plane = TrainingPlane(given, grid, tuple(map(recipe, sizes)), keys, starting, guess, progress)
+    _check_names(plane)
+    return plane
+
+
+def _sizes(
+    batch_size: Sequence[int] | int, num_samples: int, epochs: float, records: int
+) -> list[int]:
+    """The batch sizes, each of which must leave as many steps as records."""
+    sizes = list(np.atleast_1d(np.asarray(batch_size, object)))
+    for size in sizes:
+        workloads.check_batch_size(size, num_samples)
+    if not sizes:
+        raise ValueError("batch_size: needs one or more values")
+    fewest = epochs * num_samples / max(sizes)
+    if records > fewest:
+        raise ValueError(
+            f"records={records}: more than the {fewest:.3g} steps of a run at batch size "
+            f"{max(sizes)}"
+        )
+    return sizes
+
+
+def _check_names(plane: TrainingPlane) -> None:
+    """Raises ValueError if a metric has the name of something else, or none for a file."""
     taken = {*_OUTCOMES, *plane.coordinates().coords}
     for name in plane.curves():
         if name in taken or "/" in name or not name.strip("."):
@@ -339,7 +353,6 @@ def training_plane(
                 f"metric {name!r}: choose another name, without / and not one of "
                 f"{', '.join(sorted(map(str, taken)))}"
             )
-    return plane
 
 
 def plane_cost(plane: TrainingPlane) -> PlaneCost:

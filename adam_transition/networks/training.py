@@ -135,9 +135,9 @@ def train(
         draw the parameters compiles faster.
 
     Returns:
-      The trained network, and its curves, each of shape [R]: `RUNNING`, the metrics of the loss,
-      averaged likewise, and the measures of the objective on the first samples. Values that are
-      not finite are kept.
+      The trained network, and its curves, each of shape [R]. These are `RUNNING`, the metrics of
+      the loss, averaged likewise, and the measures of the objective on the first samples. Values
+      that are not finite are kept.
 
     Raises:
       AssertionError: the leaves of `samples` differ in length.
