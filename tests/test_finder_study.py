@@ -63,13 +63,17 @@ def test_every_claim_has_three_verdicts(planted):
     wide = scaled(found_low=0.1, found_high=10.0)
     cases = {}
     for name in ("of_the_design", "kept_back"):
-        exact = lambda dataset: dataset.assign(found=dataset["truth"])  # noqa: E731
+        exact = lambda dataset: _many(dataset.assign(found=dataset["truth"]))  # noqa: E731
         cases[f"median_error_{name}"] = (exact, scaled(found=5.0), missing("found"))
         cases[f"large_errors_{name}"] = (exact, scaled(found=5.0), missing("found"))
-        cases[f"coverage_{name}"] = (wide, scaled(found_high=0.0), _unanswered)
+        cases[f"coverage_{name}"] = (
+            lambda dataset: _many(wide(dataset)),
+            scaled(found_high=0.0),
+            _unanswered,
+        )
         cases[f"cost_{name}"] = (same, scaled(cost=2.0), missing("cost"))
         cases[f"false_edges_{name}"] = (
-            lambda dataset: _no_edges(dataset, found_high=2.0),
+            lambda dataset: _many(_no_edges(dataset, found_high=2.0)),
             lambda dataset: _no_edges(dataset, found_high=0.1),
             same,
         )
@@ -81,6 +85,11 @@ def test_every_claim_has_three_verdicts(planted):
         only_b = scaled(exponent=xr.DataArray([1.0, 0.0], dims="law"))
         cases[f"noise_scale_{task}"] = (same, only_b, missing("exponent"))
     assert_three_verdicts(claims.claims, planted, cases)
+
+
+def _many(dataset):
+    """Six times the searches: a share has an error, also one of 0 or 1."""
+    return xr.concat([dataset] * 6, "group", data_vars="minimal")
 
 
 def _unanswered(dataset):

@@ -24,7 +24,8 @@ SHARES = (1 / 16, 1 / 4, 1 / 2, 1.0)
 
 EDGE_MOVES = {1 / 16: (0.65, 0.85), 1 / 4: (0.5, 0.5), 1 / 2: (0.25, 0.3), 1.0: (0.0, 0.0)}
 """Share of the run → mean and standard deviation of the change of −log(1 − β2) at the edge from
-there to the end; measured by `experiments.finder` on its first tasks."""
+there to the end. Measured on MLPs (digits, MNIST-1D, digits of MNIST), 26 settings of batch size
+and learning rate with 8 seeds each."""
 
 FAR = 3.5
 """Distance of the reference from the expected edge, in log(1 − β2): good at the end too."""
@@ -39,9 +40,7 @@ NOTHING = "nothing is learnt at any β2 in this time"
 
 _WIDEST = 100.0  # high over low, beyond which an interval is no answer: a convention
 _DEAD = 0.05  # of the log loss: who learns less has learnt nothing: a convention
-_SIGNAL = (
-    4.5  # by how much the margin of a good loss must exceed the noise: chosen on the first tasks
-)
+_SIGNAL = 4.5  # by how much the margin of a good loss must exceed the noise: chosen on some tasks
 _TRAINABLE = 0.5  # share of the β2 whose first record is finite: a convention
 _CONTRAST = 2.0  # by how much the loss of a bad β2 must exceed that margin: a convention
 
@@ -57,11 +56,7 @@ class Seen(NamedTuple):
 class FoundEdge(NamedTuple):
     """The largest good 1 − β2 of the whole run, as far as the curves tell."""
 
-    without: Float[np.ndarray, " S"]  # without each of the seeds
-    value: (
-        float  # at the end of the run; NaN if nothing is learnt. If no β2 is bad, the edge counts
-    )
-    # as one grid point beyond the grid
+    value: float  # at the end of the run; NaN if nothing is learnt, beyond the grid if none is bad
     low: float  # 95 % confidence interval
     high: float  # +inf if no β2 is bad
     share: float  # of the run, after which it was seen
@@ -191,7 +186,7 @@ def edge(seen: Seen, guess: float) -> FoundEdge:
     others = np.array([one for one, _ in rest])
     share = _share(seen)
     if np.isnan([place, *others]).any():
-        return FoundEdge(np.exp(others), math.nan, math.nan, math.nan, share)
+        return FoundEdge(math.nan, math.nan, math.nan, share)
     jackknife = (num - 1) / num * float(np.square(others - others.mean()).sum())
     seeds = ((num - 1) * jackknife + _SEED_WEIGHT * _SEED_SD**2 / num) / (num - 1 + _SEED_WEIGHT)
     half = scipy.stats.t.ppf(0.975, num - 1 + _SEED_WEIGHT) * math.sqrt(
@@ -200,7 +195,7 @@ def edge(seen: Seen, guess: float) -> FoundEdge:
     is_beyond = place + EDGE_MOVES[share][0] > math.log(seen.one_minus_beta2[-1])
     low = min(place - half, _lowest(seen, guess))
     high = math.inf if is_beyond else math.exp(place + half)
-    return FoundEdge(np.exp(others), math.exp(place), math.exp(low), high, share)
+    return FoundEdge(math.exp(place), math.exp(low), high, share)
 
 
 def _lowest(seen: Seen, guess: float) -> float:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy  # imports its modules lazily
 import xarray as xr
 
 from adam_transition.studies.finder.data import SETTING, VERDICTS
@@ -71,7 +72,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"of {_MEDIAN} in half of the cases (median factor; {where})",
             _OURS,
             measured=math.exp(_middle(error)),
-            uncertainty=_bootstrap(error, lambda one: math.exp(_middle(one))),
+            uncertainty=_median_error(error),
             at_most=_MEDIAN,
             ours=True,
         ),
@@ -81,7 +82,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"{where})",
             _OURS,
             measured=_mean(near),
-            uncertainty=_bootstrap(near, _mean),
+            uncertainty=_share_error(near),
             at_least=_NEAR_SHARE,
             ours=True,
         ),
@@ -91,7 +92,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"or more (share; {where})",
             _OURS,
             measured=_mean(covered[used]),
-            uncertainty=_bootstrap(covered[used], _mean),
+            uncertainty=_share_error(covered[used]),
             at_least=_COVERED,
             ours=True,
         ),
@@ -109,6 +110,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"of the {int((~has_edge).sum())} cases in which its interval ends on the grid)",
             _OURS,
             measured=_mean(confident),
+            uncertainty=_share_error(confident),
             at_most=0.1,
             ours=True,
         ),
@@ -123,12 +125,23 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def _bootstrap(values: np.ndarray, statistic: Any) -> float:
-    """Half-width of the 95 % interval of a statistic over cases."""
-    if not len(values):
+def _share_error(values: np.ndarray) -> float:
+    """Half-width of a share's 95 % interval, the longer side of Wilson's: not 0 at 0 or 1."""
+    if not len(values) or np.isnan(values).any():
         return math.nan
-    chosen = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.quantile([statistic(values[one]) for one in chosen], [0.025, 0.975])
+    share = _mean(values)
+    interval = scipy.stats.binomtest(round(float(np.sum(values))), len(values)).proportion_ci(
+        method="wilson"
+    )
+    return float(max(share - interval.low, interval.high - share))
+
+
+def _median_error(logs: np.ndarray) -> float:
+    """Half-width of the 95 % interval of the median factor, by the bootstrap over cases."""
+    if not len(logs):
+        return math.nan
+    chosen = np.random.default_rng(0).integers(0, len(logs), (_RESAMPLES, len(logs)))
+    low, high = np.quantile(np.exp(np.median(logs[chosen], axis=1)), [0.025, 0.975])
     return float(high - low) / 2
 
 

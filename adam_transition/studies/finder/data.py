@@ -194,7 +194,8 @@ def laws(spec: FinderSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     """`exponent` over (task, law, seed): of 1 − β2* ∝ B^b η0^e, without each of the seeds.
 
     Fitted to the settings of a task whose edge is on the grid and at β1 < √β2, where it is due to
-    noise; NaN with too few.
+    noise; NaN with too few. `threshold` over (task, batch_size, learning_rate) is 1 − β2*, NaN if
+    not on the grid, and `threshold_error` the jackknife's standard error of its logarithm.
     """
     edges = dataset["without"].transpose(*SETTING, "seed").values
     wall = 1 - spec.grid.beta1[0] ** 2
@@ -205,7 +206,11 @@ def laws(spec: FinderSpec, dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
         [outcomes.exponents(at[used], one[used].T) for used, one in zip(inside, edges, strict=True)]
     )
     name = "exponent of 1 − β2*, without one seed"
+    logs = np.log(np.where(np.isfinite(edges), edges, np.nan))
+    error = logs.std(axis=-1) * math.sqrt(edges.shape[-1] - 1)
     return {
+        "threshold": variable(SETTING, np.exp(logs.mean(axis=-1)), "1 − β2*"),
+        "threshold_error": variable(SETTING, error, "standard error of log(1 − β2*)"),
         "inside": variable(SETTING, inside, "the edge is on the grid, at β1 < √β2"),
         "exponent": variable(("task", "law", "seed"), found, name),
     }

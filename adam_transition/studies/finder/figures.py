@@ -59,15 +59,12 @@ def thresholds(dataset: xr.Dataset) -> Figure:
             rows, columns, figsize=(0.8 + 2.2 * columns, 0.9 + 1.9 * rows), squeeze=False,
             sharex=True, sharey=True,
         )  # fmt: skip
-        without = dataset["without"]
-        edges = xr.apply_ufunc(np.log, without.where(np.isfinite(without)))
-        middle = edges.mean("seed", skipna=False)
-        error = edges.std("seed", skipna=False) * np.sqrt(dataset.sizes["seed"] - 1)
         sizes, models = dataset["batch_size"].values, np.array(_LANGUAGE_MODELS).T
         for ax, task in zip(axes.ravel(), tasks, strict=False):
             for j, rate in enumerate(dataset["learning_rate"].values):
                 at = {"task": task, "learning_rate": rate}
-                y, spread = np.exp(middle.sel(at).values), error.sel(at).values
+                one = dataset.sel(at)
+                y, spread = one["threshold"].values, one["threshold_error"].values
                 bars = [y * (1 - np.exp(-spread)), y * (np.exp(spread) - 1)]
                 ax.errorbar(sizes, y, yerr=bars, color=COLOURS[j], marker=_MARKERS[j], ms=4)
             ax.plot(models[0], 1 - models[1], color="0.4", ls=":", marker="x", ms=4)
