@@ -46,7 +46,7 @@ lock: $(STAMP)
 	$(VENV)/bin/pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal $(UPGRADE) --python-version 3.11 --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links --extra networks --extra test --extra notebooks \
-	  --extra docs --output-file requirements.lock pyproject.toml
+	  --extra docs --extra certify --output-file requirements.lock pyproject.toml
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'

@@ -7,12 +7,13 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # heavy imports wait until a command runs, so that --help is quick
+    import xarray as xr
     from matplotlib.figure import Figure
 
     from adam_transition.sweeps.claims import Claim
@@ -71,6 +72,7 @@ def run_study(
     *,
     identity: Mapping[str, Any] | None = None,
     summary: Mapping[str, Any] | None = None,
+    texts: "Callable[[xr.Dataset], Mapping[Path, str]]" = lambda _: {},
 ) -> None:
     """Computes a study into NAME.zarr, then writes its figures by name, its claims and summary.
 
@@ -79,6 +81,7 @@ def run_study(
       study: what to compute.
       identity: what the numbers depend on besides the flags.
       summary: entries of NAME.json in addition to the study's own.
+      texts: text files to be written besides, by path.
     """
     from adam_transition.sweeps import processes
     from adam_transition.sweeps import study as studies
@@ -93,7 +96,7 @@ def run_study(
     )
     if processes.is_first():
         with contextlib.closing(store):
-            _write_study(values, study, store, started, summary or {})
+            _write_study(values, study, store, started, summary or {}, texts)
 
 
 def _write_study(
@@ -102,6 +105,7 @@ def _write_study(
     store: "Store",
     started: float,
     summary: Mapping[str, Any],
+    texts: "Callable[[xr.Dataset], Mapping[Path, str]]",
 ) -> None:
     out = Path(values["out"])
     spent = store.attrs.get("wall_time_s", 0.0) + time.time() - started
@@ -111,6 +115,9 @@ def _write_study(
     if values["figures"]:
         for name, draw in study.figures().items():
             paths += save_figure(draw(dataset), out, name)
+    for path, text in texts(dataset).items():
+        write_text(path, text)
+        paths.append(path)
     claims, more = study.claims(dataset), {**summary, **study.summary(dataset)}
     if values["json"] != "-":
         for line in more.get("notes", ()):

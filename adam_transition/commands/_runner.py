@@ -25,7 +25,8 @@ class Command(NamedTuple):
     flags: flags.FlagValues
     main: Callable[[dict[str, Any]], None]
     shares_work: bool = False  # whether all processes of a job may run `main`
-    needs: tuple[str, ...] = ()  # packages of the extra `networks`
+    needs: tuple[str, ...] = ()  # packages of an extra
+    extra: str = "networks"
 
     def run(self, argv: Sequence[str] | None = None) -> int:
         """Parses the flags and calls `main`; returns the exit status. Errors take one line.
@@ -42,7 +43,7 @@ class Command(NamedTuple):
         return _distributed.leave(_terminal.flush(status))
 
 
-def check_installed(packages: Sequence[str]) -> None:
+def check_installed(packages: Sequence[str], extra: str = "networks") -> None:
     """Raises ValueError, with the command that installs it, if we or packages are not installed."""
     try:  # a source tree that is only on the path has no version, which names results
         metadata.version("adam-transition")
@@ -52,7 +53,7 @@ def check_installed(packages: Sequence[str]) -> None:
     if missing:
         raise ValueError(
             f"needs {' and '.join(missing)}, which {'are' if missing[1:] else 'is'} not installed: "
-            "pip install 'adam-transition[networks]'"
+            f"pip install 'adam-transition[{extra}]'"
         )
 
 
@@ -71,7 +72,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         except (flags.Error, OSError, ValueError) as error:
             return _fail(name, error)
         _check_json(command.flags)
-        check_installed(command.needs)
+        check_installed(command.needs, command.extra)
         from adam_transition.commands import _compilation_cache
 
         if not _compilation_cache.enable():

@@ -1,0 +1,1 @@
+"""The certificate study: the diagram and the boundary, proved in ball arithmetic."""
