@@ -196,6 +196,55 @@ def test_cells_do_not_meet_and_any_number_of_them_fits():
         np.testing.assert_allclose(together[i], alone, rtol=1e-12)
 
 
+def _one_by_one(table, grid):
+    """The same cells as a list, which is not computed as a product."""
+    arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in grid))
+    found = stationary_drift(table, adam.Hyperparameters(*(one.ravel() for one in arrays))).drift
+    return found.reshape(*arrays[0].shape, -1)
+
+
+@given(
+    table=st.lists(st.floats(-10, 10).filter(lambda g: abs(g) > 1e-3), min_size=1, max_size=9),
+    epsilon=st.sampled_from([0.0, 1e-3, 1.0]),
+    epsilon_root=st.sampled_from([0.0, 0.1]),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_grid_as_a_product_has_the_drift_of_its_cells(table, epsilon, epsilon_root, seed):
+    rng = np.random.default_rng(seed)
+    gradients = np.stack([table, np.roll(table, 1) * 1e6, np.zeros(len(table))], axis=1)
+    p = np.concatenate([[1.0, 0.5, 1e-9], rng.uniform(1e-4, 1, 61)])
+    q = np.concatenate([[1.0, 0.5, 1e-13], 10 ** rng.uniform(-12, 0, 63)])
+    grid = adam.Hyperparameters(p[:, None], q, epsilon, epsilon_root)
+    product = stationary_drift(gradients, grid)
+    assert (product.stderr == 0).all()
+    unit = np.abs(stationary_drift(np.abs(gradients), grid).drift)  # at least n E|m|/√v
+    cells = _one_by_one(gradients, grid)
+    assert (np.abs(product.drift - cells) <= 1e-13 * unit).all()
+    turned = grid._replace(one_minus_beta1=p, one_minus_beta2=q[:, None])
+    np.testing.assert_array_equal(
+        stationary_drift(gradients, turned).drift, product.drift.transpose(1, 0, 2)
+    )
+
+
+def test_a_grid_of_several_axes_and_one_that_is_none():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(7, 2))
+    p, q = rng.uniform(0.01, 1, (8, 1, 20, 1)), rng.uniform(0.01, 1, (5, 1, 16))
+    grid = adam.Hyperparameters(p, q)
+    found = stationary_drift(table, grid).drift
+    assert found.shape == (8, 5, 20, 16, 2)
+    np.testing.assert_allclose(found, _one_by_one(table, grid), rtol=1e-11, atol=1e-13)
+    # a zero gradient, and a cell that is refused, are looked at one by one
+    table[3, 1] = 0
+    grid = adam.Hyperparameters(p[:, 0], np.array([1.0, 0.5, 0.1]))
+    found = stationary_drift(table, grid).drift
+    np.testing.assert_array_equal(found, _one_by_one(table, grid))
+    assert np.isnan(found[..., 0, 1]).all()
+    with pytest.raises(ValueError, match="one_minus_beta2=2"):
+        stationary_drift(table, adam.Hyperparameters(np.ones((99, 1)), np.full(99, 2.0)))
+
+
 def test_shuffle_once_is_one_fixed_order():
     table, key = _table(6, 1), sampling.stream_key(4)
     order = np.asarray(sampling.indices("shuffle_once", key, 0, 6, 6, max_components=6))

@@ -4,6 +4,7 @@ The moments follow a periodic orbit with a period of one epoch, whose start has 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
@@ -14,6 +15,13 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from adam_transition import adam
 
 _CELLS_PER_CALL = 1 << 16
+
+
+class Grid(NamedTuple):
+    """The axes of a grid in the (β1, β2) plane."""
+
+    p: Float[np.ndarray, " A"]  # 1 − β1
+    q: Float[np.ndarray, " B"]  # 1 − β2
 
 
 def cyclic_drift(
@@ -51,7 +59,8 @@ def cyclic_drift(
     def step(i: Array, before: Array, state: adam.AdamState) -> tuple[Array, adam.AdamState]:
         gradient = jnp.broadcast_to(table[i], (num_cells, d))
         direction, state = adam.update(gradient, state, hyper)
-        return jnp.where((gradient == 0) & without, before * growth, direction), state
+        grown = jnp.where(before == 0, 0, before * growth)  # growth is infinite at β2 = 0
+        return jnp.where((gradient == 0) & without, grown, direction), state
 
     zero = adam.init(jnp.zeros((num_cells, d)))
     epoch = jax.lax.fori_loop(0, n, lambda i, state: step(i, zero.first, state)[1], zero)
@@ -86,6 +95,46 @@ def drift_of_cells(
     padded = np.zeros((1 << (n - 1).bit_length(), table.shape[1]))
     padded[:n] = np.stack([_from_its_largest(column) for column in table.T], axis=1)
     return _in_calls(lambda cells: _compiled(padded, n, cells), hyper)
+
+
+def drift_of_grid(
+    table: Float[np.ndarray, "n d"], axes: Grid, epsilon: float = 0.0, epsilon_root: float = 0.0
+) -> Float[np.ndarray, "A B d"]:
+    """D at every (β1, β2) of a grid: one product of two matrices for each coordinate.
+
+    m depends on β1 alone and the denominator on β2 alone, so that the square roots and divisions
+    are as many as the values of one axis, and the rest is a matrix product over the n positions of
+    the epoch.
+
+    Args:
+      table: without zeros, except in coordinates in which all gradients are 0.
+      axes: 1 − β1 and 1 − β2 of the grid.
+      epsilon: ε outside the square root.
+      epsilon_root: ε inside the square root.
+    """
+    drift = np.zeros((len(axes.p), len(axes.q), table.shape[1]))
+    for i, column in enumerate(table.T):
+        if column.any():
+            m = _averages(column, axes.p)
+            root = np.sqrt(_averages(column * column, axes.q) + epsilon_root)
+            np.matmul(-m.T, 1 / (root + epsilon), out=drift[..., i])
+    return drift
+
+
+def _averages(
+    values: Float[np.ndarray, " n"], rate: Float[np.ndarray, " R"]
+) -> Float[np.ndarray, "n R"]:
+    """The exponential moving average after each of n values that repeat for ever."""
+    average, kept = np.zeros(len(rate)), 1 - rate
+    for value in values:
+        average = kept * average + rate * value
+    with np.errstate(divide="ignore"):
+        average /= -np.expm1(len(values) * np.log1p(-rate))
+    found = np.empty((len(values), len(rate)))
+    for row, value in zip(found, values, strict=True):
+        average = kept * average + rate * value
+        row[:] = average
+    return found
 
 
 def _from_its_largest(column: np.ndarray) -> np.ndarray:

@@ -20,8 +20,10 @@ from adam_transition.theory.chains import MOST_BYTES, size_of_histories, too_lar
 LEAST_ESTIMATED = 1e-4
 """Smallest 1 − β for an estimate; the memory of a chain is 1/(1 − β) steps."""
 
+LEAST_RATIO = 1e-150
+"""Smallest ratio of two gradients of one coordinate: their squares must fit in float64."""
+
 _ROUNDING_OF_BETA = 2.3e-16  # absolute error of 1 − β if β was rounded to float64
-_LEAST_RATIO = 1e-150  # of the gradients of one coordinate: their squares must fit in float64
 _MOST_LOG = 690.0  # e^690 fits in float64
 
 
@@ -179,7 +181,7 @@ def _all_refusals(
     everywhere = np.ones(len(cells.p), bool)
     size = np.abs(table)
     least_size = np.where(size > 0, size, np.inf).min(axis=0)
-    for i in np.flatnonzero(least_size < size.max(axis=0) * _LEAST_RATIO).tolist():
+    for i in np.flatnonzero(least_size < size.max(axis=0) * LEAST_RATIO).tolist():
         yield everywhere, partial(_too_far_apart, i)
     least = least_one_minus_beta(table, sampling, estimated=estimated)
     for name, values, low in zip(("one_minus_beta1", "one_minus_beta2"), cells, least):
@@ -211,7 +213,7 @@ def _too_far_apart(coordinate: int, cell: int) -> str:
     del cell
     return (
         f"gradients of coordinate {coordinate}: their sizes differ by more than "
-        f"{1 / _LEAST_RATIO:g}, and their squares do not fit in float64"
+        f"{1 / LEAST_RATIO:g}, and their squares do not fit in float64"
     )
 
 
@@ -280,8 +282,8 @@ def _refusals_of_zeros(
             ),
         )
     yield (
-        ((cells.epsilon > 0) & (epsilon < _LEAST_RATIO) & (epsilon_root == 0))
-        | ((cells.epsilon_root > 0) & (epsilon_root < _LEAST_RATIO**2) & (epsilon == 0)),
+        ((cells.epsilon > 0) & (epsilon < LEAST_RATIO) & (epsilon_root == 0))
+        | ((cells.epsilon_root > 0) & (epsilon_root < LEAST_RATIO**2) & (epsilon == 0)),
         lambda k: (
             f"epsilon={cells.epsilon[k]:g}, epsilon_root={cells.epsilon_root[k]:g}: too small "
             f"relative to the gradients of coordinate {coordinate}, some of which are 0"

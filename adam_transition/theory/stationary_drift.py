@@ -18,6 +18,7 @@ has too many states, D is estimated from chains (`chains`). For some hyperparame
 not exist or cannot be computed (`drift_domain`).
 """
 
+import math
 from typing import assert_never
 
 import jax
@@ -99,6 +100,10 @@ def stationary_drift(
         return rule_drift.drift_of_optimizer(
             gradients, optimizer, hyper, sampling, key=key, num_samples=num_samples, at_step=at_step
         )
+    if sampling == "cyclic" and histories is None:
+        on_grid = _on_grid(gradients, hyper)
+        if on_grid is not None:
+            return on_grid
     table, cells, shape = drift_domain.checked(gradients, hyper)
     if histories is not None and histories.sampling != sampling:
         raise ValueError(f"histories of {histories.sampling} for sampling={sampling!r}")
@@ -129,6 +134,54 @@ def stationary_drift(
     all_cells[:, ~refused] = mean, stderr
     mean, stderr = all_cells.reshape(2, *shape, table.shape[1])
     return Drift(mean, stderr)
+
+
+_LEAST_GRID = 4096  # cells
+_MOST_MOMENTS = 1 << 25  # numbers held for both axes
+
+
+def _on_grid(gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters) -> Drift | None:
+    """The drift in cyclic order as a matrix product, where β1 and β2 are axes of a large grid.
+
+    None if they are not, or if cells need to be looked at one by one: zero gradients, values that
+    may have to be refused, an ε that varies.
+    """
+    table = np.asarray(gradients, np.float64)
+    p, q, *epsilons = (np.asarray(value, np.float64) for value in hyper)
+    shape = np.broadcast_shapes(p.shape, q.shape)
+    p, q = (one.reshape((1,) * (len(shape) - one.ndim) + one.shape) for one in (p, q))
+    is_grid = p.size * q.size == math.prod(shape) >= _LEAST_GRID
+    if not is_grid or any(one.ndim for one in epsilons) or table.ndim != 2:
+        return None
+    sizes = np.abs(table[:, table.any(axis=0)])
+    least = np.finfo(np.float64).tiny
+    usual = (
+        sizes.size > 0
+        and np.isfinite(sizes).all()
+        and (sizes.min(axis=0) >= sizes.max(axis=0) * drift_domain.LEAST_RATIO).all()
+        and all(((one >= least) & (one <= 1)).all() for one in (p, q))
+        and all(np.isfinite(one) and one >= 0 for one in epsilons)
+        and len(table) * (p.size + q.size) <= _MOST_MOMENTS
+    )
+    if not usual:
+        return None
+    exponents = drift_domain.scale_exponents(table)
+    axes = cyclic.Grid(p.ravel(), q.ravel())
+    columns = [
+        cyclic.drift_of_grid(
+            np.ldexp(table[:, [i]], -exponent),
+            axes,
+            float(np.ldexp(epsilons[0], -exponent)),
+            float(np.ldexp(epsilons[1], -2 * exponent)),
+        )
+        for i, exponent in enumerate(exponents.tolist())
+    ]
+    drift = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=-1)
+    drift = drift.reshape(*p.shape, *q.shape, -1)
+    ndim = len(shape)
+    interleaved = [axis for i in range(ndim) for axis in (i, ndim + i)]
+    drift = drift.transpose(*interleaved, 2 * ndim).reshape(*shape, table.shape[1])
+    return Drift(drift, np.zeros_like(drift))
 
 
 def _exact(

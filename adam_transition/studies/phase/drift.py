@@ -173,10 +173,9 @@ def drift_of_cells(
     least = least_one_minus_beta(table, sampling)
 
     def at(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        p, q = np.broadcast_arrays(p, q)
         one = stationary_drift(
             table,
-            adam.Hyperparameters(p.ravel(), q.ravel(), spec.epsilon),
+            adam.Hyperparameters(p, q, spec.epsilon),
             sampling,
             key=key,
             num_samples=100_000,
@@ -184,10 +183,10 @@ def drift_of_cells(
             at_step=max(1, round(_TYPICAL_STEP * spec.num_steps)),
         )
         drift = np.where(signs != 0, signs * one.drift, -np.inf)
-        drift = np.where(np.isnan(one.drift).any(axis=1, keepdims=True), np.nan, drift)
-        largest = drift.argmax(axis=1)[:, None]
-        pair = [np.take_along_axis(values, largest, axis=1) for values in (drift, one.stderr)]
-        return np.stack(pair).reshape(2, *p.shape)
+        drift = np.where(np.isnan(one.drift).any(axis=-1, keepdims=True), np.nan, drift)
+        largest = drift.argmax(axis=-1)[..., None]
+        pair = [np.take_along_axis(values, largest, axis=-1) for values in (drift, one.stderr)]
+        return np.stack(pair)[..., 0]
 
     def usable(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         too_near = _too_near(np.broadcast_arrays(p, q)[1], table, sampling)
