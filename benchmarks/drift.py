@@ -10,6 +10,9 @@ difference, in units of the drift of |g|.
 Random orders: seconds for a 25-cell grid by the exact integral and by chains of Adam, and the error
 of the chains; the error of the integral is that of rounding.
 
+Near β2 = 1: seconds for one cell of the random orders (n = 20), by series and recursions as they are
+used, and by recursions from s = 0 on alone; and the difference in units of the drift of |g|.
+
 Accuracy: the drift with replacement and under random shuffling from independent chains, and from
 chains in groups that form a Latin square, with equal numbers of steps: the ratio of their
 variances, the squared standard errors averaged over the grid.
@@ -30,6 +33,7 @@ from adam_transition.problems.constructions import counterexample_table
 from adam_transition.sampling import RANDOM
 from adam_transition.studies.phase import backends, diagram, simulation
 from adam_transition.sweeps import sweep
+from adam_transition.theory import random_sampling
 from adam_transition.theory.chains import Histories, draw_histories
 from adam_transition.theory.stationary_drift import stationary_drift
 
@@ -71,6 +75,8 @@ def main() -> None:
             f"to an error of 1e-4 they take about {rough_s * (error / 1e-4) ** 2:.0f} s"
         )
 
+    _near_one()
+
     print("\nvariance of independent chains over ours, at equal steps")
     for scheme in RANDOM:
         key = sampling.stream_key(0)
@@ -99,6 +105,26 @@ def _grid_against_cells(side: int = 1024) -> None:
             f"n = {n}: {side**2 / cells_s:.2e} cells/s, {side**2 / grid_s:.2e}; ratio "
             f"{cells_s / grid_s:.0f}, difference {error:.0e}"
         )
+
+
+def _near_one() -> None:
+    print("\none cell near β2 = 1: with series, and by recursions alone")
+    table = counterexample_table(N)
+    for scheme in RANDOM:
+        for q in (1e-2, 1e-3, 1e-4, 1e-5, 1e-7):
+            cell = adam.Hyperparameters(0.5, np.array([q]))
+            drift = partial(stationary_drift, table, cell, scheme)
+            begun, begun_s = _best(lambda f=drift: f().drift, 2)  # type: ignore[misc]
+            line = f"{scheme:17}  1 − β2 = {q:g}: {begun_s:7.4f} s"
+            if q >= 1e-4:
+                usual = random_sampling._LARGEST_Q_OF_SERIES
+                random_sampling._LARGEST_Q_OF_SERIES = 0.0
+                alone, alone_s = _best(lambda f=drift: f().drift, 1)  # type: ignore[misc]
+                random_sampling._LARGEST_Q_OF_SERIES = usual
+                unit = stationary_drift(abs(table), cell, scheme).drift
+                error = float(np.abs((begun - alone) / unit).max())
+                line += f", {alone_s:7.3f} s; ratio {alone_s / begun_s:.0f}, difference {error:.0e}"
+            print(line)
 
 
 def _simulation(beta: np.ndarray, num_steps: int) -> Callable[[], np.ndarray]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from adam_transition import adam, sampling
 from adam_transition.problems.constructions import counterexample_table
+from adam_transition.theory import laws
 from adam_transition.theory.boundary import boundary_curve, divergence_intervals
 from adam_transition.theory.stationary_drift import stationary_drift
 from tests.test_drift import _enumerated_drift
@@ -157,8 +158,22 @@ def test_the_boundary_may_be_much_nearer_to_1_than_that_of_cyclic_order(beta1, e
 
 def test_a_boundary_that_cannot_be_found_is_refused():
     """Its 1 − β2* is about 2/n², below what the drift can be had for."""
-    with pytest.raises(ValueError, match="drift is still positive at 1 − β2 = 1e-05"):
-        divergence_intervals(counterexample_table(600, 1.0), [0.0], "with_replacement")
+    with pytest.raises(ValueError, match="drift is still positive at 1 − β2 = 1e-09"):
+        divergence_intervals(counterexample_table(60_000, 1.0), [0.0], "with_replacement")
+
+
+@pytest.mark.parametrize(
+    ("n", "a", "scheme", "times"),
+    [(600, 1.0, "with_replacement", 1), (300, 1e4, "with_replacement", 1),
+     (100, 1e3, "random_shuffling", 2)],
+)  # fmt: skip
+def test_boundaries_nearer_to_1_than_a_millionth(n, a, scheme, times):
+    """1 − β2* from 5e-6 to 2e-8 is the first-order law; under shuffling, twice it up to 1/n."""
+    table = counterexample_table(n, a)
+    [intervals] = divergence_intervals(table, [0.0], scheme)
+    law = laws.with_replacement_law(table, 0.0)
+    ratio = intervals[-1].high.one_minus_beta2 / law / times
+    assert abs(ratio - 1) < (1e-6 if times == 1 else 1 / n)
 
 
 @pytest.mark.parametrize(

@@ -425,10 +425,10 @@ def test_agreement_takes_time_in_proportion_to_the_cells():
 
 @pytest.mark.parametrize("scheme", ["cyclic", "random_shuffling", "with_replacement"])
 def test_a_drift_that_is_not_computed_stays_at_its_own_cell(scheme):
-    """β2 = 1 − 1e-6 is too near to 1 for the random orders; its neighbours are known."""
+    """β2 = 1 − 1e-10 is too near to 1 for the random orders; its neighbours are known."""
     settings = {"problem": "counterexample", "num_components": (20,), "samplings": (scheme,)}
     beta1 = np.array([0.0, 0.5])
-    near = diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9, 1 - 1e-6]), **settings)
+    near = diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9, 1 - 1e-10]), **settings)
     alone = diagram.PhaseDiagram(beta1=beta1, beta2=np.array([0.5, 0.9]), **settings)
     table = counterexample_table(20)
     found, expected = (phase_drift.drift_of_cells(s, scheme, 0, table).drift for s in (near, alone))
@@ -438,7 +438,7 @@ def test_a_drift_that_is_not_computed_stays_at_its_own_cell(scheme):
 
 def test_interpolation_keeps_to_what_is_known(monkeypatch):
     monkeypatch.setattr(phase_drift, "_POINTS_OF_RANDOM_DRIFT", 9)
-    beta2 = np.append(np.linspace(0.2, 0.9, 30), 1 - 1e-7)
+    beta2 = np.append(np.linspace(0.2, 0.9, 30), 1 - 1e-10)
     spec = diagram.PhaseDiagram("counterexample", (20,), ("with_replacement",), np.zeros(1), beta2)
     table = counterexample_table(20)
     found = phase_drift.drift_of_cells(spec, "with_replacement", 0, table).drift[0]
@@ -490,8 +490,9 @@ def test_integrals_that_take_too_long_are_left_out():
     usual = np.repeat(1 - np.linspace(0, 0.99609375, 128), 128)
     for scheme in ("random_shuffling", "with_replacement"):
         assert phase_drift._too_near(usual, table, scheme) == 0
-        many = np.repeat(np.geomspace(1, 1e-5, 128), 128)
-        least = phase_drift._too_near(many, table, scheme)
-        assert 1e-5 < least < 5e-3
-        assert phase_drift._too_near(many[many > least], table, scheme) == 0
+    many = np.repeat(np.geomspace(1, 1e-5, 128), 128)
+    halves = np.repeat([[2.0], [-1.0]], 60, axis=0)  # 61² states
+    least = phase_drift._too_near(many, halves, "random_shuffling")
+    assert 1e-5 < least < 0.1
+    assert phase_drift._too_near(many[many > least], halves, "random_shuffling") == 0
     assert phase_drift._too_near(many, table, "cyclic") == 0

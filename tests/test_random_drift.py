@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adam_transition import adam, sampling
 from adam_transition.problems.constructions import counterexample_table
 from adam_transition.sampling import RANDOM
-from adam_transition.theory import laws
+from adam_transition.theory import balls, laws, random_sampling
 from adam_transition.theory.boundary import divergence_intervals
 from adam_transition.theory.chains import draw_histories
 from adam_transition.theory.drift_domain import is_estimated
@@ -206,10 +206,71 @@ def test_tables_that_it_does_not_take_are_estimated():
     assert (found.stderr > 0).all()
 
 
+@pytest.mark.parametrize("scheme", RANDOM)
+@pytest.mark.parametrize(
+    ("column", "epsilons"),
+    [
+        ([8.0, 3.0, -1.0, -1.0, -0.5], [(0.0, 0.0)]),
+        ([8.0, -1.0, -1.0, 0.0, 0.0], [(0.3, 0.0), (0.0, 0.02), (40.0, 0.1)]),
+    ],
+)
+def test_the_series_is_the_recursion(column, epsilons, scheme):
+    """Series first, then recursions, against recursions from s = 0 on."""
+    p, q = np.array([1.0, 0.3, 1e-3])[:, None], np.array([0.0199, 0.008, 0.003])
+    for epsilon in epsilons:
+        hyper = adam.Hyperparameters(p, q, *epsilon)
+        begun = stationary_drift(np.array(column)[:, None], hyper, scheme).drift
+        unit = stationary_drift(np.abs(column)[:, None], hyper, scheme).drift
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(random_sampling, "_LARGEST_Q_OF_SERIES", 0.0)
+            alone = stationary_drift(np.array(column)[:, None], hyper, scheme).drift
+        assert (np.abs(begun - alone) <= 2e-14 * np.abs(unit)).all()
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+def test_the_series_is_the_ball(scheme):
+    column, p, q = [5, 5, -1, -1, -1, -2], 0.25, 1 / 128
+    exact = balls.exact([1 - p, 1 - q])
+    ball = balls.random_drift_at(balls.exact(column), *exact, scheme)
+    assert _drift(np.array(column, float), 1 - p, 1 - q, scheme) == pytest.approx(
+        float(ball.mid()), abs=2e-14
+    )
+
+
+@pytest.mark.parametrize("scheme", RANDOM)
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_down_to_the_smallest_1_minus_beta2_the_drift_is_a_straight_line(scheme, beta1):
+    """D = D(1) + q·slope + O(q²), so the slope from 2q and from q agree to O(q)."""
+    table = counterexample_table(20) * 361
+    q = np.array([1e-4, 1e-5, 1e-6, LEAST])
+    limit = -20 * table.mean() / np.sqrt((table**2).mean())
+    hyper = adam.Hyperparameters(1 - beta1, np.stack([q, 2 * q]))
+    rise = stationary_drift(table, hyper, scheme).drift[..., 0] - limit
+    slope = rise / np.stack([q, 2 * q])
+    assert (np.abs(slope[1] / slope[0] - 1)[:3] < 100 * q[:3]).all()
+    assert np.abs(rise[0, -1]) < 1e-6
+
+
+def test_series_of_many_cells_are_those_of_each():
+    """Cells are cut into pieces that fit in memory."""
+    column = np.array([4.0, 1, 1, -1, -1, -1, -2])
+    rng = np.random.default_rng(0)
+    p, q = rng.uniform(0.01, 1, 60), 10 ** rng.uniform(-8, -1.7, 60)
+    for scheme in RANDOM:
+        hyper = adam.Hyperparameters(p, q)
+        whole = stationary_drift(column[:, None], hyper, scheme).drift
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(random_sampling, "_MOST_COEFFICIENTS", 1 << 15)
+            pieces = stationary_drift(column[:, None], hyper, scheme).drift
+        np.testing.assert_array_equal(whole, pieces)
+        alone = stationary_drift(column[:, None], adam.Hyperparameters(p[7], q[7]), scheme).drift
+        np.testing.assert_allclose(whole[7], alone, rtol=1e-14)
+
+
 def test_beta2_that_is_too_near_to_1_is_refused():
     table = counterexample_table(5)
     with pytest.raises(
-        ValueError, match=f"one_minus_beta2=5e-06: values must lie in .{LEAST:g}, 1"
+        ValueError, match=f"one_minus_beta2=5e-10: values must lie in .{LEAST:g}, 1"
     ):
         stationary_drift(table, adam.Hyperparameters(1.0, LEAST / 2), "with_replacement")
     with jax.enable_x64(False):  # whatever the caller uses

@@ -198,8 +198,7 @@ def _all_refusals(
         if num_bytes > MOST_BYTES:
             yield everywhere, lambda _: too_large(len(table), sampling, num_bytes)
     if not estimated and sampling in RANDOM:
-        states = max(random_sampling.num_states(column, sampling) for column in table.T)
-        work = states * random_sampling.num_steps(cells.q)
+        work = random_sampling.work(table, cells.q, sampling)
         yield (
             work > random_sampling.MOST_WORK,
             lambda k: (

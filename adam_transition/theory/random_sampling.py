@@ -18,7 +18,8 @@ In u = log s, both recursions run upward in steps of λ = −log β2 from F(0) =
 integrand is analytic for |Im u| < π/2 and decays at both ends, so the trapezoidal rule is exact to
 rounding at a spacing of 1/4 (its error is of order e^{−π²/spacing}). The recursion takes about
 80/(1−β2) steps. To avoid cancellation it carries F − 1 and H − E[g], which start at 0, while
-s E[v] < 1, and after that F and H, which decay to 0.
+s E[v] < 1, and after that F and H, which decay to 0. For small 1 − β2 it starts where the series of
+`near_one` end, which may be the end of the integral.
 
 Zero gradients, a fraction p0 of the table: for large s all other gradients are damped out, and
 H(s) = β1 p0 H(β2 s). At ε = ρ = 0 the nodes of one lane (nodes that are λ apart) then decrease like
@@ -47,15 +48,15 @@ from typing import Any, NamedTuple, assert_never
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from adam_transition import adam
 from adam_transition.sampling import Sampling
 from adam_transition.sweeps import sweep
-from adam_transition.theory import _tiles
+from adam_transition.theory import _tiles, near_one
 
-LEAST = 1e-5
-"""Smallest 1 − β2; the integral takes about 80/(1 − β2) steps."""
+LEAST = 1e-9
+"""Smallest 1 − β2."""
 
 MOST_STATES = 512
 """Largest number of states of an epoch under random shuffling."""
@@ -72,11 +73,30 @@ _FIRST_SV = 1e-32  # s·E[v] at the start; the omitted part is of the order of i
 _LAST_SV = 60.0  # s times the smallest v, at the end
 _LAST_WEIGHT = 1e-34  # 1/(ε²s) at the end if ε > 0; the integrand decreases like its square root
 _LARGEST_U = 700.0  # e^700 fits in float64
+_LARGEST_Q_OF_SERIES = 0.02  # 1 − β2 up to which the series save time
+_MOST_COEFFICIENTS = 1 << 23  # of series held at once
 
 
-def num_steps(q: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """Approximate number of steps of F and H for the integral of a cell."""
-    return 80 / np.minimum(q, _SPACING)
+def work(
+    gradients: Float[np.ndarray, "n d"], q: Float[np.ndarray, " C"], sampling: Sampling
+) -> Float[np.ndarray, " C"]:
+    """States × steps of the integral of a cell, for the coordinate for which they are most.
+
+    The recursions take about 80/(1 − β2) steps from s = 0 on. Near β2 = 1 series take their place
+    at a cost of some hundred steps, as far as they reach (`near_one`).
+    """
+    most = np.zeros(len(q))
+    for column in np.asarray(gradients).T:
+        largest = float(np.abs(column).max()) or 1.0  # squares of large gradients overflow
+        values, counts = np.unique(column / largest, return_counts=True)
+        states = num_states(column, sampling)
+        steps = 80 / np.minimum(q, _SPACING)
+        if states <= near_one.MOST_STATES and (values != 0).all():
+            has_ended = near_one.range_of(values, counts, q) * (values**2 @ counts) / counts.sum()
+            rest = np.where(has_ended >= near_one.LAST * (1 - 1e-9), 0, 20 / q)
+            steps = np.where(q <= _LARGEST_Q_OF_SERIES, 1e3 + rest, steps)
+        most = np.maximum(most, states * steps)
+    return most
 
 
 def num_states(column: Float[np.ndarray, " n"], sampling: Sampling) -> int:
@@ -135,15 +155,22 @@ def random_drift(
             kind = (*counts[order].tolist(), -1 if (values == 0).any() else 0)
             columns_of_kind.setdefault(kind, []).append((i, values[order]))
     for (*counts_of_all, _), columns in columns_of_kind.items():
+        counts = np.array(counts_of_all)
         which = [i for i, _ in columns]
         with np.errstate(over="ignore"):
             root = epsilon_root[:, which].T / unit[which, None] ** 2
-        drift[:, which] = _of_columns(
-            np.stack([values for _, values in columns]),
-            np.array(counts_of_all),
-            _Cells(p, q, epsilon[:, which].T / unit[which, None], root),
-            sampling,
-        )
+        cells = _Cells(p, q, epsilon[:, which].T / unit[which, None], root)
+        begun = _begins_with_series(cells, num_states(gradients[:, which[0]], sampling), columns)
+        for k, (i, values) in enumerate(columns):
+            if begun[k].any():
+                one = cells.at(begun[k], slice(k, k + 1))
+                drift[begun[k], i] = _from_series(values, counts, one, sampling)
+        rest = np.asarray(~begun.all(axis=0))
+        if rest.any():
+            every = np.stack([values for _, values in columns])
+            found = _of_columns(every, counts, cells.at(rest), sampling)
+            for k, i in enumerate(which):
+                drift[rest, i] = np.where(begun[k][rest], drift[rest, i], found[:, k])
     return drift
 
 
@@ -154,6 +181,11 @@ class _Cells(NamedTuple):
     q: Float[np.ndarray, " C"]
     epsilon: Float[np.ndarray, "d C"]
     root: Float[np.ndarray, "d C"]  # ε inside the square root
+
+    def at(self, chosen: np.ndarray | slice, columns: slice = slice(None)) -> "_Cells":
+        """Some of the cells, of some of the coordinates."""
+        epsilon, root = (values[columns][:, chosen] for values in (self.epsilon, self.root))
+        return _Cells(self.p[chosen], self.q[chosen], epsilon, root)
 
 
 class _Lanes(NamedTuple):
@@ -171,6 +203,118 @@ class _Lanes(NamedTuple):
     lag: Float[np.ndarray, "*lanes"]  # λ
     large: Float[np.ndarray, "*lanes"]  # u from which F and H themselves are carried
     num_nodes: Int[np.ndarray, "*lanes"]
+    every: Int[np.ndarray, "*lanes"]  # steps between nodes that count
+    f: Float[np.ndarray, "..."]  # F − F(0) by state, one step before the first node
+    h: Float[np.ndarray, "..."]  # H − H(0)
+
+
+def _begins_with_series(
+    cells: _Cells, states: int, columns: list[tuple[int, np.ndarray]]
+) -> Bool[np.ndarray, "d C"]:
+    """Where the integral begins with the series of `near_one`, which then saves time."""
+    has_epsilon = (cells.epsilon > 0) | (cells.root > 0)
+    no_zeros = np.array([(values != 0).all() for _, values in columns])[:, None]
+    is_small = (cells.q <= _LARGEST_Q_OF_SERIES) & (states <= near_one.MOST_STATES)
+    return is_small & (has_epsilon | no_zeros)
+
+
+def _from_series(
+    values: Float[np.ndarray, " r"],
+    counts: Int[np.ndarray, " r"],
+    cells: _Cells,
+    sampling: Sampling,
+) -> Float[np.ndarray, " C"]:
+    """The drift of one coordinate: by series as far as they reach, then by the recursions."""
+    states = num_states(np.repeat(values, counts), sampling)
+    size = max(1, _MOST_COEFFICIENTS // (2 * near_one.NUM_COEFFICIENTS * states))
+    pieces = []
+    for start in range(0, len(cells.p), size):
+        some = cells.at(slice(start, start + size))
+        found = near_one.series(values, counts, some.p, some.q, sampling)
+        lag = -np.log1p(-some.q)
+        every = np.floor(_SPACING / lag).astype(int)
+        has_ended = found.unit * found.mean_square >= near_one.LAST * (1 - 1e-9)
+        sums = _sum_of_series(found, some, every * lag, has_ended)
+        if not has_ended.all():
+            sums[~has_ended] += _sum_beyond(
+                found, values, counts, some, every, ~has_ended, sampling
+            )
+        pieces.append(-every * lag * sums / math.sqrt(math.pi))
+    return np.concatenate(pieces)
+
+
+def _sum_of_series(
+    found: near_one.Series,
+    cells: _Cells,
+    spacing: Float[np.ndarray, " C"],
+    with_last: Bool[np.ndarray, " C"],
+) -> Float[np.ndarray, " C"]:
+    """The sum over the nodes below s = `found.unit`, and over that node where it is the last."""
+    epsilon, root = cells.epsilon[0], cells.root[0]
+    first = np.log(_FIRST_SV) - np.log(found.mean_square + epsilon**2 + root)
+    back = np.arange(math.ceil(((np.log(found.unit) - first) / spacing).max()) + 1)[:, None]
+    u = np.log(found.unit) - back * spacing
+    has_epsilon = bool((epsilon > 0).any() or (root > 0).any())
+    weight = np.asarray(_compiled_weight(u, epsilon, root)) if has_epsilon else np.exp(u / 2)
+    weight = weight * np.exp(-found.mean_square * np.exp(u)) * ((back > 0) | with_last)
+    moment = near_one.evaluate(near_one.moment(found), np.exp(-back * spacing))
+    return found.num_components * np.sum(weight * moment, axis=0)
+
+
+def _sum_beyond(
+    found: near_one.Series,
+    values: Float[np.ndarray, " r"],
+    counts: Int[np.ndarray, " r"],
+    cells: _Cells,
+    every: Int[np.ndarray, " C"],
+    chosen: Bool[np.ndarray, " C"],
+    sampling: Sampling,
+) -> Float[np.ndarray, " K"]:
+    """The sum over the nodes from s = `found.unit` on, of K chosen cells."""
+    some = cells.at(chosen)
+    lag = -np.log1p(-some.q)
+    first = np.log(found.unit[chosen])
+    [last], _ = _end(some, lag[None], 0, int(counts.sum()), sampling)
+    last = np.minimum(last, _end_of_decay(values, counts, some.q))
+    shape = _shape_of_states(counts, sampling)
+    f, h = np.zeros((2, len(first), *shape))
+    for state, (f_at, h_at) in near_one.by_state(found, found.unit * (1 - cells.q)).items():
+        # "all drawn" is also "none drawn" of the next epoch; with replacement there is one state
+        same = [state, (0,) * len(shape)] if sum(state) == found.length else [state]
+        for one in same if shape else [()]:
+            f[:, *one], h[:, *one] = f_at[chosen], h_at[chosen]
+    lanes = _Lanes(
+        values=np.broadcast_to(values, (len(first), len(values))),
+        p=some.p,
+        q=some.q,
+        epsilon=some.epsilon[0],
+        root=some.root[0],
+        first=first,
+        lag=lag,
+        large=np.full(len(first), -math.log(found.mean_square)),
+        num_nodes=np.maximum(np.floor((last - first) / lag).astype(int) + 1, 0),
+        every=every[chosen],
+        f=f,
+        h=h,
+    )
+    return _sums(lanes, counts, sampling)[0]
+
+
+def _end_of_decay(
+    values: Float[np.ndarray, " r"], counts: Int[np.ndarray, " r"], q: Float[np.ndarray, " C"]
+) -> Float[np.ndarray, " C"]:
+    """The u from which F is so small that the integral has ended.
+
+    With replacement −log F(s) = Σ_k ℓ(log(qs) − kλ), where ℓ(x) = −log φ(e^x) rises, so that it is
+    at least (1/λ) ∫ ℓ dx up to log(qs). Under random shuffling F is smaller: the draws of an epoch
+    are negatively associated (Joag-Dev & Proschan 1983).
+    """
+    x = np.linspace(-40, 8, 4801) - math.log((values**2).max())
+    lost = np.expm1(-np.multiply.outer(np.exp(x), values**2)) @ counts / counts.sum()
+    loss = -np.log1p(np.maximum(lost, -1 + 1e-15))
+    integral = loss[0] + np.concatenate([[0.0], np.cumsum(loss[:-1])]) * (x[1] - x[0])
+    needed = -np.log1p(-q) * (_LAST_SV + math.log(np.abs(values).max()))
+    return np.interp(needed, integral, x, right=np.inf) - np.log(q)
 
 
 def _of_columns(
@@ -190,6 +334,7 @@ def _of_columns(
     last = np.maximum(last, first + 1)
     is_single_step = np.isinf(lag)  # one step leads from s = 0 to any s
     lag = np.where(is_single_step, last - first, lag)
+    shape = _shape_of_states(counts, sampling)
     num_offsets = np.ceil(lag / _SPACING).astype(int)  # [d, C]
     spacing = lag / num_offsets
     column, cell = np.indices(lag.shape).reshape(2, -1).repeat(num_offsets.ravel(), axis=1)
@@ -209,6 +354,8 @@ def _of_columns(
         lag=lag[column, cell],
         large=-np.log(mean_square)[column, 0],
         num_nodes=num_nodes,
+        every=np.ones_like(num_nodes),
+        **dict.fromkeys(("f", "h"), np.zeros((len(cell), *[1] * len(shape)))),
     )
     sums, last_nodes = _sums(lanes, counts, sampling)
     sums = sums + last_nodes * (ratio / (1 - ratio))[column, cell]
@@ -246,7 +393,7 @@ def _sums(
     lanes: _Lanes, counts: Int[np.ndarray, " r"], sampling: Sampling
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
     """The sum over the nodes of each lane, and the last node."""
-    shape = () if sampling == "with_replacement" else tuple(_padded(int(k) + 1) for k in counts)
+    shape = _shape_of_states(counts, sampling)
     shared = {
         "counts": counts.astype(np.int32),
         "probabilities": _probabilities_of_states(shape, counts),
@@ -254,6 +401,12 @@ def _sums(
     with_epsilon = bool((lanes.epsilon > 0).any() or (lanes.root > 0).any())
     numbers = max(math.prod(shape), lanes.values.shape[1])
     return _tiles.sum_lanes(_program(shape, with_epsilon), shared, lanes, lanes.num_nodes, numbers)
+
+
+def _shape_of_states(counts: Int[np.ndarray, " r"], sampling: Sampling) -> tuple[int, ...]:
+    if sampling == "with_replacement":
+        return ()
+    return tuple(_padded(int(k) + 1) for k in counts)
 
 
 def _probabilities_of_states(
@@ -334,12 +487,6 @@ def _integrate(
             first_after = first_after + _drawn(probability * moved, axis)
         return _next_epoch(after, counts), _next_epoch(first_after, counts)
 
-    def weight(u: Float[Array, " W"]) -> Float[Array, " W"]:
-        half = jnp.exp(u / 2)
-        if not with_epsilon:
-            return half
-        return half * _share_beside(lane.epsilon * half) * jnp.exp(-lane.root * jnp.exp(u))
-
     def add_node(k: Array, carry: tuple) -> tuple:
         totals, rest, last, base, moments, rests = carry
         # nodes past the last one, which longer lanes of the tile require, do not count
@@ -353,7 +500,9 @@ def _integrate(
             change = with_replacement(lost, small, moments)
             (f, f_rest), (h, h_rest) = map(_add, moments, rests, change)
             moments, rests = (f, h), (f_rest, h_rest)
-        node = jnp.where(k < lane.num_nodes, weight(u), 0) * (moments[1] + small * h_at_0)
+        counts_now = (k < lane.num_nodes) & (k % lane.every == 0)
+        weight = _weight(u, lane.epsilon, lane.root, with_epsilon)
+        node = jnp.where(counts_now, weight, 0) * (moments[1] + small * h_at_0)
         last = jnp.where(k == lane.num_nodes - 1, node, last) if not shape else last
         totals, rest = _add(totals, rest, node)
         return totals, rest, last, small, moments, rests
@@ -361,11 +510,26 @@ def _integrate(
     zero = jnp.zeros_like(p)
     zeros = jnp.zeros((*shape, *p.shape))
     rests = (zero, zero) if not shape else ()
-    carry = zeros, zeros, zero, jnp.ones_like(p), (zeros, zeros), rests
+    start = tuple(jnp.moveaxis(values, 0, -1) + zeros for values in (lane.f, lane.h))
+    carry = zeros, zeros, zero, jnp.ones_like(p), start, rests
     totals, _, last, *_ = jax.lax.fori_loop(0, num_steps, add_node, carry)
     # the state "none drawn" is the state "all drawn": counted once
     sums = totals.reshape(-1, *p.shape)[1:] if shape else n * totals[None]
     return {"sums": sums.T[None], "last": n * last[None]}
+
+
+def _weight(u: Array, epsilon: Array, root: Array, with_epsilon: bool) -> Array:
+    """e^{u/2} c(ε e^{u/2}) e^{−ρs}."""
+    half = jnp.exp(u / 2)
+    if not with_epsilon:
+        return half
+    return half * _share_beside(epsilon * half) * jnp.exp(-root * jnp.exp(u))
+
+
+@jax.jit
+def _compiled_weight(u: Array, epsilon: Array, root: Array) -> Array:
+    with jax.numpy_rank_promotion("allow"):
+        return _weight(u, epsilon, root, True)
 
 
 def _add(total: Array, rest: Array, term: Array) -> tuple[Array, Array]:

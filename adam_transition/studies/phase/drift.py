@@ -62,8 +62,7 @@ def _too_near(q: np.ndarray, table: np.ndarray, sampling: Sampling) -> float:
     if sampling not in RANDOM or is_estimated(table, sampling):
         return 0.0
     descending = np.sort(q, axis=None)[::-1]
-    states = max(random_sampling.num_states(table[:, 0], sampling), 4)
-    work = np.cumsum(states * random_sampling.num_steps(descending))
+    work = np.cumsum(random_sampling.work(table[:, :1], descending, sampling))
     return float(max(descending[work > _MOST_WORK], default=0.0))
 
 
