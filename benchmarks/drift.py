@@ -10,8 +10,8 @@ difference, in units of the drift of |g|.
 Random orders: seconds for a 25-cell grid by the exact integral and by chains of Adam, and the error
 of the chains; the error of the integral is that of rounding.
 
-Near β2 = 1: seconds for one cell of the random orders (n = 20), by series and recursions as they are
-used, and by recursions from s = 0 on alone; and the difference in units of the drift of |g|.
+Near β2 = 1: seconds for one cell of the random orders (n = 20), by series and recursions as they
+are used, and by recursions from s = 0 on alone; and the difference in units of the drift of |g|.
 
 Accuracy: the drift with replacement and under random shuffling from independent chains, and from
 chains in groups that form a Latin square, with equal numbers of steps: the ratio of their

@@ -243,6 +243,21 @@ def test_the_references_in_random_orders_are_enclosed(row):
     assert high - low <= 1e-12
 
 
+def test_what_cannot_be_proved_is_refused():
+    """Changes nearer to 0 than the cover looks, a sum near 0, and too many steps."""
+    extreme = balls.exact([10**13 + 2, -1, -1])
+    with pytest.raises(ValueError, match="could not be proved"):
+        certificates.edges(extreme, Fraction(0), "cyclic", [])
+    with pytest.raises(ValueError, match=r"beta2=0\.9999999\d*: a ball of the drift would take 1e"):
+        balls.random_drift_at(
+            balls.exact([3, -1]), fmpq(0), fmpq(9999999, 10**7), "with_replacement"
+        )
+    points = [Fraction(1, 2), Fraction(9, 10)]
+    slopes = balls.exact([380, *[-1] * 19])
+    with pytest.raises(ValueError, match="do not fit"):
+        certificates.edges(slopes, Fraction(0), "with_replacement", [], points)
+
+
 def test_a_sign_change_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"no sign change was proved near beta2=0\.9"):
         certificates.edges(balls.exact([380, *[-1] * 19]), Fraction(0), "cyclic", [0.9])
@@ -326,7 +341,7 @@ def test_the_checker_proves_the_certificate(finished):
     *_, out = finished
     done = _check(out / "certificate.json")
     assert done.returncode == 0, done.stderr
-    assert "sign changes, enclosed to 4.5e-13" in done.stdout
+    assert "9 sign changes, in intervals at most 1/2199023255552 wide" in done.stdout
 
 
 def _flipped(sign, other):
@@ -339,9 +354,9 @@ def _flipped(sign, other):
     return edit
 
 
-def _edge(order, beta1, **changes):
+def _edge(order, at, **changes):
     def edit(content):
-        [one] = [e for e in content["edges"] if (e["sampling"], e["beta1"]) == (order, beta1)]
+        [one] = [e for e in content["edges"] if (e["sampling"], e["beta1"]) == (order, at)]
         one.update({k: v(one[k]) if callable(v) else v for k, v in changes.items()})
 
     return edit
@@ -370,6 +385,15 @@ def _edge(order, beta1, **changes):
         _edge("with_replacement", "0", sampling="cyclic"),
         _edge("random_shuffling", "0", points=lambda p: [[p[0][0], "-"], *p[1:]]),
         _edge("random_shuffling", "0", sampling="with_replacement"),
+        # found by a referee: a negative β2, nodes that are no characters, an empty entry
+        _edge("cyclic", "0", intervals=lambda pairs: [["-1/2", "-1/3"]]),
+        _edge("cyclic", "0", cover=lambda cover: ["s", "", *cover[1:]]),
+        _edge("cyclic", "0", beta1="-1/2"),
+        _edge("with_replacement", "0", beta1="1"),
+        _edge("with_replacement", "0", intervals=[], points=[]),
+        _edge("with_replacement", "0", sampling="another", intervals=[], points=[]),
+        _edge("cyclic", "0", starts_away="false"),
+        lambda content: content["edges"].append({**content["edges"][0], "beta1": "0/7"}),
     ],
 )
 def test_the_checker_refuses_what_is_not_so(finished, edit, tmp_path):
@@ -392,6 +416,8 @@ def test_the_checker_refuses_what_is_not_so(finished, edit, tmp_path):
         (["--sampling=shuffle_once"], "--sampling=shuffle_once: allowed are"),
         (["--n=2"], "n"),
         ([f"--beta1=1/{10**70}"], "at most 60 digits"),
+        (["--beta1=0.99999999999999999999"], "must lie in [0, 1)"),
+        (["--beta1=0.5,0.50000000000000000001"], "differ as doubles"),
     ],
 )
 def test_bad_flags_are_one_line(flags, message, tmp_path, capsys):

@@ -16,6 +16,8 @@ from adam_transition.theory import laws
 from adam_transition.theory.boundary import divergence_intervals
 from adam_transition.theory.class_threshold import (
     hardest,
+    hardest_cyclic,
+    hardest_of_two,
     sufficient,
     sufficient_for,
     two_valued,
@@ -131,9 +133,59 @@ def test_the_hardest_table_is_exact_and_the_counterexample_at_large_d1():
     above, below = stationary_drift(several.slopes[:, None], hyper, "with_replacement").drift[:, 0]
     assert above > 0 > below
     # every order diverges on a table of one positive slope where the other theorem says so
-    cyclic = hardest(20, 800.0, "cyclic")
-    assert cyclic.one_minus_beta2 > sufficient(20, 800.0, "cyclic")
     assert worst_case_drift(20, 1.0, adam.Hyperparameters(1.0, 0.9)) > 0
+
+
+@pytest.mark.parametrize(
+    ("n", "ratio", "sampling"),
+    [(7, 5.0, "with_replacement"), (12, 4.0, "cyclic"), (12, 30.0, "cyclic"), (30, 8.0, "cyclic")],
+)
+def test_the_search_over_k_misses_none(n, ratio, sampling):
+    """It ends once the threshold has fallen twice: against every k up to n/2, and above."""
+    thresholds = []
+    for k in range(1, n - 1):
+        slopes = two_valued(n, k, ratio * n)
+        if slopes[-1] < 0:
+            [intervals] = divergence_intervals(slopes[:, None], [0.0], sampling)
+            thresholds += [interval.high.one_minus_beta2 for interval in intervals[-1:]]
+    assert hardest_of_two(n, ratio * n, sampling).one_minus_beta2 == min(thresholds)
+
+
+@pytest.mark.parametrize(
+    ("n", "d1", "beta1"), [(5, 50.0, 0.0), (10, 200.0, 0.5), (20, 200.0, 0.0), (20, 800.0, 0.9)]
+)
+def test_the_hardest_table_in_cyclic_order(n, d1, beta1):
+    found = hardest_cyclic(n, d1, beta1)
+    assert found.slopes.sum() == pytest.approx(1)
+    assert n**2 * found.slopes @ found.slopes == pytest.approx(d1)
+    assert found.num_positive == (found.slopes > 0).sum()
+    assert found.one_minus_beta2 >= sufficient(n, d1, "cyclic", beta1)
+    assert found.one_minus_beta2 <= hardest_of_two(n, d1, "cyclic", beta1).one_minus_beta2
+    hyper = adam.Hyperparameters(1 - beta1, found.one_minus_beta2 * np.array([1.001, 0.999]))
+    above, below = stationary_drift(found.slopes[:, None], hyper).drift[:, 0]
+    assert above > 0 > below
+    # from other starts: none better, so that this is not the luck of the starts
+    starts = list(np.random.default_rng(1).standard_t(2, (4, n)))
+    again = hardest_cyclic(n, d1, beta1, starts=starts)
+    assert again.one_minus_beta2 == pytest.approx(found.one_minus_beta2, rel=1e-9)
+    # nor any nearby
+    for _ in range(20):
+        other = found.slopes + 0.02 * RNG.normal(size=n) * np.abs(found.slopes).max()
+        other = other - other.mean()
+        other = 1 / n + other * np.sqrt((d1 / n - 1) / n) / np.linalg.norm(other)
+        [intervals] = divergence_intervals(other[:, None], [beta1])
+        assert not intervals or intervals[-1].high.one_minus_beta2 > found.one_minus_beta2
+
+
+def test_more_than_two_slopes_are_harder_in_cyclic_order_and_cyclic_is_the_worst_order():
+    """At D1 = 2n²: from some n on the class needs more in cyclic order than with replacement."""
+    ratios = {}
+    for n in (10, 40):
+        cyclic = hardest(n, 2.0 * n**2, "cyclic").one_minus_beta2
+        assert cyclic < 0.75 * hardest_of_two(n, 2.0 * n**2, "cyclic").one_minus_beta2
+        ratios[n] = cyclic / hardest(n, 2.0 * n**2, "with_replacement").one_minus_beta2
+    assert ratios[10] > 1.2
+    assert ratios[40] < 0.8
 
 
 def test_shuffling_needs_twice_what_replacement_does_to_first_order():
@@ -196,6 +248,19 @@ def _at_large_n(doctor):
     return doctored
 
 
+def _with_a_law(exponent):
+    """As if there were five D1 from n² on, and 1 − β2* were a power of D1."""
+
+    def doctored(dataset):
+        wide = dataset.isel(ratio=[1] * 5)
+        d1 = 25.0 * 2.0 ** np.arange(5)
+        wide = wide.assign_coords(d1=(("n", "ratio"), d1[None]))
+        law = 0.5 * xr.DataArray(d1**exponent, dims="ratio")
+        return wide.assign(hardest=law + 0 * wide["hardest"].fillna(1))
+
+    return doctored
+
+
 def test_every_claim_has_three_verdicts(finished):
     cases = {
         "enough_is_enough": (same, scaled(sufficient=100.0), missing("hardest")),
@@ -204,6 +269,12 @@ def test_every_claim_has_three_verdicts(finished):
         ),
         "the_counterexample_is_the_hardest": (
             same, scaled(num_positive=2.0), missing("num_positive"),
+        ),
+        "cyclic_class_falls_like_the_root": (_with_a_law(-0.5), _with_a_law(-0.6), same),
+        "cyclic_is_the_worst_order_of_a_large_class": (
+            _at_large_n(scaled(hardest=lambda d: 1 - 0.9 * (d["sampling"] == "cyclic"))),
+            _at_large_n(scaled(hardest=lambda d: 1 + 9.0 * (d["sampling"] == "cyclic"))),
+            same,
         ),
     }  # fmt: skip
     assert_three_verdicts(study_claims.claims, finished[0], cases)

@@ -1,7 +1,6 @@
-"""Proves a certificate of adam_transition again: `python tools/check_certificate.py FILE`.
+"""Proves a certificate of adam_transition again, with python-flint and nothing of the package.
 
-Imports python-flint and nothing of the package. D = -(E m/sqrt(v) over an epoch) for the moments in
-docs/mathematics/certificates.md, which derives the bounds. Exit status 1 if anything is not proved.
+docs/mathematics/certificates.md derives the bounds for D. Exit status 1 if anything is not proved.
 """
 
 import json
@@ -47,7 +46,7 @@ def check_area(slopes, area):
     v = cache(lambda centre, radius: averages([g * g for g in slopes], centre, radius))
     found, waiting = {"+": fmpq(0), "-": fmpq(0), "?": fmpq(0)}, [[fmpq(1, 2)] * 3]
     for node in area["tree"]:
-        need(waiting and node in "+-?s", "the tree is damaged")
+        need(waiting and node in tuple("+-?s"), "the tree is damaged")
         x, y, r = waiting.pop()
         if node == "s":
             waiting += [(x + i * r / 2, y + j * r / 2, r / 2) for i in (1, -1) for j in (1, -1)]
@@ -105,7 +104,7 @@ def check_cover(slopes, beta1, cover):
     """The proved signs over [0, 1]: between two of them D only rises, or only falls."""
     m, waiting, leaves = averages(slopes, beta1, 0), [(fmpq(1, 2), fmpq(1, 2))], ""
     for node in cover:
-        need(waiting and node in "+-ids", "the cover is damaged")
+        need(waiting and node in tuple("+-ids"), "the cover is damaged")
         x, r = waiting.pop()
         if node == "s":
             waiting += [(x + r / 2, r / 2), (x - r / 2, r / 2)]
@@ -119,21 +118,23 @@ def check_cover(slopes, beta1, cover):
 
 
 def check_edges(slopes, one):
-    beta1, starts = fmpq(one["beta1"]), not one["starts_away"]
+    beta1, starts, order = fmpq(one["beta1"]), not one["starts_away"], one["sampling"]
+    need(0 <= beta1 < 1 and one["starts_away"] in (True, False), f"beta1 = {beta1}")
     ends = [fmpq(text) for pair in one["intervals"] for text in pair]
-    need(all(x < y for x, y in pairwise([fmpq(-1), *ends, fmpq(1)])), "intervals out of order")
+    need(all(x < y for x, y in pairwise([*ends, fmpq(1)])), "intervals out of order")
     signs = [(x, "+-"[((i + 1) // 2 + starts) % 2]) for i, x in enumerate(ends)]
     for text, sign in one["points"]:
         below = sum(x <= fmpq(text) for x in ends)
         need(below % 2 == 0 and sign == "+-"[(below // 2 + starts) % 2], f"a change near {text}")
         signs.append((fmpq(text), sign))
+    need(all(0 <= x < 1 for x, _ in signs) and (signs or order == "cyclic"), "no beta2 in [0, 1)")
     for x, sign in signs:
-        prove(at_point(slopes, beta1, x, one["sampling"]), sign, f"D({beta1}, {x})")
-    if one["sampling"] == "cyclic":
+        prove(at_point(slopes, beta1, x, order), sign, f"D({beta1}, {x})")
+    if order == "cyclic":
         proved = check_cover(slopes, beta1, one["cover"])
-        changes = sum(a != b for a, b in pairwise(proved))
-        need(proved[0] == "+-"[starts] and changes == len(ends) // 2, "other sign changes")
-    return [float(y - x) for x, y in zip(ends[::2], ends[1::2])]
+        need("+-"[starts] == proved[0], "another first sign")
+        need(sum(a != b for a, b in pairwise(proved)) == len(ends) // 2, "other sign changes")
+    return [y - x for x, y in zip(ends[::2], ends[1::2])]
 
 
 if __name__ == "__main__":
@@ -141,9 +142,9 @@ if __name__ == "__main__":
     with open(sys.argv[1]) as file:
         content = json.load(file)
     slopes = [fmpq(text) for text in content["slopes"]]
-    need(content["format"] == "adam_transition certificate 1", "unknown format")
-    need(sum(slopes) > 0, "the slopes have no positive sum")
-    area = {sign: float(share) for sign, share in check_area(slopes, content["area"]).items()}
-    width = [width for one in content["edges"] for width in check_edges(slopes, one)]
-    print(f"proved: D > 0 on {area['+']:.8f} and D < 0 on {area['-']:.8f} of [0, 1)^2 (cyclic)")
-    print(f"proved: {len(width)} sign changes, enclosed to {max(width, default=0):.2g}")
+    need(content["format"] == "adam_transition certificate 1" and sum(slopes) > 0, "format, slopes")
+    area, rows = check_area(slopes, content["area"]), content["edges"]
+    need(len({(x["sampling"], fmpq(x["beta1"])) for x in rows}) == len(rows), "an entry twice")
+    width = [width for one in rows for width in check_edges(slopes, one)]
+    print(f"proved in cyclic order: D > 0 on {area['+']} and D < 0 on {area['-']} of [0, 1)^2")
+    print(f"proved: {len(width)} sign changes, in intervals at most {max(width, default=0)} wide")

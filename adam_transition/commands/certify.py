@@ -78,8 +78,11 @@ def parse(values: dict[str, Any]) -> "CertifyStudy":
     for one in (a, *beta1):
         if max(len(str(one.numerator)), len(str(one.denominator))) > _MOST_DIGITS:
             raise ValueError(f"--a and --beta1: fractions of at most {_MOST_DIGITS} digits")
-    if not all(0 <= one < 1 for one in beta1):
-        raise ValueError(f"--beta1={','.join(values['beta1'])}: values must lie in [0, 1)")
+    floats = [float(one) for one in beta1]
+    if not all(0 <= one < 1 for one in floats) or len(set(floats)) < len(floats):
+        raise ValueError(
+            f"--beta1={','.join(values['beta1'])}: values must lie in [0, 1), and differ as doubles"
+        )
     count = len(beta1) * len(values["sampling"])
     _flags.check_work(values, ("sampling", "beta1"), "boundaries", count, _MOST_EDGES)
     return CertifyStudy(

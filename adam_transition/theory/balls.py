@@ -24,7 +24,9 @@ _SPACING = 0.15  # of the nodes; the discretisation error is of the order of exp
 _STRIP = fmpq(5, 4)  # half the height of the strip in which the integrand is bounded
 _FIRST_U = -100  # of log s
 _LAST_S = 70
+_LAST_U = 4.25  # its logarithm
 _MOST_STATES = 2048
+_MOST_WORK = 5e6  # states × steps of one point, some 20 s
 
 State: TypeAlias = tuple[int, ...]
 Fed: TypeAlias = Mapping[State, Sequence[tuple[int, State, fmpq]]]
@@ -135,7 +137,7 @@ def random_drift_at(slopes: Sequence[fmpq], beta1: fmpq, beta2: fmpq, sampling: 
       sampling: `with_replacement` or `random_shuffling`.
 
     Raises:
-      ValueError: a slope is 0; a β is outside its range; there are too many states.
+      ValueError: a slope is 0; a β is outside its range; there are too many states, or steps.
     """
     if not 0 <= beta1 < 1 or not 0 < beta2 < 1:
         raise ValueError(f"beta1={beta1}, beta2={beta2}: need 0 <= beta1 < 1 and 0 < beta2 < 1")
@@ -149,6 +151,12 @@ def random_drift_at(slopes: Sequence[fmpq], beta1: fmpq, beta2: fmpq, sampling: 
         fed, share = _chain(counts, sampling)
         largest = max(abs(value) for value in values)
         lag = -arb(beta2).log()
+        work = len(fed) * (_LAST_U - _FIRST_U) / min(float(lag.mid()), _SPACING)
+        if work > _MOST_WORK:
+            raise ValueError(
+                f"beta2={float(Fraction(int(beta2.p), int(beta2.q)))!r}: a ball of the drift would "
+                f"take {work:.0e} steps; at most {_MOST_WORK:.0e} are allowed"
+            )
         lanes = max(1, math.ceil(float(lag.mid()) / _SPACING))
         spacing = lag / lanes
         total = arb(0)

@@ -55,7 +55,7 @@ class Edges(NamedTuple):
 
     sampling: Sampling
     beta1: Fraction
-    starts_away: bool  # the sign of D below the first change
+    starts_away: bool  # whether D > 0 below the first change, at the least β2 whose sign is proved
     intervals: tuple[tuple[Fraction, Fraction], ...]  # each holds a sign change, in ascending order
     cover: str  # tree of [0, 1], which proves that there are no others; cyclic order only
     points: tuple[tuple[Fraction, str], ...]  # β2 elsewhere, with the sign of D there
@@ -90,6 +90,7 @@ def tree_of_area(slopes: Sequence[fmpq], depth: int) -> str:
 
 
 def _sign(ball: arb) -> str:
+    ball = ball + ball * arb(0, 1e-6)  # so that other roundings, as in the checker, come to it too
     return AWAY if ball > 0 else BACK if ball < 0 else OPEN
 
 
@@ -150,7 +151,8 @@ def edges(
         [0, 1] is covered instead.
 
     Raises:
-      ValueError: signs do not alternate as they should, or as for `balls.random_drift_at`.
+      ValueError: a sign or, in cyclic order, that there are no other changes could not be proved;
+        or as for `balls.random_drift_at`.
     """
 
     def sign(beta2: Fraction) -> str:
@@ -162,26 +164,35 @@ def edges(
             drift = balls.random_drift_at(slopes, b1, at, sampling)
         return _sign(drift)
 
-    intervals, starts, last = [], None, None
+    intervals, signs = [], []
     for beta2 in found:
         for width in _WIDTHS:
             half = min(width / 2, beta2 / 4, (1 - beta2) / 4)
             low, high = Fraction(beta2 - half), Fraction(beta2 + half)
-            signs = sign(low), sign(high)
-            if set(signs) == {AWAY, BACK}:
+            ends = sign(low), sign(high)
+            if set(ends) == {AWAY, BACK}:
                 break
         else:
             raise ValueError(f"beta1={beta1}: no sign change was proved near beta2={beta2!r}")
-        if last not in (None, signs[0]):
-            raise ValueError(f"beta1={beta1}: the signs around beta2={beta2!r} do not alternate")
-        starts = starts or signs[0]
-        last = signs[1]
         intervals.append((low, high))
-    cover = tree_of_interval(slopes, beta1) if sampling == "cyclic" else ""
-    tried = tuple((point, sign(point)) for point in points) if sampling != "cyclic" else ()
-    if starts is None:
-        starts = sign(Fraction(1, 2))
-    return Edges(sampling, beta1, starts == AWAY, tuple(intervals), cover, tried)
+        signs += [(low, ends[0]), (high, ends[1])]
+    cover, tried = "", []
+    if sampling == "cyclic":
+        cover = tree_of_interval(slopes, beta1)
+        if proved_changes(cover) != len(intervals):
+            raise ValueError(
+                f"beta1={beta1}: {len(intervals)} sign changes in beta2 were found, and that there "
+                "are no others could not be proved"
+            )
+        signs.append((Fraction(1), cover.replace(SPLIT, "")[-1]))
+    else:
+        tried = [(point, sign(point)) for point in points]
+    in_order = [one for _, one in sorted([*signs, *tried])]
+    changes = sum(one != other for one, other in pairwise(in_order))
+    if OPEN in in_order or changes != len(intervals):
+        raise ValueError(f"beta1={beta1}: the signs of the drift do not fit to the changes found")
+    starts_away = not in_order or in_order[0] == AWAY
+    return Edges(sampling, beta1, starts_away, tuple(intervals), cover, tuple(tried))
 
 
 def tree_of_interval(slopes: Sequence[fmpq], beta1: Fraction) -> str:
@@ -241,7 +252,8 @@ def as_json(slopes: Sequence[Fraction], tree: str, found: Sequence[Edges]) -> di
             "D(beta1, beta2) is the stationary drift of Adam (epsilon = 0) on f_i = slopes[i]*u. "
             "area: nodes of a quadtree of [0,1]^2 in preorder, '+' where D > 0 in cyclic order, "
             "'-' where D < 0, '?' where nothing is claimed. edges: D has opposite signs at the "
-            "ends of each interval of beta2."
+            "ends of each interval of beta2. In cyclic order the cover proves that there are no "
+            "other changes; in the random orders the signs at the points are proved besides."
         ),
         "slopes": [str(slope) for slope in slopes],
         "area": {

@@ -48,9 +48,9 @@ def stationary_drift(
 
     Exact, with two exceptions: random shuffling of a table with many different gradients, for which
     `random_sampling.has_exact_drift` is false, and calls that pass `histories`. Those return a
-    Monte Carlo estimate with its standard error. The error of an exact drift is a few units of
-    rounding of Σ|m|/√v in cyclic order, and below 1e-12 of n·E[|m|/√v] in the random orders, down
-    to the smallest supported 1 − β2 (`drift_domain.least_one_minus_beta`).
+    Monte Carlo estimate with its standard error. The error of an exact drift is at most about n
+    units of rounding of Σ|m|/√v in cyclic order, and below 1e-12 of n·E[|m|/√v] in the random
+    orders, down to the smallest supported 1 − β2 (`drift_domain.least_one_minus_beta`).
 
     The drift and its error are NaN in cells in which the drift does not exist or cannot be
     computed; `drift_domain.reason_against` gives the reason. If this holds for all cells, an error
@@ -167,15 +167,11 @@ def _on_grid(gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters) -
         return None
     exponents = drift_domain.scale_exponents(table)
     axes = cyclic.Grid(p.ravel(), q.ravel())
-    columns = [
-        cyclic.drift_of_grid(
-            np.ldexp(table[:, [i]], -exponent),
-            axes,
-            float(np.ldexp(epsilons[0], -exponent)),
-            float(np.ldexp(epsilons[1], -2 * exponent)),
-        )
-        for i, exponent in enumerate(exponents.tolist())
-    ]
+    columns = []
+    for i, exponent in enumerate(exponents.tolist()):
+        with np.errstate(over="ignore", under="ignore"):
+            scaled = [float(np.ldexp(one, -k * exponent)) for k, one in enumerate(epsilons, 1)]
+        columns.append(cyclic.drift_of_grid(np.ldexp(table[:, [i]], -exponent), axes, *scaled))
     drift = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=-1)
     drift = drift.reshape(*p.shape, *q.shape, -1)
     ndim = len(shape)

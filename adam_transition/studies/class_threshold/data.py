@@ -10,11 +10,14 @@ import xarray as xr
 from adam_transition.sampling import Sampling
 from adam_transition.sweeps.pieces import Pieces
 from adam_transition.sweeps.study import variable
-from adam_transition.theory.class_threshold import hardest, sufficient
+from adam_transition.theory.class_threshold import hardest, hardest_of_two, sufficient
 
 DIMS = "sampling", "beta1", "n", "ratio"
 
-DEFAULT_RATIO = tuple(np.geomspace(1.25, 160, 15).round(3).tolist())
+MOST_SHUFFLED = 20
+"""Largest n at which tables are searched under random shuffling, whose drift is costly."""
+
+DEFAULT_RATIO = tuple(np.geomspace(1.25, 400, 16).round(3).tolist())
 """Default values of D1/n."""
 
 
@@ -60,25 +63,35 @@ def proved(spec: ClassThresholdSpec) -> Mapping[str, xr.Variable]:
 
 
 def found(spec: ClassThresholdSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """`hardest` and `num_positive` over (sampling, beta1, n, ratio), and the table's `slopes`.
+    """`hardest`, `of_two`, `num_positive` over (sampling, beta1, n, ratio), and `slopes`.
 
-    `hardest` is 1 − β2 below which the hardest table of two slopes returns, 1 if it returns
-    everywhere; `num_positive` is the number of its positive slopes.
+    `hardest` is 1 − β2 below which the hardest table returns, 1 if it returns everywhere;
+    `of_two` is that of the hardest table of two slopes; `num_positive` is the number of positive
+    slopes of the hardest, and `slopes` are they. NaN where not searched.
     """
     lengths = len(spec.samplings), len(spec.beta1), len(spec.num_components)
     shape = *lengths, len(spec.d1_of(spec.num_components[0]))
     jobs = {where: partial(_hardest, spec, where) for where in np.ndindex(*shape)}
-    values = np.empty((2, *shape))
-    for (s, b, j, k), pair in pieces.keep_all(jobs).items():
-        values[:, s, b, j, k] = pair
+    values = np.empty((3, *shape))
+    slopes = np.full((*shape, max(spec.num_components)), np.nan)
+    for where, (numbers, table) in pieces.keep_all(jobs).items():
+        values[(slice(None), *where)] = numbers
+        slopes[where][: len(table)] = table
     return {
-        "hardest": variable(DIMS, values[0], "1 − β2* of the hardest table of two slopes"),
-        "num_positive": variable(DIMS, values[1], "its number of positive slopes"),
+        "hardest": variable(DIMS, values[0], "1 − β2* of the hardest table found"),
+        "of_two": variable(DIMS, values[1], "1 − β2* of the hardest table of two slopes"),
+        "num_positive": variable(DIMS, values[2], "number of positive slopes of the hardest"),
+        "slopes": variable((*DIMS, "component"), slopes, "slopes of the hardest, sum 1"),
     }
 
 
 def _hardest(spec: ClassThresholdSpec, where: tuple[int, ...]) -> list[np.ndarray]:
     s, b, j, k = where
-    n = spec.num_components[j]
-    table = hardest(n, spec.d1_of(n)[k], spec.samplings[s], spec.beta1[b])
-    return [np.array(table.one_minus_beta2), np.array(float(table.num_positive))]
+    n, sampling, beta1 = spec.num_components[j], spec.samplings[s], spec.beta1[b]
+    d1 = spec.d1_of(n)[k]
+    if sampling == "random_shuffling" and n > MOST_SHUFFLED:
+        return [np.full(3, np.nan), np.full(n, np.nan)]
+    table = hardest(n, d1, sampling, beta1)
+    two = hardest_of_two(n, d1, sampling, beta1) if sampling == "cyclic" else table
+    numbers = table.one_minus_beta2, two.one_minus_beta2, float(table.num_positive)
+    return [np.array(numbers), table.slopes]
