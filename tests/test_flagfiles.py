@@ -20,6 +20,7 @@ from adam_transition.commands import (
     phase,
     theorem_3_1,
     theorem_3_3,
+    trap,
 )
 from experiments import figure_table
 
@@ -37,6 +38,7 @@ PARSERS = {
     "phase": (phase.FLAGS, phase.parse),
     "theorem_3_1": (theorem_3_1.FLAGS, lambda values: _theorems.parse("with_replacement", values)),
     "theorem_3_3": (theorem_3_3.FLAGS, lambda values: _theorems.parse("random_shuffling", values)),
+    "trap": (trap.FLAGS, trap.parse),
 }
 
 

@@ -1,0 +1,1 @@
+"""The trap study: starts near the minimiser that stay where the drift points away."""
