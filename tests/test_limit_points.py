@@ -140,7 +140,7 @@ def test_simulations_settle_there(scheme):
 
 
 def test_standard_errors_are_honest():
-    """Of the zeros from 16 keys about two thirds lie within one standard error of their mean."""
+    """Of the zeros from 10 keys about two thirds lie within one standard error of their mean."""
     # ten components that differ have too many orders for the exact drift
     problem = problems.quadratics(
         [1.0] * 10, [0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.9, 1]
@@ -150,11 +150,11 @@ def test_standard_errors_are_honest():
             problem, adam.hyperparameters(0.3, 0.8), "random_shuffling", starts=RANGE,
             key=sampling.stream_key(seed), num_samples=20_000,
         )[0]
-        for seed in range(16)
+        for seed in range(10)
     ]  # fmt: skip
     x = np.array([point.x[0] for point in found])
     claimed = np.sqrt(np.mean([point.stderr[0] ** 2 for point in found]))
-    assert 0.6 < x.std(ddof=1) / claimed < 1.6
+    assert 0.5 < x.std(ddof=1) / claimed < 1.7
 
 
 @pytest.mark.parametrize(

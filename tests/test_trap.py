@@ -13,7 +13,7 @@ from adam_transition.commands import trap
 from adam_transition.problems import counterexample_table
 from adam_transition.studies.trap import claims as study_claims
 from adam_transition.theory.trap import FAR, stays_near
-from tests import experiment
+from tests import experiment, smoke
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled
 
 STARTS = np.array([0.7, 2.0, 9.0, 31.0])
@@ -92,10 +92,8 @@ def test_bad_arguments_are_one_line(slopes, starts, message):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("trap")
-    flags = ["--n=3,4", "--beta1=0:0.6:9", "--beta2=0.05:0.8:9", "--epochs=2048", f"--out={out}"]
-    assert experiment.run(trap, *flags) == 0
+def finished():
+    out = smoke.finished("trap")
     summary = json.loads((out / "trap.json").read_text())
     return xr.open_zarr(out / "trap.zarr", consolidated=False).load(), summary, out
 
@@ -104,7 +102,7 @@ def test_the_data_and_the_rows(finished):
     dataset, summary, out = finished
     assert dataset["basin"].dims == ("sampling", "n", "beta1", "beta2")
     known = dataset["basin"].notnull()
-    assert (dataset["drift"].where(known).min() * 2048 >= 2 * FAR).item()
+    assert (dataset["drift"].where(known).min() * 1024 >= 2 * FAR).item()
     rows = {(row["sampling"], row["n"]): row for row in summary["rows"]}
     assert rows["cyclic", 3]["trapped"] > 0.3
     assert rows["with_replacement", 3]["trapped"] == 0

@@ -3,7 +3,7 @@
 For a given β1, a scan with equal spacing in u = log(β2/(1−β2)) brackets all sign changes in β2.
 That spacing means equal ratios of β2 close to 0 and of 1 − β2 close to 1. The scan is refined where
 the drift comes close to zero between two points without changing sign. All brackets are then
-bisected together.
+cut together.
 
 With ε > 0 the drift, and hence the boundary, depends on the scale of the table.
 """
@@ -123,7 +123,8 @@ def divergence_intervals(
         _refuse(sampling, least_one_minus_beta2)
     scan = np.linspace(first_u, greatest_u, _SCAN[estimated])
     rows, low, high = _brackets(drift, p, scan)
-    roots = _bisect(drift, p[rows], low, high, _HALVINGS.get(sampling, _RANDOM_HALVINGS))
+    at_once = 1 if estimated else 3
+    roots = _section(drift, p[rows], low, high, _HALVINGS.get(sampling, _RANDOM_HALVINGS), at_once)
     stderr = _stderr_of_roots(evaluate, p[rows], roots) if estimated else np.zeros(len(roots))
     q = _one_minus_beta2(roots)
     edges = [Edge(*values) for values in zip(_beta2(roots).tolist(), q.tolist(), stderr.tolist())]
@@ -332,17 +333,30 @@ def _refine_near_misses(
     return np.take_along_axis(u, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
-def _bisect(
-    function: Callable, p: np.ndarray, low: np.ndarray, high: np.ndarray, halvings: int
+def _section(
+    function: Callable,
+    p: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    halvings: int,
+    halvings_per_call: int = 1,
 ) -> np.ndarray:
-    """The zeros between `low` and `high`, for all brackets at once."""
+    """The zeros between `low` and `high`, for all brackets at once.
+
+    A call costs more than a few points more, so each halves the brackets several times: it cuts
+    them into equal sections and keeps the first in which the sign changes.
+    """
     if not len(low):
         return low
-    sign = np.signbit(function(p, low))
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        below = np.signbit(function(p, middle)) == sign
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    sign = np.signbit(function(p, low))[:, None]
+    fractions = np.linspace(0, 1, (1 << halvings_per_call) + 1)
+    for _ in range(-(-halvings // halvings_per_call)):
+        points = low[:, None] + (high - low)[:, None] * fractions
+        points[:, -1] = high
+        beyond = np.signbit(function(p[:, None], points[:, 1:-1])) != sign
+        beyond = np.column_stack([beyond, np.ones(len(low), bool)])
+        first, rows = beyond.argmax(axis=1), np.arange(len(low))
+        low, high = points[rows, first], points[rows, first + 1]
     return (low + high) / 2
 
 
@@ -379,6 +393,6 @@ def _polish(
 
         other = beta1 if axis == 1 else u
         fixed = other[np.abs(points[:, 1 - axis, None] - other).argmin(axis=1)]
-        moved[chosen, axis] = _bisect(along, fixed, grid[cell], grid[cell + 1], 24)
+        moved[chosen, axis] = _section(along, fixed, grid[cell], grid[cell + 1], 24)
         moved[chosen, 1 - axis] = fixed
     return np.column_stack([moved[:, 0], _beta2(moved[:, 1])])

@@ -17,7 +17,7 @@ from adam_transition import adam
 _CELLS_PER_CALL = 1 << 16
 
 
-class Grid(NamedTuple):
+class Axes(NamedTuple):
     """The axes of a grid in the (β1, β2) plane."""
 
     p: Float[np.ndarray, " A"]  # 1 − β1
@@ -98,7 +98,7 @@ def drift_of_cells(
 
 
 def drift_of_grid(
-    table: Float[np.ndarray, "n d"], axes: Grid, epsilon: float = 0.0, epsilon_root: float = 0.0
+    table: Float[np.ndarray, "n d"], axes: Axes, epsilon: float = 0.0, epsilon_root: float = 0.0
 ) -> Float[np.ndarray, "A B d"]:
     """D at every (β1, β2) of a grid: one product of two matrices for each coordinate.
 

@@ -42,6 +42,7 @@ states under random shuffling (`MOST_STATES_OF_TWO` for two values).
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, assert_never
 
@@ -74,7 +75,7 @@ _LAST_SV = 60.0  # s times the smallest v, at the end
 _LAST_WEIGHT = 1e-34  # 1/(ε²s) at the end if ε > 0; the integrand decreases like its square root
 _LARGEST_U = 700.0  # e^700 fits in float64
 _LARGEST_Q_OF_SERIES = 0.02  # 1 − β2 up to which the series save time
-_MOST_COEFFICIENTS = 1 << 23  # of series held at once
+_MOST_COEFFICIENTS = 1 << 21  # of series held at once
 
 
 def work(
@@ -255,7 +256,7 @@ def _sum_of_series(
     back = np.arange(math.ceil(((np.log(found.unit) - first) / spacing).max()) + 1)[:, None]
     u = np.log(found.unit) - back * spacing
     has_epsilon = bool((epsilon > 0).any() or (root > 0).any())
-    weight = np.asarray(_compiled_weight(u, epsilon, root)) if has_epsilon else np.exp(u / 2)
+    weight = _weight(u, epsilon, root, has_epsilon, np.exp)  # shapes vary: no compilation
     weight = weight * np.exp(-found.mean_square * np.exp(u)) * ((back > 0) | with_last)
     moment = near_one.evaluate(near_one.moment(found), np.exp(-back * spacing))
     return found.num_components * np.sum(weight * moment, axis=0)
@@ -518,18 +519,14 @@ def _integrate(
     return {"sums": sums.T[None], "last": n * last[None]}
 
 
-def _weight(u: Array, epsilon: Array, root: Array, with_epsilon: bool) -> Array:
-    """e^{u/2} c(ε e^{u/2}) e^{−ρs}."""
-    half = jnp.exp(u / 2)
+def _weight(
+    u: Any, epsilon: Any, root: Any, with_epsilon: bool, exp: Callable[[Any], Any] = jnp.exp
+) -> Any:
+    """e^{u/2} c(ε e^{u/2}) e^{−ρs}, of JAX or of NumPy arrays with NumPy's exp."""
+    half = exp(u / 2)
     if not with_epsilon:
         return half
-    return half * _share_beside(epsilon * half) * jnp.exp(-root * jnp.exp(u))
-
-
-@jax.jit
-def _compiled_weight(u: Array, epsilon: Array, root: Array) -> Array:
-    with jax.numpy_rank_promotion("allow"):
-        return _weight(u, epsilon, root, True)
+    return half * _share_beside(epsilon * half) * exp(-root * exp(u))
 
 
 def _add(total: Array, rest: Array, term: Array) -> tuple[Array, Array]:
@@ -582,10 +579,10 @@ def _coefficients() -> tuple[float, ...]:
     return tuple(coefficients.tolist())
 
 
-def _share_beside(z: Array) -> Array:
+def _share_beside(z: Any) -> Any:
     """c(z) = 1 − √π z e^{z²} erfc(z) by Clenshaw's sum; 1 at z = 0, about 1/(2z²) for large z."""
     x = (z - _SCALE) / (z + _SCALE)
-    before, now = jnp.zeros_like(z), jnp.zeros_like(z)
+    before, now = 0 * z, 0 * z
     coefficients = _coefficients()
     for coefficient in coefficients[:0:-1]:
         before, now = now, coefficient + 2 * x * now - before

@@ -166,7 +166,7 @@ def _on_grid(gradients: Float[np.ndarray, "n d"], hyper: adam.Hyperparameters) -
     if not usual:
         return None
     exponents = drift_domain.scale_exponents(table)
-    axes = cyclic.Grid(p.ravel(), q.ravel())
+    axes = cyclic.Axes(p.ravel(), q.ravel())
     columns = []
     for i, exponent in enumerate(exponents.tolist()):
         with np.errstate(over="ignore", under="ignore"):

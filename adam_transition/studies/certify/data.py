@@ -17,7 +17,7 @@ from adam_transition.theory import balls, certificates
 from adam_transition.theory.boundary import divergence_intervals
 from adam_transition.theory.stationary_drift import stationary_drift
 
-POINTS = tuple(Fraction(k, 32) for k in range(1, 32))
+POINTS = tuple(Fraction(k, 16) for k in range(1, 16))
 """Values of β2 at which the random orders are tested for further sign changes."""
 
 _MOST_EDGES = 8
