@@ -29,8 +29,8 @@ SMALL = (
 def coarse_diagrams():
     """Fewer cells in the planes of the diagrams."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "_FIRST", data._FIRST[::3])
-        patch.setattr(data, "_SECOND", data._SECOND[::3])
+        patch.setattr(data, "_FIRST", data._FIRST[::4])
+        patch.setattr(data, "_SECOND", data._SECOND[::4])
         yield
 
 

@@ -17,6 +17,7 @@ multiple of 256 are left out, so that all powers of two up to 256 divide an epoc
 """
 
 import importlib
+import importlib.util
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -189,6 +190,8 @@ def _module(module: str, name: str, package: str) -> ModuleType:
         raise ValueError(f"data={name}: needs {package}; pip install {package}") from error
 
 
+_PACKAGES = {"digits": "sklearn", "mnist1d": "mnist1d"}
+
 _LOADERS: dict[str, Callable[[Path | None, int], DataSet]] = {
     "digits": _digits,
     "mnist1d": _mnist1d,
@@ -216,14 +219,11 @@ def is_there(name: str) -> bool:
     """Whether `load(name)` finds the data set's package or files.
 
     Raises:
-      ValueError: an unknown name, or a damaged file.
+      ValueError: an unknown name.
     """
     if name in FROM_FILES:
         return name in DEFAULT_DIRS and DEFAULT_DIRS[name].exists()
-    try:
-        load(name)
-    except ValueError:
-        if name in _LOADERS:
-            return False
-        raise
-    return True
+    if name not in _LOADERS:
+        load(name)  # says which names there are
+    package = _PACKAGES.get(name)
+    return package is None or importlib.util.find_spec(package) is not None

@@ -22,7 +22,7 @@ from adam_transition.sweeps.study import Filled
 CURVES = {"loss": "training loss", "accuracy": "share of training targets predicted"}
 
 
-@functools.lru_cache(maxsize=2)  # a study asks for the same samples again and again
+@functools.lru_cache(maxsize=4)  # a study asks for the same samples again and again
 def _load(name: str, data_dir: str | None, num_samples: int | None) -> data.DataSet:
     folder = None if data_dir is None else Path(data_dir)
     return data.load(name, data_dir=folder, num_samples=num_samples)
