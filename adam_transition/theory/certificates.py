@@ -27,9 +27,8 @@ SPLIT, RISES, FALLS = "s", "i", "d"
 
 _TREE_PRECISION = 80
 _DEEPEST_INTERVAL = 60
-_WIDTHS = tuple(
-    2.0**-k for k in (41, 40, 35, 30, 20)
-)  # of enclosures that are tried; 4.5e-13 first
+_WIDTHS = 2.0**-41, 2.0**-40, 2.0**-35, 2.0**-30, 2.0**-20
+"""Of the enclosures that are tried, 4.5e-13 first."""
 
 
 class Box(NamedTuple):
