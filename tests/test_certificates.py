@@ -127,7 +127,7 @@ def test_a_ball_of_random_shuffling_contains_the_mean_over_all_orders():
     beta2=st.fractions(Fraction(1, 50), Fraction(49, 50), max_denominator=50),
     sampling=st.sampled_from(["random_shuffling", "with_replacement"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_ball_in_a_random_order_contains_the_integral_in_double_precision(
     slopes, beta1, beta2, sampling
 ):

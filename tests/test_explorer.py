@@ -56,8 +56,8 @@ def test_its_drift_is_the_librarys(evaluate):
 def test_its_boundary_is_the_librarys(evaluate):
     tables = ((5, 0.0625), (20, 1 / 361), (10, 1.0))
     asked = [(s, n, a, b) for s in SCHEMES for n, a in tables for b in (0.0, 0.9)]
-    # a second of the library and two of the page each; n = 10 has the same code
-    asked = [one for one in asked if one[:2] != ("random_shuffling", 20)]
+    # a second of the library and two of the page each, in the random orders
+    asked = [one for one in asked if one[0] == "cyclic" or one[1] == 5]
     asked.append(("with_replacement", 20, 1.0, 0.98))  # where nothing diverges in cyclic order
     found = evaluate(
         f"{json.dumps(asked)}.map(([s, n, a, b]) => "
