@@ -13,7 +13,7 @@ from adam_transition.commands import trap
 from adam_transition.problems import counterexample_table
 from adam_transition.studies.trap import claims as study_claims
 from adam_transition.theory.trap import FAR, stays_near
-from tests import experiment, smoke
+from tests import experiment
 from tests.claim_cases import assert_three_verdicts, missing, same, scaled
 
 STARTS = np.array([0.7, 2.0, 9.0, 31.0])
@@ -92,8 +92,10 @@ def test_bad_arguments_are_one_line(slopes, starts, message):
 
 
 @pytest.fixture(scope="module")
-def finished():
-    out = smoke.finished("trap")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trap")
+    flags = ["--flagfile=experiments/flagfiles/smoke/trap.flags", f"--out={out}"]
+    assert experiment.run(trap, *flags) == 0
     summary = json.loads((out / "trap.json").read_text())
     return xr.open_zarr(out / "trap.zarr", consolidated=False).load(), summary, out
 

@@ -151,8 +151,6 @@ def _check_needs(runs: Sequence[Run], out: Path) -> None:
     trained = "batch_size" in names or (out / "batch_size" / "batch_size.zarr").exists()
     if names & {"networks", "batch_size", "finder", "advise"}:
         _runner.check_installed(_PACKAGES)
-    if "certify" in names:
-        _runner.check_installed(("flint",), "certify")
     if "advise" in names and not trained:
         raise ValueError("--only=advise: needs batch_size, which is not in --out")
 

@@ -97,30 +97,6 @@ RUNS = (
         },
         chosen=("The paper bounds the boundary from both sides but does not compute it.",),
     ),
-    Run(
-        "certify",
-        "The diagram as a certificate",
-        captions={
-            "certify": "Where the sign of the stationary drift is proved in ball arithmetic, and "
-            "the rectangles near the boundary."
-        },
-        chosen=("The paper's counterexample with n = 20 and a = 1/(n − 1)².",),
-    ),
-    Run(
-        "trap",
-        "The trap near the minimiser",
-        captions={"trap": "The largest start, in steps, that stays near x* although D > 0."},
-        chosen=("The counterexample with a = 1; the paper does not speak of starts near x*.",),
-    ),
-    Run(
-        "class_threshold",
-        "Enough for a whole class",
-        captions={
-            "class_threshold": "1 − β2 that is proved to be enough for every problem of a class, "
-            "and that some problem needs, against D1/n."
-        },
-        chosen=("One-dimensional problems with D0 = 0.",),
-    ),
     *(
         Run(
             f"theorem_3_{part}",
@@ -254,15 +230,12 @@ STATEMENTS = (
         "Theorems 3.1 and 3.3 with the divergence theorem; Figure 4",
         "On a fixed problem there is a transition from divergence to convergence in the (β1, β2) "
         "plane; its boundary depends on the problem class and on n.",
-        ("phase:*", "boundary:*", "certify:*", "trap:*", "class_threshold:*"),
+        ("phase:*", "boundary:*"),
         figures=(
             "phase/phase",
             "phase/trajectories",
             "boundary/boundary",
             "boundary/boundary_scaling",
-            "certify/certify",
-            "trap/trap",
-            "class_threshold/class_threshold",
         ),
     ),
     Statement(
