@@ -25,12 +25,13 @@ def test_the_map_is_adam_with_a_constant_step_on_a_quadratic(scheme):
     slopes, beta1, beta2 = counterexample_table(4, 1.0)[:, 0], 0.3, 0.4
     epochs, step_size, scale = 32, 0.01, 7.0
     found = stays_near(
-        slopes, np.array([beta1]), np.array([beta2]), STARTS, sampling=scheme, num_epochs=epochs
-    )
+        slopes, np.array([beta1]), np.array([beta2]), STARTS,
+        sampling=scheme, num_epochs=epochs, key=sampling.stream_key(3),
+    )  # fmt: skip
     hyper = adam.hyperparameters(beta1, beta2)
     with jax.enable_x64(True):
         stream = sampling.indices(
-            scheme, sampling.stream_key(0), 0, 4 * epochs, 4, max_components=4
+            scheme, sampling.stream_key(3), 0, 4 * epochs, 4, max_components=4
         )
         x = jnp.asarray(-step_size * STARTS)  # mirrored: the map is odd
         state = adam.init(x)
@@ -62,7 +63,10 @@ def test_traps_that_a_referee_found(n, a, beta1, beta2, inside, outside):
 def test_with_replacement_and_far_from_the_boundary_there_is_none():
     slopes = counterexample_table(3, 1.0)[:, 0]
     cells = np.array([0.3, 0.0, 0.1]), np.array([0.1, 0.2, 0.05])
-    assert (stays_near(slopes, *cells, STARTS, sampling="with_replacement").basin == 0).all()
+    drawn = stays_near(
+        slopes, *cells, STARTS, sampling="with_replacement", key=sampling.stream_key(0)
+    )
+    assert (drawn.basin == 0).all()
     assert stays_near(slopes, *cells, STARTS).basin.tolist()[1:] == [0.0, 0.0]
 
 
@@ -91,6 +95,16 @@ def test_bad_arguments_are_one_line(slopes, starts, message):
         stays_near(np.array(slopes), np.zeros(1), np.zeros(1), np.array(starts))
 
 
+def test_a_beta_a_scheme_and_a_missing_key_are_named():
+    slopes, start = np.array([3.0, -1, -1]), np.ones(1)
+    with pytest.raises(ValueError, match=r"beta2=1\.0"):
+        stays_near(slopes, np.zeros(1), np.ones(1), start)
+    with pytest.raises(ValueError, match="needs a key"):
+        stays_near(slopes, np.zeros(1), np.zeros(1), start, sampling="random_shuffling")
+    with pytest.raises(ValueError, match="'sorted' is not one of"):
+        stays_near(slopes, np.zeros(1), np.zeros(1), start, sampling="sorted")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("trap")
@@ -110,13 +124,18 @@ def test_the_data_and_the_rows(finished):
     assert rows["with_replacement", 3]["trapped"] == 0
     assert rows["cyclic", 3]["cells"] == known.sel(sampling="cyclic", n=3).sum().item()
     assert (out / "trap.png").stat().st_size > 10_000
-    assert {claim["verdict"] for claim in summary["claims"]} == {"holds"}
+    # few runs leave their shares open
+    assert {claim["verdict"] for claim in summary["claims"]} <= {"holds", "open"}
+
+
+def _more_runs(dataset):
+    return dataset.isel(run=np.tile(np.arange(dataset.sizes["run"]), 10))
 
 
 def test_every_claim_has_three_verdicts(finished):
     cases = {
-        "far_starts_leave": (same, scaled(far=0.0), missing("far")),
-        "no_trap_no_stay": (same, scaled(near=0.0), missing("near")),
+        "far_starts_leave": (_more_runs, scaled(far=0.0), missing("far")),
+        "no_trap_no_stay": (_more_runs, scaled(near=0.0), missing("near")),
         "cyclic_order_has_a_trap": (same, scaled(basin=0.0), missing("basin")),
         "adam_falls_into_the_trap": (same, scaled(near=1e9), missing("near")),
         "no_trap_with_replacement": (
@@ -133,7 +152,7 @@ def test_every_claim_has_three_verdicts(finished):
         (["--n=2"], "--n=2: must lie in [3, 100]"),
         (["--beta1=1"], "--beta1=1: values must lie in [0, 1)"),
         (["--sampling=shuffle_once"], "--sampling=shuffle_once: allowed are"),
-        (["--beta1=0:0.9:2000", "--beta2=0:0.9:2000"], "at most 1e+12 are allowed"),
+        (["--beta1=0:0.9:2000", "--beta2=0:0.9:2000"], "at most 2e+11 are allowed"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_writes_nothing(tmp_path, capsys, args, message):

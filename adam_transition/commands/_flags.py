@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # heavy imports wait until a command runs, so that --help is 
     from adam_transition.optimizers import Optimizer
 
 
+SCHEMES = ("cyclic", "random_shuffling", "with_replacement")
+"""The sampling schemes whose drift depends on no permutation that a key draws."""
+
 _GREATEST_INTEGER = 2**31 - 1
 _GREATEST_EXPONENT = 400
 _MOST_VALUES = 10**6  # of one axis
@@ -202,6 +205,25 @@ def sources(found: "tuple[Optimizer, ...]") -> dict[str, str]:
 
     digests = {f"source of {one.name}": registry.source_digest(one.name) for one in found}
     return {name: digest for name, digest in digests.items() if digest}
+
+
+def parse_slope(n: Sequence[int], text: str) -> Fraction | None:
+    """The exact slope a of the counterexample from `--a`; None if the flag is empty.
+
+    Args:
+      n: numbers of components, for the range of a.
+      text: the value of the flag.
+
+    Raises:
+      ValueError: naming --a, its value and what is allowed.
+    """
+    if not text:
+        return None
+    [a] = parse_list("a", [text], Fraction)
+    if a <= 0:
+        raise ValueError(f"--a={text}: must be above 0")
+    check_slopes(n, [a])
+    return a
 
 
 def parse_integers(flag: str, entries: Iterable[str]) -> list[int]:

@@ -65,15 +65,9 @@ def parse(values: dict[str, Any]) -> "CertifyStudy":
     """
     from adam_transition.studies.certify.study import CertifyStudy
 
-    schemes = ("cyclic", "random_shuffling", "with_replacement")
-    _flags.check_choices("sampling", values["sampling"], schemes)
+    _flags.check_choices("sampling", values["sampling"], _flags.SCHEMES)
     n = values["n"]
-    a = Fraction(1, (n - 1) ** 2)
-    if values["a"]:
-        [a] = _flags.parse_list("a", [values["a"]], Fraction)
-        _flags.check_slopes([n], [a])
-        if a <= 0:
-            raise ValueError(f"--a={values['a']}: must be above 0")
+    a = _flags.parse_slope([n], values["a"]) or Fraction(1, (n - 1) ** 2)
     beta1 = _flags.parse_list("beta1", values["beta1"], Fraction)
     for one in (a, *beta1):
         if max(len(str(one.numerator)), len(str(one.denominator))) > _MOST_DIGITS:

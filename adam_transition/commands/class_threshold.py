@@ -49,8 +49,7 @@ def parse(values: dict[str, Any]) -> "ClassThresholdStudy":
     from adam_transition.studies.class_threshold.data import DEFAULT_RATIO
     from adam_transition.studies.class_threshold.study import ClassThresholdStudy
 
-    schemes = ("cyclic", "random_shuffling", "with_replacement")
-    _flags.check_choices("sampling", values["sampling"], schemes)
+    _flags.check_choices("sampling", values["sampling"], _flags.SCHEMES)
     n = _flags.integers_in(values, "n", 3, _GREATEST_N)
     d1 = _flags.parse_list("d1", values["d1"], float) if values["d1"] else []
     for one in d1:

@@ -11,6 +11,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+import scipy  # imports its modules lazily
+from jaxtyping import Shaped
+
 SourceVerdict = Literal["reproduced", "not reproduced", "inconclusive"]
 OurVerdict = Literal["holds", "fails", "open"]
 Verdict = SourceVerdict | OurVerdict
@@ -128,6 +132,21 @@ def assess_equal(
     expected += f", told to {resolution:.2g}"
     verdict = VERDICTS[ours][outcome]
     return Claim(id, statement, reference, expected, measured, uncertainty, verdict)
+
+
+def share_error(values: Shaped[np.ndarray, " N"]) -> float:
+    """Half-width of a share's 95 % interval, the longer side of Wilson's: not 0 at 0 or 1.
+
+    Args:
+      values: 0 or 1 for each case. The result is NaN if there is none or one is NaN.
+    """
+    if not len(values) or np.isnan(values.astype(float)).any():
+        return math.nan
+    interval = scipy.stats.binomtest(round(float(np.sum(values))), len(values)).proportion_ci(
+        method="wilson"
+    )
+    share = float(np.mean(values))
+    return float(max(share - interval.low, interval.high - share))
 
 
 _POSITIVE, _NEGATIVE, _UNDECIDED = range(3)

@@ -171,8 +171,8 @@ def random_drift_at(slopes: Sequence[fmpq], beta1: fmpq, beta2: fmpq, sampling: 
 def _chain(counts: Sequence[int], sampling: Sampling) -> tuple[Fed, Mapping[State, fmpq]]:
     """What feeds each state, as (value drawn, state before, its probability), and P(state).
 
-    Under random shuffling a state counts the draws of each value in the epoch; P is a sum of 1 over
-    states of equally many draws. With replacement there is one state.
+    Under random shuffling a state counts the draws of each value in the epoch; P sums to 1 over the
+    states with equally many draws. With replacement there is one state.
     """
     n = sum(counts)
     if sampling == "with_replacement":

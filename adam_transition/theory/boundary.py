@@ -3,7 +3,7 @@
 For a given β1, a scan with equal spacing in u = log(β2/(1−β2)) brackets all sign changes in β2.
 That spacing means equal ratios of β2 close to 0 and of 1 − β2 close to 1. The scan is refined where
 the drift comes close to zero between two points without changing sign. All brackets are then
-cut together.
+narrowed together.
 
 With ε > 0 the drift, and hence the boundary, depends on the scale of the table.
 """

@@ -155,13 +155,10 @@ def edges(
     """
 
     def sign(beta2: Fraction) -> str:
-        at = fmpq(beta2.numerator, beta2.denominator)
-        b1 = fmpq(beta1.numerator, beta1.denominator)
+        b1, b2 = balls.exact([beta1, beta2])
         if sampling == "cyclic":
-            drift = balls.cyclic_drift_at(slopes, b1, at)
-        else:
-            drift = balls.random_drift_at(slopes, b1, at, sampling)
-        return _sign(drift)
+            return _sign(balls.cyclic_drift_at(slopes, b1, b2))
+        return _sign(balls.random_drift_at(slopes, b1, b2, sampling))
 
     intervals, signs = [], []
     for beta2 in found:
@@ -202,8 +199,8 @@ def tree_of_interval(slopes: Sequence[fmpq], beta1: Fraction) -> str:
     """
     with ctx.workprec(_TREE_PRECISION):
         table = balls.cyclic(slopes)
-        at = fmpq(beta1.numerator, beta1.denominator)
-        m, zero = balls.first_moment(table, at, fmpq(0)), fmpq(0)
+        [at], zero = balls.exact([beta1]), fmpq(0)
+        m = balls.first_moment(table, at, zero)
 
         def sign_at(beta2: fmpq) -> str:
             root = balls.inverse_root(table, beta2, zero)

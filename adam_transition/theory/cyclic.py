@@ -125,14 +125,14 @@ def _averages(
     values: Float[np.ndarray, " n"], rate: Float[np.ndarray, " R"]
 ) -> Float[np.ndarray, "n R"]:
     """The exponential moving average after each of n values that repeat for ever."""
-    average, kept = np.zeros(len(rate)), 1 - rate
-    for value in values:
-        average = kept * average + rate * value
-    with np.errstate(divide="ignore"):
-        average /= -np.expm1(len(values) * np.log1p(-rate))
+    average = np.zeros(len(rate))
+    for value in values:  # as `adam.update`: 1 − rate would round
+        average = average - rate * average + rate * value
+    with jax.enable_x64(True):
+        average = average / np.asarray(adam.one_minus_power(rate, len(values)))
     found = np.empty((len(values), len(rate)))
     for row, value in zip(found, values, strict=True):
-        average = kept * average + rate * value
+        average = average - rate * average + rate * value
         row[:] = average
     return found
 

@@ -21,7 +21,7 @@ The series are used up to `range_of`. For very small 1 − β2 the integral has 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from adam_transition.sampling import Sampling
 
@@ -62,6 +62,14 @@ def range_of(
     """The s up to which the series are accurate to rounding."""
     mean_square = values**2 @ counts / counts.sum()
     return np.minimum(LAST / mean_square, _MOST_EXPONENT / (q * (values**2).max()))
+
+
+def reaches_the_end(
+    values: Float[np.ndarray, " r"], counts: Int[np.ndarray, " r"], q: Float[np.ndarray, " C"]
+) -> Bool[np.ndarray, " C"]:
+    """Whether the integral has ended where the series do."""
+    largest = (values**2).max() / (values**2 @ counts / counts.sum())
+    return np.asarray(_MOST_EXPONENT / (q * largest) >= LAST)
 
 
 def series(

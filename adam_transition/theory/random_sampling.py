@@ -93,8 +93,7 @@ def work(
         states = num_states(column, sampling)
         steps = 80 / np.minimum(q, _SPACING)
         if states <= near_one.MOST_STATES and (values != 0).all():
-            has_ended = near_one.range_of(values, counts, q) * (values**2 @ counts) / counts.sum()
-            rest = np.where(has_ended >= near_one.LAST * (1 - 1e-9), 0, 20 / q)
+            rest = np.where(near_one.reaches_the_end(values, counts, q), 0, 20 / q)
             steps = np.where(q <= _LARGEST_Q_OF_SERIES, 1e3 + rest, steps)
         most = np.maximum(most, states * steps)
     return most
@@ -234,7 +233,7 @@ def _from_series(
         found = near_one.series(values, counts, some.p, some.q, sampling)
         lag = -np.log1p(-some.q)
         every = np.floor(_SPACING / lag).astype(int)
-        has_ended = found.unit * found.mean_square >= near_one.LAST * (1 - 1e-9)
+        has_ended = near_one.reaches_the_end(values, counts, some.q)
         sums = _sum_of_series(found, some, every * lag, has_ended)
         if not has_ended.all():
             sums[~has_ended] += _sum_beyond(

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from adam_transition.sampling import Sampling, indices, stream_key
+from adam_transition import adam
+from adam_transition.sampling import Sampling, check, indices, stream_key
 
 FAR = 60.0
 """|y| from which a start counts as gone."""
 
-LEAST_DRIFT = 2.0
+LEAST_TRAVEL = 2.0
 """Smallest D·epochs/`FAR` at which a start that is still near counts as trapped."""
 
 _EPOCHS_PER_BLOCK = 32
@@ -46,36 +47,44 @@ def stays_near(
     *,
     sampling: Sampling = "cyclic",
     num_epochs: int = 4096,
-    seed: int = 0,
+    key: Key[Array, ""] | None = None,
 ) -> Near:
-    """Follows the map without a scale from zero moments. ε = 0, so a step with v = 0 is not taken.
+    """Follows the map without a scale from zero moments; ε = 0.
 
     The map is odd: −y goes where y does, mirrored. In the random orders, all cells and starts share
     the indices.
 
     Args:
       slopes: the table, in its order, with a positive sum.
-      beta1: β1 of C cells.
-      beta2: β2 of C cells.
+      beta1: β1 of C cells, in [0, 1).
+      beta2: β2 of C cells, in [0, 1).
       starts: distances from x* in steps, above 0 and below `FAR`.
       sampling: the sampling scheme.
-      num_epochs: length of the runs. A cell should have D·num_epochs ≥ `LEAST_DRIFT`·`FAR`, or a
+      num_epochs: length of the runs. A cell should have D·num_epochs ≥ `LEAST_TRAVEL`·`FAR`, or a
         start that escapes may not yet be gone.
-      seed: of the index stream.
+      key: of the index stream; needed for all schemes but `cyclic`.
 
     Raises:
-      ValueError: a start lies outside (0, `FAR`), or the slopes have no positive sum.
+      ValueError: a start lies outside (0, `FAR`), a β outside [0, 1), the slopes have no positive
+        sum, the scheme is unknown, or a needed key is missing.
     """
+    check(sampling)
+    hyper = adam.hyperparameters(beta1, beta2)
     starts = np.asarray(starts, float)
     if not starts.size or not ((starts > 0) & (starts < FAR)).all():
         raise ValueError(f"starts={starts}: must lie in (0, {FAR:g})")
     if not np.sum(slopes) > 0:
         raise ValueError("slopes: their sum must be positive")
+    if key is None and sampling != "cyclic":
+        raise ValueError(f"sampling={sampling!r} needs a key")
     with jax.enable_x64(True):
         scaled = jnp.asarray(np.asarray(slopes) / np.abs(slopes).max())
-        cells = (jnp.asarray(values)[:, None] for values in (beta1, beta2))
+        cells = adam.Hyperparameters(
+            *(jnp.asarray(one)[:, None] for one in (hyper.one_minus_beta1, hyper.one_minus_beta2))
+        )
+        key = stream_key(0) if key is None else key  # cyclic order draws nothing
         run = partial(_run, sampling=sampling, num_blocks=-(-num_epochs // _EPOCHS_PER_BLOCK))
-        distance = np.asarray(run(scaled, *cells, jnp.asarray(starts), stream_key(seed)))
+        distance = np.asarray(run(scaled, cells, jnp.asarray(starts), key))
     stayed = distance < FAR
     return Near(distance, np.where(stayed, starts, 0.0).max(axis=1))
 
@@ -84,8 +93,7 @@ def stays_near(
 @jax.numpy_rank_promotion("allow")
 def _run(
     slopes: Float[Array, " n"],
-    beta1: Float[Array, "C 1"],
-    beta2: Float[Array, "C 1"],
+    hyper: adam.Hyperparameters,
     starts: Float[Array, " S"],
     key: Key[Array, ""],
     *,
@@ -99,17 +107,14 @@ def _run(
         stream = indices(sampling, key, b * length, length, n, max_components=n)
 
         def step(k: Array, carry: tuple) -> tuple:
-            y, m, v = carry
-            g = slopes[stream[k]] * y
-            m = beta1 * m + (1 - beta1) * g
-            v = beta2 * v + (1 - beta2) * g * g
-            return y - jnp.where(v > 0, m / jnp.sqrt(jnp.where(v > 0, v, 1)), 0), m, v
+            y, state = carry
+            direction, state = adam.update(slopes[stream[k]] * y, state, hyper)
+            return y - direction, state
 
-        y, m, v = jax.lax.fori_loop(0, length, step, carry)
-        # who is gone stays gone, and does not overflow
-        gone = ~(jnp.abs(y) < FAR)
-        return jnp.where(gone, jnp.inf, y), jnp.where(gone, 0, m), jnp.where(gone, 0, v)
+        y, state = jax.lax.fori_loop(0, length, step, carry)
+        # who is gone stays gone: infinities turn to NaN in the next block, which is far as well
+        return jnp.where(jnp.abs(y) < FAR, y, jnp.inf), state
 
-    zero = jnp.zeros(jnp.broadcast_shapes(beta1.shape, starts.shape))
-    y, _, _ = jax.lax.fori_loop(0, num_blocks, block, (zero + starts, zero, zero))
+    cells, _ = jnp.broadcast_arrays(starts, hyper.one_minus_beta1)
+    y, _ = jax.lax.fori_loop(0, num_blocks, block, (cells, adam.init(cells)))
     return jnp.where(jnp.isfinite(y), jnp.abs(y), jnp.inf)

@@ -48,6 +48,7 @@ def coordinates(spec: CertifySpec) -> xr.Dataset:
         },
         attrs={
             "n": spec.n,
+            "a": str(spec.a),
             "slopes": " ".join(map(str, spec.slopes())),
             "exact_beta1": " ".join(map(str, spec.beta1)),
         },

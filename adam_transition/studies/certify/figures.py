@@ -24,8 +24,6 @@ def proved(dataset: xr.Dataset) -> Figure:
     rectangle with its outline.
     """
     boxes = list(certificates.boxes(data.tree(dataset)))
-    shares = certificates.shares(data.tree(dataset))
-    n = dataset.attrs["n"]
     with style():
         figure, (left, right) = subplots(1, 2, figsize=(7, 3.9))
         left.imshow(
@@ -34,7 +32,7 @@ def proved(dataset: xr.Dataset) -> Figure:
         )  # fmt: skip
         beta2 = np.linspace(0, 1, 400)
         left.plot(np.sqrt(beta2), beta2, "k--", lw=0.8)
-        left.set_title(f"$n = {n}$, cyclic: {1 - float(shares.undecided):.3%} proved")
+        left.set_title(f"$n = {dataset.attrs['n']}$, $a = {dataset.attrs['a']}$, cyclic order")
         centre = _on_the_boundary(boxes)
         _outlines(right, boxes, centre)
         low = centre - _WINDOW

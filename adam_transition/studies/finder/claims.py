@@ -4,11 +4,10 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy  # imports its modules lazily
 import xarray as xr
 
 from adam_transition.studies.finder.data import SETTING, VERDICTS
-from adam_transition.sweeps.claims import Claim, assess, assess_equal
+from adam_transition.sweeps.claims import Claim, assess, assess_equal, share_error
 
 _MEDIAN, _FAR, _NEAR_SHARE, _COVERED, _COST = 1.6, 2.5, 0.9, 0.85, 0.25
 _OF_THE_GRID = 0.03
@@ -82,7 +81,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"{where})",
             _OURS,
             measured=_mean(near),
-            uncertainty=_share_error(near),
+            uncertainty=share_error(near),
             at_least=_NEAR_SHARE,
             ours=True,
         ),
@@ -92,7 +91,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"or more (share; {where})",
             _OURS,
             measured=_mean(covered[used]),
-            uncertainty=_share_error(covered[used]),
+            uncertainty=share_error(covered[used]),
             at_least=_COVERED,
             ours=True,
         ),
@@ -110,7 +109,7 @@ def _finder(some: xr.Dataset, name: str) -> list[Claim]:
             f"of the {int((~has_edge).sum())} cases in which its interval ends on the grid)",
             _OURS,
             measured=_mean(confident),
-            uncertainty=_share_error(confident),
+            uncertainty=share_error(confident),
             at_most=0.1,
             ours=True,
         ),
@@ -123,17 +122,6 @@ def _middle(values: np.ndarray) -> float:
 
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else math.nan
-
-
-def _share_error(values: np.ndarray) -> float:
-    """Half-width of a share's 95 % interval, the longer side of Wilson's: not 0 at 0 or 1."""
-    if not len(values) or np.isnan(values).any():
-        return math.nan
-    share = _mean(values)
-    interval = scipy.stats.binomtest(round(float(np.sum(values))), len(values)).proportion_ci(
-        method="wilson"
-    )
-    return float(max(share - interval.low, interval.high - share))
 
 
 def _median_error(logs: np.ndarray) -> float:

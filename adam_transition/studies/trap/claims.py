@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from adam_transition.sweeps.claims import Claim, assess
+from adam_transition.sweeps.claims import Claim, assess, share_error
 from adam_transition.theory.trap import FAR
 
 _REFERENCE = "docs/mathematics/trap.md"
@@ -52,13 +52,21 @@ def _share(where: xr.DataArray, of: xr.DataArray) -> xr.DataArray:
     return (where & of).sum(("beta1", "beta2")) / count.where(count > 0)
 
 
+def _leaves(distance: xr.DataArray, known: xr.DataArray) -> dict[str, float]:
+    """The share of the known runs that end far from x*, with its error."""
+    left = distance.values[known.values] > FAR
+    return {
+        "measured": float(left.mean()) if left.size else np.nan,
+        "uncertainty": share_error(left),
+    }
+
+
 def _far_starts(dataset: xr.Dataset) -> Claim:
-    known = dataset["far"].notnull()
     return assess(
         "far_starts_leave",
         "Adam leaves from x* + 3 wherever D > 0, trap or not (share of the runs)",
         "docs/mathematics/transition.md, Theorems 1 and 2",
-        measured=float((dataset["far"] > FAR).where(known).mean()),
+        **_leaves(dataset["far"], dataset["far"].notnull()),
         at_least=0.99,
         ours=True,
     )
@@ -70,7 +78,7 @@ def _no_trap(dataset: xr.Dataset) -> Claim:
         "no_trap_no_stay",
         "Where the map has no trap, Adam leaves from one step off x* too (share of the runs)",
         _REFERENCE,
-        measured=float((dataset["near"] > FAR).where(known).mean()),
+        **_leaves(dataset["near"], known),
         at_least=0.99,
         ours=True,
     )

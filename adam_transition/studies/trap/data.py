@@ -86,12 +86,12 @@ def _basin(spec: TrapSpec, sampling: Sampling, n: int) -> list[np.ndarray]:
     hyper = adam.Hyperparameters(1 - spec.beta1[:, None], 1 - spec.beta2)
     drift = stationary_drift(slopes[:, None], hyper, sampling).drift[..., 0]
     basin = np.full(drift.shape, np.nan)
-    chosen = drift * spec.num_epochs >= trap.LEAST_DRIFT * trap.FAR
+    chosen = drift * spec.num_epochs >= trap.LEAST_TRAVEL * trap.FAR
     if chosen.any():
         beta1, beta2 = np.broadcast_arrays(spec.beta1[:, None], spec.beta2)
         basin[chosen] = trap.stays_near(
             slopes, beta1[chosen], beta2[chosen], np.array(STARTS),
-            sampling=sampling, num_epochs=spec.num_epochs, seed=spec.seed,
+            sampling=sampling, num_epochs=spec.num_epochs, key=stream_key(spec.seed),
         ).basin  # fmt: skip
     return [drift, basin]
 
