@@ -19,6 +19,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = "-1"
 
+# XLA's older code generator compiles thousands of small programs in little more than half the time.
+# What users run is tested too, in `test_processes` and with `XLA_FLAGS= make test`.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
 # Arrays of different ranks must not broadcast by accident; where they may, the code says so.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 

@@ -19,7 +19,8 @@ _SHUTDOWN_S = 24 * 3600
 
 _SILENT_S = float(os.environ.get("ADAM_TRANSITION_SILENT_S", "60"))
 _BEAT_S = min(5.0, _SILENT_S / 4)
-_LEAVING = threading.Event()
+_LEAVING, _LEFT = threading.Event(), threading.Event()
+_WATCHERS: list[threading.Thread] = []
 _BEATS, _DONE = "adam_transition/beats/", "done"
 _LONGER_S = 600  # JAX's timeout minus ours, so that ours fires first
 
@@ -141,12 +142,12 @@ def _watch_the_others() -> None:
                         last[process], heard[process] = value, time.monotonic()
             except Exception:  # the job is over, or JAX is about to report an error
                 return
-            time.sleep(_BEAT_S)
+            if _LEFT.wait(_BEAT_S):
+                return
 
     def listen() -> None:
         before = time.monotonic()
-        while True:
-            time.sleep(1)
+        while not _LEFT.wait(1):
             now = time.monotonic()
             if now - before > _BEAT_S:  # this process itself was suspended
                 heard.update(dict.fromkeys(heard, now))
@@ -164,9 +165,12 @@ def _watch_the_others() -> None:
                 os.write(2, text.encode())
                 os._exit(2)
 
+    _LEAVING.clear()
+    _LEFT.clear()
     talker = threading.Thread(target=talk, daemon=True)
-    talker.start()
-    threading.Thread(target=listen, daemon=True).start()
+    _WATCHERS[:] = [talker, threading.Thread(target=listen, daemon=True)]
+    for thread in _WATCHERS:
+        thread.start()
 
 
 def _check_address(address: str) -> None:
@@ -215,6 +219,9 @@ def leave(status: int) -> int:
             with contextlib.suppress(Exception):
                 client.key_value_set(f"{_BEATS}{jax.process_index()}", _DONE, allow_overwrite=True)
         jax.distributed.shutdown()
+        _LEFT.set()
+        for thread in _WATCHERS:  # Python's exit aborts if a thread is in JAX's client
+            thread.join(_BEAT_S)
     return status
 
 

@@ -1,0 +1,99 @@
+"""The authors' own heat map of the counterexample, overlaid with ours.
+
+Which slope, n, order, start, initial moments and step sizes give the picture that the NeurIPS
+version printed? Runs Adam on the picture's grid at every combination of those listed, and says
+which map is nearest and which settings the picture excludes. Example:
+
+    python -m experiments.published --n=10,11 --a=1
+"""
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from adam_transition.commands import _flags, _outputs, _runner
+
+if TYPE_CHECKING:
+    from adam_transition.studies.published.study import PublishedStudy
+
+FLAGS = _flags.common_flags("published")
+_list = partial(flags.DEFINE_list, flag_values=FLAGS)
+_integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
+
+_OWN_SLOPE = "1/(n-1)^2"
+_MOST_STEPS = 1e12  # of cells, some ten minutes
+_CELLS = 2500
+
+_list("n", "9,10,11", "Numbers of components, 3 to 1000: a list or lo:hi:count.")
+_list("a", f"1,{_OWN_SLOPE}", f"Slopes a > 0 of the counterexample; {_OWN_SLOPE}: of each n.")
+_list(
+    "sampling",
+    "cyclic,random_shuffling,with_replacement",
+    "Sampling schemes: cyclic, random_shuffling, with_replacement.",
+)
+_list("x0", "-1,0,0.5,0.75,1,1.25", "Starts, above the minimiser -2.")
+_list(
+    "initialization",
+    "zero,first_gradient,bias_correction",
+    "Initial moments: zero, first_gradient, bias_correction.",
+)
+_list(
+    "schedule",
+    "inverse_sqrt,inverse_sqrt_epoch",
+    "Step sizes from 0.1: constant, inverse_sqrt, inverse_sqrt_epoch.",
+)
+_integer("streams", 2, "Index streams of each random order.", 1, 100)
+_integer("steps", 50_000, "Number of updates.", 1, 10**6)
+
+
+def main(values: dict[str, Any]) -> None:
+    """Flags → maps, scores → data set, figure, claims."""
+    _outputs.run_study(values, parse(values))
+
+
+def parse(values: dict[str, Any]) -> "PublishedStudy":
+    """The study that the flags describe.
+
+    Raises:
+      ValueError: naming the flag, its value and what is allowed.
+    """
+    from adam_transition import adam
+    from adam_transition.studies.published.study import PublishedStudy
+
+    for name, allowed in (
+        ("sampling", _flags.SCHEMES),
+        ("initialization", adam.INITIALIZATIONS),
+        ("schedule", adam.SCHEDULES),
+    ):
+        _flags.check_choices(name, values[name], allowed)
+    n = _flags.integers_in(values, "n", 3, 1000)
+    a = tuple(_flags.parse_slope(n, "" if t == _OWN_SLOPE else t) for t in values["a"] or ["0"])
+    starts = tuple(_flags.parse_list("x0", values["x0"], float))
+    for start in starts:
+        _flags.check_number("x0", start, dtype="float32", above=-2.0)
+    study = PublishedStudy(
+        samplings=tuple(values["sampling"]),
+        num_components=n,
+        a=a,
+        schedules=tuple(values["schedule"]),
+        initializations=tuple(values["initialization"]),
+        x0=starts,
+        num_streams=values["streams"],
+        num_steps=values["steps"],
+        seed=values["seed"],
+    )
+    work = len(study.settings()) * _CELLS * values["steps"]
+    if work > _MOST_STEPS:
+        raise ValueError(
+            f"--n, --a, --x0, --sampling, --streams, …: {work:.0e} steps of all cells; at most "
+            f"{_MOST_STEPS:.0e} are allowed"
+        )
+    return study
+
+
+COMMAND = _runner.Command("published", __doc__, FLAGS, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())

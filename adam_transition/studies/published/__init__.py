@@ -1,0 +1,1 @@
+"""The authors' own heat map of the counterexample, beside ours at many settings."""

@@ -1,0 +1,120 @@
+"""Claims of the study of the authors' heat map, and the rivals of the best setting."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from adam_transition.studies.published.data import Score, Setting, crossing
+from adam_transition.studies.published.digitised import counterexample_2022
+from adam_transition.sweeps.claims import Claim, assess
+
+_REFERENCE = "Figure 1 (a) of arXiv:2208.09632, digitised"
+
+ALTERNATIVES = "sampling", "n", "a", "schedule", "initialization", "x0"
+"""What rivals of the best setting differ in."""
+
+_TOLD = {
+    "sampling": "The picture tells the order of the components",
+    "n": "The picture tells n",
+    "a": "The picture tells the slope a",
+    "schedule": "The picture tells the step sizes",
+}
+
+
+def claims(dataset: xr.Dataset) -> list[Claim]:
+    """That one setting gives the picture, and that others do not."""
+    picture = counterexample_2022()
+    reading = picture.resolution / (picture.high - picture.low)
+    chosen = best(dataset)
+    found = [
+        assess(
+            "published_map",
+            "The authors' heat map of the counterexample is that of Adam at the setting nearest to "
+            "it (root mean square difference over the cells that are not clipped, over the scale)",
+            _REFERENCE,
+            measured=chosen["rms"],
+            uncertainty=reading,  # if no reading is farther off, neither is their root mean square
+            at_most=0.02,
+        ),
+        assess(
+            "published_clipped",
+            "It reaches the end of the scale where the authors' map does (share of those cells in "
+            "which it does not)",
+            _REFERENCE,
+            measured=chosen["wrongly_clipped"],
+            at_most=0.01,
+        ),
+        assess(
+            "published_contour",
+            "The contours at half of the scale coincide (mean distance in β2, of which the grid's "
+            "steps are 0.02)",
+            _REFERENCE,
+            measured=chosen["contour_distance"],
+            uncertainty=_contour_error(),
+            at_most=0.01,
+        ),
+    ]
+    return found + [
+        assess(
+            f"published_{name}",
+            f"{statement} (root mean square difference over the scale of the nearest map "
+            f"with another choice; a reading is good to {reading:g})",
+            _REFERENCE,
+            measured=min(record["rms"] for record in of_choice),
+            at_least=reading,
+            ours=True,
+        )
+        for name, statement in _TOLD.items()
+        if (of_choice := [record for record in rivals(dataset) if record["choice"] == name])
+    ]
+
+
+def _contour_error() -> float:
+    """What a wrong reading moves the published contour by, in the mean over β1."""
+    picture = counterexample_2022()
+    level = (picture.low + picture.high) / 2
+    off = [
+        crossing(picture.beta2, picture.values, level + side * picture.resolution)
+        for side in (-1, 1)
+    ]
+    return float(np.nanmean(np.abs(off[1] - off[0])) / 2)
+
+
+def best(dataset: xr.Dataset) -> dict[str, Any]:
+    """The setting whose map is nearest to the picture, with its scores."""
+    return _record(nearest(dataset))
+
+
+def nearest(dataset: xr.Dataset) -> xr.Dataset:
+    """The map with the least root mean square difference from the picture."""
+    return dataset.isel(setting=int(np.argmin(dataset["rms"].values)))
+
+
+def rivals(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """For each alternative value of a choice: its nearest map, whatever the other choices are.
+
+    `excluded` if it is farther from the picture than a reading of the picture can be wrong.
+    """
+    chosen = best(dataset)
+    picture = counterexample_2022()
+    limit = picture.resolution / (picture.high - picture.low)
+    found = []
+    for name in ALTERNATIVES:
+        for value in _others(dataset, name, chosen[name]):
+            one = dataset.isel(setting=np.flatnonzero(dataset[name].values == value))
+            record = _record(nearest(one))
+            found.append({"choice": name, "value": value, **record})
+            found[-1]["excluded"] = record["rms"] > limit
+    return found
+
+
+def _others(dataset: xr.Dataset, name: str, chosen: Any) -> list[Any]:
+    """The values of a choice but for the chosen one; of a, which may depend on n, one for both."""
+    values = dataset[name].values
+    return [value for value in dict.fromkeys(values.tolist()) if value != chosen]
+
+
+def _record(one: xr.Dataset) -> dict[str, Any]:
+    names = (*Setting._fields, *Score._fields)
+    return {name: one[name].item() for name in names}

@@ -1,0 +1,42 @@
+"""Heat maps read off published pictures by colour: facts about them, each with its resolution."""
+
+import csv
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class PublishedMap(NamedTuple):
+    """A digitised heat map; values at the ends of the colour scale are clipped."""
+
+    beta1: Float[np.ndarray, " K"]
+    beta2: Float[np.ndarray, " W"]
+    values: Float[np.ndarray, "K W"]
+    low: float  # of the colour scale
+    high: float
+    resolution: float  # of a reading, in units of the values
+
+    def is_clipped(self) -> np.ndarray:
+        """Where the value is the upper end of the scale or beyond it, of shape (K, W)."""
+        return self.values >= self.high - self.resolution / 2
+
+
+def counterexample_2022() -> PublishedMap:
+    """The counterexample of the NeurIPS 2022 version's first figure (arXiv:2208.09632).
+
+    Distance to the minimiser at the end, scale 0 to 70. The picture says neither the slope a, nor
+    the start, the order, the initial moments or the step sizes.
+    """
+    text = resources.files(__package__).joinpath("counterexample.csv").read_text("utf-8")
+    head, *rows = csv.reader(line for line in text.splitlines() if not line.startswith("#"))
+    table = np.array(rows, float)
+    return PublishedMap(
+        beta1=table[:, 0],
+        beta2=np.array(head[1:], float),
+        values=table[:, 1:],
+        low=0.0,
+        high=70.0,
+        resolution=0.7,
+    )
