@@ -143,7 +143,7 @@ def test_a_claim_without_a_statement_is_an_error():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--only=phase,figure"], "--only=figure: allowed are phase, phase_reddi"),
+        (["--only=phase,figure"], "--only=figure: allowed are phase, published"),
         (["--only=advise"], "--only=advise: needs batch_size"),
         (["--scale=huge"], "smoke|laptop|gpu"),
     ],

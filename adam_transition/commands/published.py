@@ -22,18 +22,17 @@ FLAGS = _flags.common_flags("published")
 _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
-_OWN_SLOPE = "1/(n-1)^2"
 _MOST_STEPS = 1e12  # of cells, some ten minutes
 _CELLS = 2500
 
-_list("n", "9,10,11", "Numbers of components, 3 to 1000: a list or lo:hi:count.")
-_list("a", f"1,{_OWN_SLOPE}", f"Slopes a > 0 of the counterexample; {_OWN_SLOPE}: of each n.")
+_list("n", "10,11", "Numbers of components, 3 to 1000: a list or lo:hi:count.")
+_list("a", "1,1/(n-1)^2", "Slopes a > 0 of the counterexample, or 1/(n-1)^2 of each n.")
 _list(
     "sampling",
     "cyclic,random_shuffling,with_replacement",
     "Sampling schemes: cyclic, random_shuffling, with_replacement.",
 )
-_list("x0", "-1,0,0.5,0.75,1,1.25", "Starts, above the minimiser -2.")
+_list("x0", "-1,0,0.75,1,1.25", "Starts, above the minimiser -2.")
 _list(
     "initialization",
     "zero,first_gradient,bias_correction",
@@ -42,8 +41,9 @@ _list(
 _list(
     "schedule",
     "inverse_sqrt,inverse_sqrt_epoch",
-    "Step sizes from 0.1: constant, inverse_sqrt, inverse_sqrt_epoch.",
+    "Step sizes: constant, inverse_sqrt, inverse_sqrt_epoch.",
 )
+_list("step_size", "0.1,0.3", "Initial step sizes eta0, above 0.")
 _integer("streams", 2, "Index streams of each random order.", 1, 100)
 _integer("steps", 50_000, "Number of updates.", 1, 10**6)
 
@@ -60,6 +60,7 @@ def parse(values: dict[str, Any]) -> "PublishedStudy":
       ValueError: naming the flag, its value and what is allowed.
     """
     from adam_transition import adam
+    from adam_transition.studies.published.data import OWN_SLOPE
     from adam_transition.studies.published.study import PublishedStudy
 
     for name, allowed in (
@@ -69,22 +70,28 @@ def parse(values: dict[str, Any]) -> "PublishedStudy":
     ):
         _flags.check_choices(name, values[name], allowed)
     n = _flags.integers_in(values, "n", 3, 1000)
-    a = tuple(_flags.parse_slope(n, "" if t == _OWN_SLOPE else t) for t in values["a"] or ["0"])
+    slopes = [_flags.parse_slope(n, "" if a == OWN_SLOPE else a) for a in values["a"] or ["0"]]
+    if len(set(slopes)) < len(slopes):
+        raise ValueError(f"--a={','.join(values['a'])}: needs different slopes")
     starts = tuple(_flags.parse_list("x0", values["x0"], float))
+    step_sizes = tuple(_flags.parse_list("step_size", values["step_size"], float))
+    for size in step_sizes:
+        _flags.check_number("step_size", size, dtype="float32", above=0.0)
     for start in starts:
         _flags.check_number("x0", start, dtype="float32", above=-2.0)
     study = PublishedStudy(
         samplings=tuple(values["sampling"]),
         num_components=n,
-        a=a,
+        a=tuple(slopes),
         schedules=tuple(values["schedule"]),
+        step_sizes=step_sizes,
         initializations=tuple(values["initialization"]),
         x0=starts,
         num_streams=values["streams"],
         num_steps=values["steps"],
         seed=values["seed"],
     )
-    work = len(study.settings()) * _CELLS * values["steps"]
+    work = study.num_settings * _CELLS * values["steps"]
     if work > _MOST_STEPS:
         raise ValueError(
             f"--n, --a, --x0, --sampling, --streams, …: {work:.0e} steps of all cells; at most "

@@ -27,7 +27,7 @@ flags.DEFINE_enum(
     "scale",
     "laptop",
     SCALES,
-    "smoke: seconds per experiment, a test that all works; laptop: 25 to 50 minutes on two "
+    "smoke: seconds per experiment, a test that all works; laptop: 40 to 60 minutes on two "
     "cores, depending on the data sets at hand; gpu.",
     flag_values=FLAGS,
 )
@@ -151,6 +151,8 @@ def _check_needs(runs: Sequence[Run], out: Path) -> None:
     trained = "batch_size" in names or (out / "batch_size" / "batch_size.zarr").exists()
     if names & {"networks", "batch_size", "finder", "advise"}:
         _runner.check_installed(_PACKAGES)
+    if "certify" in names:
+        _runner.check_installed(("flint",), "certify")
     if "advise" in names and not trained:
         raise ValueError("--only=advise: needs batch_size, which is not in --out")
 

@@ -64,6 +64,17 @@ RUNS = (
         ),
     ),
     Run(
+        "published",
+        "The authors' own heat map",
+        captions={
+            "published": "Figure 1 (a) of the NeurIPS version, digitised; ours at the setting that "
+            "comes nearest; and what other settings would have given.",
+        },
+        chosen=(
+            "The picture does not say its settings: every combination of those listed is tried.",
+        ),
+    ),
+    Run(
         "phase_reddi",
         "The example of Reddi et al.",
         experiment="phase",
@@ -96,6 +107,36 @@ RUNS = (
             "boundary_scaling": "The threshold against n and against D1.",
         },
         chosen=("The paper bounds the boundary from both sides but does not compute it.",),
+    ),
+    Run(
+        "class_threshold",
+        "The threshold of the class",
+        captions={
+            "class_threshold": "The β2 that is enough for every problem of the class, in three "
+            "orders, and the hardest problems.",
+        },
+    ),
+    Run(
+        "certify",
+        "The proved transition",
+        captions={
+            "certify": "The square, proved in rectangles by ball arithmetic, and the boundary."
+        },
+    ),
+    Run(
+        "trap",
+        "The trap near the minimiser",
+        captions={
+            "trap": "Where D > 0 and a start near x* stays: the largest such distance, in steps."
+        },
+    ),
+    Run(
+        "optimizers",
+        "Other update rules",
+        captions={
+            "optimizers": "Where each optimiser diverges on the counterexample.",
+            "optimizers_thresholds": "The largest β2 at which each diverges, and its default.",
+        },
     ),
     *(
         Run(
@@ -230,13 +271,23 @@ STATEMENTS = (
         "Theorems 3.1 and 3.3 with the divergence theorem; Figure 4",
         "On a fixed problem there is a transition from divergence to convergence in the (β1, β2) "
         "plane; its boundary depends on the problem class and on n.",
-        ("phase:*", "boundary:*"),
+        ("phase:*", "boundary:*", "class_threshold:*", "certify:*", "trap:*"),
         figures=(
             "phase/phase",
             "phase/trajectories",
             "boundary/boundary",
             "boundary/boundary_scaling",
+            "class_threshold/class_threshold",
+            "certify/certify",
+            "trap/trap",
         ),
+    ),
+    Statement(
+        "The authors' heat map",
+        "Figure 1 (a) of the NeurIPS version",
+        "The distance to the minimiser of the counterexample over (β1, β2), as printed.",
+        ("published:*",),
+        figures=("published/published",),
     ),
     Statement(
         "Concentration",
@@ -306,6 +357,13 @@ STATEMENTS = (
         "Are there counterexamples with n < D1 < 2n²?",
         ("divergence:*_small_d1*",),
         figures=("divergence/divergence_d1",),
+    ),
+    Statement(
+        "Other update rules",
+        "beyond the paper",
+        "Which relatives of Adam diverge on the counterexample, and which never do.",
+        ("optimizers:*",),
+        figures=("optimizers/optimizers", "optimizers/optimizers_thresholds"),
     ),
     Statement(
         "Advice",

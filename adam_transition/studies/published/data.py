@@ -23,8 +23,8 @@ from adam_transition.sweeps import sweep
 from adam_transition.sweeps.pieces import Pieces
 from adam_transition.sweeps.study import variable
 
-STEP_SIZE = 0.1
-"""η0 of all settings."""
+OWN_SLOPE = "1/(n-1)^2"
+"""The slope a of the 2026 paper, in words."""
 
 EPSILON = 1e-8
 """ε of all settings."""
@@ -36,7 +36,9 @@ class Setting(NamedTuple):
     sampling: Sampling
     n: int
     a: float
+    slope: str  # a as it was given: a number or `OWN_SLOPE`
     schedule: adam.Schedule
+    step_size: float  # η0
     initialization: adam.Initialization
     x0: float
     stream: int  # number of the index stream
@@ -50,6 +52,7 @@ class PublishedSpec:
     num_components: tuple[int, ...]
     a: tuple[Fraction | None, ...]  # None: 1/(n−1)² for each n
     schedules: tuple[adam.Schedule, ...]
+    step_sizes: tuple[float, ...]
     initializations: tuple[adam.Initialization, ...]
     x0: tuple[float, ...]
     num_streams: int  # of each order that is not cyclic
@@ -66,7 +69,6 @@ class PublishedSpec:
             beta1=picture.beta1,
             beta2=picture.beta2,
             num_steps=self.num_steps,
-            step_size=STEP_SIZE,
             epsilon=EPSILON,
             seed=self.seed,
         )
@@ -80,10 +82,17 @@ class PublishedSpec:
             )
         ]
 
-    def rows(self, order: Sampling) -> list[tuple[Fraction | None, float, int]]:
-        """Slope, start and stream of the tables of one program; each has a row for every n."""
+    def rows(self, order: Sampling) -> list[tuple[Fraction | None, float, float, int]]:
+        """Slope, step size, start and stream of each table, which has a row for every n."""
         streams = range(1 if order == "cyclic" else self.num_streams)
-        return list(itertools.product(self.a, self.x0, streams))
+        return list(itertools.product(self.a, self.step_sizes, self.x0, streams))
+
+    @property
+    def num_settings(self) -> int:
+        """The number of `settings`."""
+        programs = len(self.schedules) * len(self.initializations)
+        tables = sum(len(self.rows(order)) for order in self.samplings)
+        return programs * tables * len(self.num_components)
 
     def settings(self) -> list[Setting]:
         """All settings, in the order of `programs`, `rows` and n."""
@@ -92,13 +101,15 @@ class PublishedSpec:
                 diagram.samplings[0],
                 n,
                 float(problems.counterexample(n, a).a),
+                OWN_SLOPE if a is None else str(a),
                 diagram.schedule,
+                step_size,
                 diagram.initialization,
                 x0,
                 stream,
             )
             for diagram in self.programs()
-            for a, x0, stream in self.rows(diagram.samplings[0])
+            for a, step_size, x0, stream in self.rows(diagram.samplings[0])
             for n in self.num_components
         ]
 
@@ -141,8 +152,8 @@ def _gaps(spec: PublishedSpec, diagram: PhaseDiagram) -> list[np.ndarray]:
     """|x_T − x*| of all settings of a program, of shape (settings, cells)."""
     [order] = diagram.samplings
     tables = [
-        _with_stream(simulation.rows(dataclasses.replace(diagram, x0=x0), a), stream)
-        for a, x0, stream in spec.rows(order)
+        _table(dataclasses.replace(diagram, x0=x0, step_size=step_size), a, stream)
+        for a, step_size, x0, stream in spec.rows(order)
     ]
     rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *tables)
     num_rows = len(rows.step_size)
@@ -161,9 +172,10 @@ def _gaps(spec: PublishedSpec, diagram: PhaseDiagram) -> list[np.ndarray]:
 _CELLS_PER_TILE = 1 << 14
 
 
-def _with_stream(row: simulation.Row, stream: int) -> simulation.Row:
-    keys = jax.vmap(partial(jax.random.fold_in, data=stream))(row.key)
-    return row._replace(key=keys)
+def _table(diagram: PhaseDiagram, a: Fraction | None, stream: int) -> simulation.Row:
+    """A row for each n, on an index stream of its own."""
+    rows = simulation.rows(diagram, a)
+    return rows._replace(key=jax.vmap(partial(jax.random.fold_in, data=stream))(rows.key))
 
 
 def scores(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:

@@ -10,25 +10,28 @@ from matplotlib.lines import Line2D
 
 from adam_transition.studies.plotting import COLOURS, TITLES, style
 from adam_transition.studies.published import claims
+from adam_transition.studies.published.data import OWN_SLOPE
 from adam_transition.studies.published.digitised import counterexample_2022
 
 _LEVELS = 10, 35, 60
-_WORDS: dict[Any, str] = {
+_WORDS = {
     **TITLES,
-    "inverse_sqrt": r"$\eta_k = 0.1/\sqrt{k}$",
-    "inverse_sqrt_epoch": r"$\eta_k = 0.1/\sqrt{\mathrm{epoch}}$",
-    "constant": r"$\eta_k = 0.1$",
-    "zero": "zero moments, no correction",
-    "first_gradient": "moments from the first gradients",
+    "zero": "zero moments",
+    "first_gradient": "moments of first gradients",
     "bias_correction": "bias correction",
+}
+_DENOMINATORS = {
+    "constant": "",
+    "inverse_sqrt": r"/\sqrt{k}",
+    "inverse_sqrt_epoch": r"/\sqrt{\mathrm{epoch}}",
 }
 
 
 def side_by_side(dataset: xr.Dataset) -> Figure:
     """The published map, ours at the nearest setting, the difference; and the rivals' distances."""
     with style():
-        figure = Figure(figsize=(7, 4.6), layout="constrained")
-        maps, below = cast(Any, figure.subfigures(2, 1, height_ratios=(1.25, 1)))
+        figure = Figure(figsize=(7, 5.0), layout="constrained")
+        maps, below = cast(Any, figure.subfigures(2, 1, height_ratios=(1.15, 1)))
         chosen = claims.best(dataset)
         _maps(maps, claims.nearest(dataset), chosen)
         _rivals(below.subplots(), chosen, claims.rivals(dataset))
@@ -62,11 +65,15 @@ def _maps(figure: Any, one: xr.Dataset, chosen: dict[str, Any]) -> None:
     axes[2].set_title("ours − published")
     axes[2].legend(
         handles=[
-            Line2D([], [], color="black", label="published: 10, 35, 60"),
+            Line2D([], [], color="black", label="published"),
             Line2D([], [], color=COLOURS[1], ls="--", label="ours"),
         ],
+        title="10, 35, 60",
+        title_fontsize=6,
+        fontsize=6,
+        handlelength=1.4,
         loc="lower left",
-        framealpha=0.9,
+        frameon=False,
     )
     bar = figure.colorbar(mesh, ax=axes[2], shrink=0.9, extend="both", pad=0.02)
     bar.set_label("difference", fontsize=8)
@@ -74,29 +81,42 @@ def _maps(figure: Any, one: xr.Dataset, chosen: dict[str, Any]) -> None:
         ax.set_xlabel(r"$\beta_1$")
         ax.set_aspect("equal")
     axes[0].set_ylabel(r"$\beta_2$")
-    told = [_word(name, chosen[name]) for name in claims.ALTERNATIVES]
+    told = [_words(chosen, choice) for choice in claims.CHOICES]
     figure.supxlabel(", ".join(told), fontsize=6, color="0.35")
 
 
 def _rivals(ax: Axes, chosen: dict[str, Any], rivals: list[dict[str, Any]]) -> None:
     picture = counterexample_2022()
     reading = picture.resolution / (picture.high - picture.low)
-    bars = [
-        ("nearest", chosen["rms"]),
-        *((_word(r["choice"], r["value"]), r["rms"]) for r in rivals),
+    bars = [("nearest", chosen["rms"], COLOURS[2])]
+    bars += [
+        (_words(rival, rival["choice"]), rival["rms"], COLOURS[1 if rival["excluded"] else 5])
+        for rival in rivals
     ]
-    labels, values = zip(*bars, strict=True)
-    colours = [COLOURS[2], *(COLOURS[1] if rival["excluded"] else "0.65" for rival in rivals)]
-    ax.bar(range(len(bars)), 100 * np.array(values), color=colours, width=0.7)
-    ax.axhline(100 * reading, color="black", ls="--", lw=0.8)
-    ax.text(-0.6, 105 * reading, "a reading's resolution", fontsize=6, va="bottom")
-    ax.set_yscale("log")
-    ax.set_xticks(range(len(bars)), labels, rotation=40, ha="right", fontsize=6)
-    ax.set_ylabel("rms, % of the scale\n(nearest map with it)")
-    ax.margins(x=0.02)
+    labels, values, colours = zip(*bars, strict=True)
+    ax.barh(range(len(bars)), 100 * np.array(values), color=colours, height=0.7)
+    for i, value in enumerate(values):
+        ax.text(103 * value, i, f"{100 * value:.2g}", fontsize=6, va="center")
+    ax.axvline(100 * reading, color="black", ls="--", lw=0.8)
+    ax.set_xscale("log")
+    ax.set_xlim(right=100)
+    ax.set_yticks(range(len(bars)), labels, fontsize=6)
+    ax.invert_yaxis()
+    ax.set_xlabel(
+        "root mean square difference of the nearest map with this choice, % of the scale; "
+        "dashed: a reading's resolution"
+    )
+    ax.margins(y=0.02)
 
 
-def _word(name: str, value: Any) -> str:
-    if value in _WORDS:
-        return _WORDS[value]
-    return f"${name.replace('x0', 'x_0')} = {value:.3g}$"
+def _words(record: dict[str, Any], choice: str) -> str:
+    match choice:
+        case "step_sizes":
+            below = _DENOMINATORS[record["schedule"]]
+            return rf"$\eta_k = {record['step_size']:g}{below}$"
+        case "a":
+            return "$a = 1/(n-1)^2$" if record["slope"] == OWN_SLOPE else f"$a = {record['slope']}$"
+        case "sampling" | "initialization":
+            return _WORDS[record[choice]]
+        case _:
+            return f"${choice.replace('x0', 'x_0')} = {record[choice]:g}$"

@@ -1,0 +1,1 @@
+"""What others have published about the betas of Adam and its relatives, measured."""

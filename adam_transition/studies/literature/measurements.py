@@ -1,0 +1,233 @@
+"""What the instrument measures for each published statement: number and error, from no input."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from adam_transition import adam, problems
+from adam_transition.sampling import Sampling, stream_key
+from adam_transition.simulate import Method, simulate
+from adam_transition.sweeps.claims import share_error
+from adam_transition.theory.boundary import divergence_intervals
+from adam_transition.theory.laws import fit_power_law
+from adam_transition.theory.limit_points import limit_points
+from adam_transition.theory.rule_boundary import rule_intervals
+from adam_transition.theory.stationary_drift import stationary_drift
+
+
+class Measured(NamedTuple):
+    """A number and the half-width of its interval, 0 where it is exact to rounding."""
+
+    value: float
+    uncertainty: float = 0.0
+
+
+def reddi_threshold() -> Measured:
+    """β2 up to which Adam with β1 = 0.9 diverges on slopes 1010, −10, …, −10 in cyclic order."""
+    return _threshold(problems.reddi_online().constant_gradients(), 0.9)
+
+
+def shi_threshold(large: Sequence[int] = (0,)) -> Measured:
+    """β2 up to which RMSProp diverges on slope 10 at these steps of a period of ten, else −1."""
+    slopes = np.full(10, -1.0)
+    slopes[list(large)] = 10
+    return _threshold(slopes, 0.0)
+
+
+def _threshold(slopes: Float[np.ndarray, " n"], beta1: float) -> Measured:
+    [intervals] = divergence_intervals(slopes[:, None], [beta1])
+    return Measured(intervals[-1].high.beta2 if intervals else 0.0)
+
+
+_SHI_STEPS = 1_000_000
+_SHI_RECORDS = 400
+
+
+def shi_diagram() -> Measured:
+    """The share of Shi et al.'s diagram in which their criterion agrees with the sign of the drift.
+
+    C = 2 … 32, β2 = 1 − 10^(−i/10) for i = 1 … 40, β1 = 0, η_t = 1/√t, 10⁶ steps from 0 on [−1, 1].
+    A run converges if the mean of log10|x + 1| over its last quarter is below −2. Cells whose drift
+    is too small for a run of this length to leave a wall are not counted.
+    """
+    large, one_minus_beta2 = np.arange(2, 33), 10 ** (-np.arange(1, 41) / 10)
+    members = [problems.reddi(int(n)) for n in large]
+    drift = np.stack(
+        [
+            stationary_drift(
+                member.constant_gradients()[:, None],
+                adam.Hyperparameters(np.ones_like(one_minus_beta2), one_minus_beta2),
+            ).drift[..., 0]
+            for member in members
+        ]
+    )
+    with jax.enable_x64(True):
+        problem = problems.stack(members, np.dtype("float64"))
+        converges = np.asarray(_shi_converges(problem, jnp.asarray(one_minus_beta2)))
+    # the path of a frozen table after T steps: a run must be able to cross [−1, 1]
+    path = np.abs(drift) / large[:, None] * 2 * math.sqrt(_SHI_STEPS)
+    agree = (converges == (drift < 0))[path > 20]
+    return Measured(float(agree.mean()), share_error(agree))
+
+
+@jax.jit
+def _shi_converges(problem: problems.FiniteSum, one_minus_beta2: Float[Array, " K"]) -> Array:
+    """Whether each run converges by their criterion; of shape (members, K)."""
+
+    def cell(member: problems.FiniteSum, q: Array) -> Array:
+        trace = simulate(
+            member,
+            adam.Hyperparameters(1.0, q),
+            jnp.zeros(()),
+            1.0,
+            stream_key(0),
+            method=Method(),
+            num_steps=_SHI_STEPS,
+            record_every=_SHI_STEPS // _SHI_RECORDS,
+            max_components=32,
+        )
+        late = trace.x[-_SHI_RECORDS // 4 :]
+        return jnp.mean(jnp.log10(jnp.maximum(jnp.abs(late + 1), 1e-300))) < -2
+
+    return jax.vmap(jax.vmap(cell, in_axes=(None, 0)), in_axes=(0, None))(problem, one_minus_beta2)
+
+
+_CENTRES = 0.0, 0.0, 0.0, 0.0, 1.0
+_MEAN = 0.2
+
+
+def bias(sampling: Sampling, one_minus_beta2: float, batch_size: int = 1) -> float:
+    """|x̂ − x*| of Adam at β1 = 0 on f_i = ½(x − b_i)², b a mean of draws from 0, 0, 0, 0, 1."""
+    centres = np.array([np.mean(b) for b in itertools.product(_CENTRES, repeat=batch_size)])
+    problem = problems.quadratics(np.ones((len(centres), 1, 1)), centres[:, None])
+    hyper = adam.Hyperparameters(1.0, one_minus_beta2)
+    [point] = limit_points(problem, hyper, sampling, starts=np.array([[-0.2], [0.4]]))
+    return abs(float(np.ravel(point.x)[0]) - _MEAN)
+
+
+def bias_exponent(sampling: Sampling) -> Measured:
+    """The exponent of the bias in 1 − β2, near 1."""
+    q = np.geomspace(1e-4, 1e-2, 5)
+    return _exponent(q, [bias(sampling, float(one)) for one in q])
+
+
+def bias_exponent_of_batch() -> Measured:
+    """The exponent of the bias in 1/B, with replacement at 1 − β2 = 1e-3, B = 1 … 4."""
+    sizes = np.arange(1, 5)
+    return _exponent(1 / sizes, [bias("with_replacement", 1e-3, int(b)) for b in sizes])
+
+
+def symmetric_bias() -> Measured:
+    """|x̂ − x*| with replacement on centres that are symmetric about their mean, at β2 = 0.5."""
+    problem = problems.quadratics(np.ones((4, 1, 1)), np.array([[-1.0], [-0.25], [0.25], [1.0]]))
+    hyper = adam.Hyperparameters(1.0, 0.5)
+    [point] = limit_points(problem, hyper, "with_replacement", starts=np.array([[-0.3], [0.4]]))
+    return Measured(abs(float(np.ravel(point.x)[0])))
+
+
+def _exponent(x: np.ndarray, y: Sequence[float]) -> Measured:
+    law = fit_power_law(x, np.array(y))
+    return Measured(law.exponent, 2 * law.stderr)
+
+
+_MONOMIAL_STEPS = 100_000
+_MONOMIAL_FLOOR = {4: 1e-40, 6: 1e-25}  # a gradient's square is above 1e-250 there
+
+
+def stable_share(power: int) -> Measured:
+    """The share of a 50 × 50 grid where x stays positive exactly if β1 < β2^(k/(2(k−2))).
+
+    Adam on x^k/k from x0 = 1 with η = 1e-3, 10⁵ steps, m0 = g0 and v0 = g0², in float64. A run ends
+    when x is so small that v would lose digits.
+    """
+    beta = np.linspace(0.01, 0.99, 50)
+    with jax.enable_x64(True):
+        has_crossed = np.asarray(_has_crossed(power, jnp.asarray(1 - beta)))
+    beta1, beta2 = np.meshgrid(beta, beta, indexing="ij")
+    # on the diagonal of k = 4 both sides are equal: rounding may not decide it
+    exponent = power / (2 * (power - 2))
+    away = np.abs(np.log(beta1) / np.log(beta2) - exponent) > 1e-9
+    agree = (~has_crossed == (beta1 < beta2**exponent))[away]
+    return Measured(float(agree.mean()), share_error(agree))
+
+
+@partial(jax.jit, static_argnums=0)
+def _has_crossed(power: int, one_minus_beta: Float[Array, " K"]) -> Array:
+    hyper = adam.Hyperparameters(one_minus_beta[:, None], one_minus_beta)
+
+    def step(_: Array, carry: tuple) -> tuple:
+        x, state, crossed = carry
+        gradient = x ** (power - 1)
+        direction, after = adam.update(gradient, state, hyper)
+        moved = x - 1e-3 * direction
+        runs = jnp.abs(x) > _MONOMIAL_FLOOR[power]
+        keep = partial(jnp.where, runs)
+        state = adam.AdamState(
+            keep(after.first, state.first), keep(after.second, state.second), after.step
+        )
+        return keep(moved, x), state, crossed | (runs & (moved <= 0))
+
+    ones = jnp.ones(2 * (len(one_minus_beta),))
+    start = ones, adam.init_from_gradients(ones, ones), ones < 0
+    return jax.lax.fori_loop(0, _MONOMIAL_STEPS, step, start)[2]
+
+
+def adopt_threshold() -> Measured:
+    """The largest β2 at which ADOPT without its clip diverges, n = 20, a = 1; 0 if at none."""
+    return _rule_threshold("adopt_unclipped", 20)
+
+
+def sign_momentum_threshold() -> Measured:
+    """The largest β at which sign momentum diverges, n = 50, a = 1, in cyclic order."""
+    return _rule_threshold("signum", 50)
+
+
+def _rule_threshold(name: str, n: int) -> Measured:
+    scan = rule_intervals(problems.counterexample_table(n, 1.0), name, 0.9)
+    if not scan.diverges:
+        return Measured(0.0)
+    edge = scan.diverges[-1].high
+    return Measured(edge.beta2, 2 * edge.stderr)
+
+
+def equal_betas_threshold() -> Measured:
+    """The largest β1 = β2 at which Adam diverges, n = 20, a = 1, with replacement."""
+    table = problems.counterexample_table(20, 1.0)
+
+    def outward(p: np.ndarray) -> np.ndarray:
+        hyper = adam.Hyperparameters(p, p)
+        return stationary_drift(table, hyper, "with_replacement").drift[..., 0] > 0
+
+    low, high = 1e-4, 1.0
+    grid = np.geomspace(low, high, 60)
+    [inside] = np.nonzero(outward(grid))
+    if not len(inside):
+        return Measured(0.0)
+    low, high = grid[max(inside[0] - 1, 0)], grid[inside[0]]
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if outward(np.array([middle]))[0] else (middle, high)
+    return Measured(1 - low, high - low)
+
+
+def linear_rule_beta1() -> Measured:
+    """β1 of the linear rule 1 − β1' = k(1 − β1) from β1 = 0.9, for a batch k = 64 times larger."""
+    return Measured(1 - 64 * (1 - 0.9))
+
+
+def threshold_exponent_of_batch() -> Measured:
+    """The exponent of 1 − β2* in B at β1 = 0: B = 1 … 3 draws from 20, −1, …, −1 (n = 20)."""
+    slopes, sizes = problems.counterexample_table(20, 1.0)[:, 0], np.arange(1, 4)
+    thresholds = []
+    for size in sizes:
+        table = np.array([np.mean(b) for b in itertools.product(slopes, repeat=int(size))])
+        [intervals] = divergence_intervals(table[:, None], [0.0], "with_replacement")
+        thresholds.append(intervals[-1].high.one_minus_beta2)
+    return _exponent(sizes, thresholds)
