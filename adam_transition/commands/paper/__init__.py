@@ -27,7 +27,7 @@ flags.DEFINE_enum(
     "scale",
     "laptop",
     SCALES,
-    "smoke: seconds per experiment, a test that all works; laptop: 40 to 60 minutes on two "
+    "smoke: seconds per experiment, a test that all works; laptop: 60 to 90 minutes on two "
     "cores, depending on the data sets at hand; gpu.",
     flag_values=FLAGS,
 )

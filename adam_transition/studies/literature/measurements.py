@@ -160,7 +160,7 @@ def stable_share(power: int) -> Measured:
 
 @partial(jax.jit, static_argnums=0)
 def _has_crossed(power: int, one_minus_beta: Float[Array, " K"]) -> Array:
-    hyper = adam.Hyperparameters(one_minus_beta[:, None], one_minus_beta)
+    hyper = adam.Hyperparameters(one_minus_beta[:, None], one_minus_beta[None])
 
     def step(_: Array, carry: tuple) -> tuple:
         x, state, crossed = carry

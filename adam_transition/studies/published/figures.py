@@ -17,7 +17,7 @@ _LEVELS = 10, 35, 60
 _WORDS = {
     **TITLES,
     "zero": "zero moments",
-    "first_gradient": "moments of first gradients",
+    "first_gradient": "first-gradient moments",
     "bias_correction": "bias correction",
 }
 _DENOMINATORS = {
@@ -100,11 +100,13 @@ def _rivals(ax: Axes, chosen: dict[str, Any], rivals: list[dict[str, Any]]) -> N
     ax.axvline(100 * reading, color="black", ls="--", lw=0.8)
     ax.set_xscale("log")
     ax.set_xlim(right=100)
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_yticks(range(len(bars)), labels, fontsize=6)
     ax.invert_yaxis()
     ax.set_xlabel(
-        "root mean square difference of the nearest map with this choice, % of the scale; "
-        "dashed: a reading's resolution"
+        "rms difference of the nearest map with this choice, % of the scale (dashed: a reading's "
+        "resolution)",
+        fontsize=7,
     )
     ax.margins(y=0.02)
 

@@ -1,0 +1,142 @@
+"""Claims about the shape of the authors' map of training loss on MNIST."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from adam_transition.networks import outcomes
+from adam_transition.sweeps.claims import Claim, assess
+
+_REFERENCE = "Figure 1 (b) of arXiv:2208.09632, digitised"
+
+SOFT = 0.6
+"""β1 up to which the published edge falls."""
+
+HARD = 0.8
+"""β1 from which on it rises steeply."""
+
+
+def nearest(dataset: xr.Dataset) -> dict[str, Any]:
+    """Batch size and learning rate of the trainings whose map is nearest to the published one."""
+    return _nearest(dataset["rank_correlation"])
+
+
+def _nearest(rank: xr.DataArray) -> dict[str, Any]:
+    mean = rank.mean("seed")
+    at = np.unravel_index(int(np.argmax(mean.fillna(-2).values)), mean.shape)
+    return {str(dim): mean[dim].values[i].item() for dim, i in zip(mean.dims, at, strict=True)}
+
+
+def claims(dataset: xr.Dataset) -> list[Claim]:
+    """Judges the shape at the nearest batch size and learning rate; errors are over seeds."""
+    chosen = nearest(dataset)
+    one = dataset.sel(chosen)
+    task = str(dataset["task"].values[0])
+    where = f"{task}, B = {chosen['batch_size']}, η0 = {chosen['learning_rate']:g}"
+    rank = outcomes.mean(one["rank_correlation"].values)
+    beta1 = dataset["beta1"].values
+    edge = one["edge"].transpose("seed", "beta1").values
+    soft, hard = beta1 <= SOFT, beta1 >= HARD
+    fall = outcomes.mean(edge[:, soft][:, -1] - edge[:, 0])
+    above = outcomes.mean(np.max(edge[:, hard] - beta1[hard] ** 2, axis=1))
+    return [
+        assess(
+            "mnist_shape",
+            "The authors' map of training loss over (β1, β2) has the shape of ours (rank "
+            f"correlation over the cells that it does not clip; {where})",
+            _REFERENCE,
+            measured=rank.value,
+            uncertainty=rank.half_width,
+            at_least=0.9,
+        ),
+        assess(
+            "mnist_soft_edge",
+            f"The edge of the bad region falls as β1 grows to {beta1[soft][-1]:.2g} (difference of "
+            f"its β2; the published edge: {_published_fall(dataset, soft):.2f}; {where})",
+            _REFERENCE,
+            measured=fall.value,
+            uncertainty=fall.half_width,
+            at_most=0.0,
+        ),
+        assess(
+            "mnist_hard_edge",
+            f"From β1 = {beta1[hard][0]:.2g} on it rises, and stays below β1 = √β2 (its β2 minus "
+            f"β1², the largest; {where})",
+            _REFERENCE,
+            measured=above.value,
+            uncertainty=above.half_width,
+            at_most=0.0,
+        ),
+        _beyond(dataset, one, where),
+        *_batch(dataset, task),
+    ]
+
+
+def _published_fall(dataset: xr.Dataset, soft: np.ndarray) -> float:
+    edge = dataset["published_edge"].values
+    return float(edge[soft][-1] - edge[0])
+
+
+def _beyond(dataset: xr.Dataset, one: xr.Dataset, where: str) -> Claim:
+    """β1 < √β2 is not what separates good from bad cells of a network."""
+    late = one["late_loss"].isel(task=0).transpose("seed", "beta1", "beta2").values
+    beta1, beta2 = dataset["beta1"].values[:, None], dataset["beta2"].values
+    # the same β2 are good for β1 = 0, and the cells are those beyond the condition
+    beyond = (beta1 > np.sqrt(beta2)) & (beta2 >= dataset["published_edge"].values[0])
+    level = one["level"].values
+    good = np.array([np.mean(late[s][beyond] <= level[s]) for s in range(len(level))])
+    good = np.where(np.isfinite(level), good, np.nan)
+    share = outcomes.mean(good)
+    return assess(
+        "mnist_beyond_condition",
+        "Networks do not need β1 < √β2: beyond it, cells still train as well as at the edge for "
+        f"β1 = 0 (share of those whose β2 is large enough there; {where})",
+        _REFERENCE,
+        measured=share.value,
+        uncertainty=share.half_width,
+        at_least=0.1,
+        ours=True,
+    )
+
+
+def _batch(dataset: xr.Dataset, task: str) -> list[Claim]:
+    sizes = dataset["batch_size"].values
+    if len(sizes) < 2:
+        return []
+    rank = dataset["rank_correlation"]
+    of_size = {int(size): _best(rank.sel(batch_size=size)) for size in sizes}
+    small = min(of_size)
+    rival = max((size for size in of_size if size != small), key=lambda size: of_size[size].mean())
+    lead = outcomes.mean(of_size[small] - of_size[rival])
+    return [
+        assess(
+            "mnist_batch_size",
+            f"The picture tells the batch size: {small} comes nearer to it than any larger one "
+            f"(lead in rank correlation over B = {rival}, each at its best learning rate; {task})",
+            _REFERENCE,
+            measured=lead.value,
+            uncertainty=lead.half_width,
+            at_least=0.0,
+            ours=True,
+        )
+    ]
+
+
+def _best(rank: xr.DataArray) -> np.ndarray:
+    """The rank correlations of the seeds at the best learning rate."""
+    return rank.sel(_nearest(rank)).values
+
+
+def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """The rank correlation of every batch size and learning rate, the mean over seeds."""
+    rank = dataset["rank_correlation"].mean("seed")
+    return [
+        {
+            "batch_size": int(size),
+            "learning_rate": float(rate),
+            "rank_correlation": float(rank.sel(batch_size=size, learning_rate=rate)),
+        }
+        for size in dataset["batch_size"].values
+        for rate in dataset["learning_rate"].values
+    ]
