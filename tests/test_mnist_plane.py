@@ -61,6 +61,15 @@ def test_only_the_shape_counts(change):
     assert study_claims.nearest(dataset) == {"batch_size": 1, "learning_rate": 0.001}
 
 
+def test_a_loss_that_ignores_beta1_has_not_the_shape():
+    late = np.broadcast_to(1 - 0.5 * BETA, (len(BETA), len(BETA)))
+    found = {claim.id: claim.verdict for claim in study_claims.claims(_dataset([late]))}
+    for id_ in ("mnist_soft_edge", "mnist_hard_edge"):
+        assert found[id_] == "not reproduced"
+    lead = [c for c in study_claims.claims(_dataset([late])) if c.id == "mnist_shape"]
+    assert lead[0].measured == pytest.approx(0, abs=1e-12)
+
+
 def test_every_claim_has_three_verdicts():
     published = on_grid(PICTURE, BETA, BETA)
     dataset = _dataset([published, published.T])
@@ -75,15 +84,19 @@ def test_every_claim_has_three_verdicts():
         )
 
     above = scaled(edge=lambda d: 1 + 10 * d["beta1"])
+
+    def far_from_one(dataset):
+        rank = dataset["rank_correlation"]
+        return dataset.assign(rank_correlation=rank.where(dataset["batch_size"] > 1, -1.0))
+
+    constant = scaled(edge=0.0)  # an edge that does not move
     cases = {
         "mnist_shape": (same, scaled(rank_correlation=0.1), noisy),
-        "mnist_soft_edge": (same, above, missing("edge")),
-        "mnist_hard_edge": (same, above, noisy),
+        "mnist_soft_edge": (same, constant, missing("edge")),
+        "mnist_hard_edge": (same, constant, missing("edge")),
+        "mnist_hard_edge_bounded": (same, above, noisy),
         "mnist_beyond_condition": (same, scaled(level=0.1), missing("level")),
-        "mnist_batch_size": (
-            same, scaled(rank_correlation=lambda d: xr.where(d["batch_size"] == 1, 0.1, 1)),
-            missing("rank_correlation"),
-        ),
+        "mnist_batch_size": (same, far_from_one, missing("rank_correlation")),
     }  # fmt: skip
     assert_three_verdicts(study_claims.claims, dataset, cases)
 
@@ -101,7 +114,7 @@ def test_the_summary_and_the_figure(finished):
     assert [row["batch_size"] for row in summary["rows"]] == [1, 1, 16, 16]
     best = max(summary["rows"], key=lambda row: row["rank_correlation"])
     assert summary["nearest"] == {key: best[key] for key in ("batch_size", "learning_rate")}
-    assert len(summary["claims"]) == 5
+    assert len(summary["claims"]) == 6
     assert (finished / "mnist_plane.png").stat().st_size > 10_000
 
 
@@ -109,8 +122,9 @@ def test_the_summary_and_the_figure(finished):
     ("args", "message"),
     [
         (["--beta1=0:0.99:12"], "--beta1=0.09: must be on the picture's grid"),
-        (["--beta1=0.2,0.9"], "--beta1=0.2,0.9"),
-        (["--beta2=0.2,0.9"], "three or more values"),
+        (["--beta1=0.2,0.9"], "--beta1=0.2,0.9: must have 0"),
+        (["--beta1=0,0.8"], "another value to 0.6"),
+        (["--beta2=0,0.02,0.04"], "both sides of the picture's edge"),
         (["--tasks=mlp/digits,mlp/mnist1d"], "must be one task"),
         (["--tasks=mlp/digits", "--batch_size=5"], "batch_size=5: must divide"),
     ],

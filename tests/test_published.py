@@ -139,10 +139,20 @@ def test_every_setting_has_its_own_stream_and_steps():
     np.testing.assert_array_equal(dataset["gap"].values[same_settings.values], alone["gap"].values)
 
 
+def test_a_map_without_a_contour_has_a_summary(tmp_path):
+    """Numbers that are missing are null there."""
+    flags = ["--flagfile=experiments/flagfiles/smoke/published.flags", "--steps=1", "--nofigures"]
+    assert experiment.run(published, *flags, f"--out={tmp_path}") == 0
+    summary = json.loads((tmp_path / "published.json").read_text())
+    assert summary["best"]["contour_distance"] is None
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--a=-1"], "--a=-1: must be above 0"),
+        (["--a="], "--a=: needs one or more different slopes"),
+        (["--a=1/(n-1)^2,0.25", "--n=3"], "needs one or more different slopes"),
         (["--n=2"], "--n=2: must lie in [3, 1000]"),
         (["--x0=-2"], "--x0=-2: must be above -2"),
         (["--step_size=0"], "--step_size=0: must be above 0"),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -164,7 +165,7 @@ def write_json(
         "claims": list(claims),
         **more,
     }
-    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n"
     target = Path(values["out"]) / f"{name}.json"
     write_text(target, text)
     if values["json"] == "-":
@@ -172,6 +173,19 @@ def write_json(
     elif values["json"]:
         write_text(Path(values["json"]), text)
     return target
+
+
+def _finite(value: Any) -> Any:
+    """Plain data with None for numbers that are not finite, which JSON does not have."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_finite(one) for one in value]
+        case _:
+            return value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -42,23 +42,32 @@ def parse(values: dict[str, Any]) -> "MnistPlaneStudy":
     Raises:
       ValueError: naming the flag, its value and what is allowed.
     """
-    from adam_transition.studies.mnist_plane.claims import HARD
-    from adam_transition.studies.mnist_plane.data import on_grid
+    import numpy as np
+
+    from adam_transition.studies.mnist_plane.claims import HARD, SOFT
+    from adam_transition.studies.mnist_plane.data import LEVEL, on_grid
     from adam_transition.studies.mnist_plane.study import MnistPlaneStudy
+    from adam_transition.studies.published.data import crossing
     from adam_transition.studies.published.digitised import mnist_2022
 
     if len(values["tasks"]) != 1:
         raise ValueError(f"--tasks={','.join(values['tasks'])}: must be one task")
     beta1, beta2 = (_flags.parse_grid(name, values[name]) for name in ("beta1", "beta2"))
-    if beta1.min() > 0 or beta1.max() < HARD or len(beta2) < 3:
+    if beta1.min() > 0 or min(np.sum(beta1 <= SOFT), np.sum(beta1 >= HARD)) < 2:
         raise ValueError(
-            f"--beta1={values['beta1']} --beta2={values['beta2']}: beta1 must go from 0 to {HARD} "
-            "or beyond, and beta2 have three or more values"
+            f"--beta1={values['beta1']}: must have 0, another value to {SOFT} and two "
+            f"from {HARD} on"
         )
     try:
-        on_grid(mnist_2022(), beta1, beta2)
+        published = on_grid(mnist_2022(), beta1, beta2)
     except ValueError as error:
         raise ValueError(f"--{error}") from None
+    edge = crossing(beta2, published, LEVEL)
+    if not np.isfinite(edge[beta1 <= SOFT]).all() or not np.isfinite(edge[beta1 >= HARD]).all():
+        raise ValueError(
+            f"--beta2={values['beta2']}: must have values on both sides of the picture's edge, "
+            "from 0.2 to 0.96 or so"
+        )
     task = _networks.parse_task(values, values["tasks"][0], "tasks")
     _networks.check_data_dir(values, (task,))
     study = MnistPlaneStudy(

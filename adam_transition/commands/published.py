@@ -8,6 +8,7 @@ which map is nearest and which settings the picture excludes. Example:
 """
 
 import sys
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,10 @@ def parse(values: dict[str, Any]) -> "PublishedStudy":
     ):
         _flags.check_choices(name, values[name], allowed)
     n = _flags.integers_in(values, "n", 3, 1000)
-    slopes = [_flags.parse_slope(n, "" if a == OWN_SLOPE else a) for a in values["a"] or ["0"]]
-    if len(set(slopes)) < len(slopes):
-        raise ValueError(f"--a={','.join(values['a'])}: needs different slopes")
+    slopes = [_flags.parse_slope(n, "" if a == OWN_SLOPE else a) for a in values["a"]]
+    of_n = [[Fraction(1, (m - 1) ** 2) if a is None else a for a in slopes] for m in n]
+    if not slopes or any(len(set(one)) < len(one) for one in of_n):
+        raise ValueError(f"--a={','.join(values['a'])}: needs one or more different slopes")
     starts = tuple(_flags.parse_list("x0", values["x0"], float))
     step_sizes = tuple(_flags.parse_list("step_size", values["step_size"], float))
     for size in step_sizes:

@@ -9,8 +9,9 @@ HEAD = """# A scoreboard of the literature
 
 What others have published about β1 and β2 of Adam and its relatives, in our words, and what the
 instrument measures. Written by `python -m experiments.literature`, in a minute. Verdicts are
-computed from measured ± uncertainty; *holds* and *fails* are for what we set beside a statement. A
-number without an uncertainty is exact to rounding.
+computed from measured ± error; *holds* and *fails* are for what we set beside a statement. A
+number without an error is exact to rounding, or a count; the error of an exponent is its change to
+the next scale.
 
 | source | statement | stated | measured | verdict |
 | --- | --- | --- | --- | --- |

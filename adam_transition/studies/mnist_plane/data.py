@@ -43,8 +43,9 @@ def shapes(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     """How the maps of the trainings compare with the published one.
 
     - `published` over (beta1, beta2), in nats.
-    - `rank_correlation` over `PANEL`: Spearman's, over the cells that the picture does not clip. It
+    - `rank_correlation` over `PANEL`: Spearman's, with the cells that the picture clips as ties. It
       does not depend on the scale of the loss, which other networks do not share.
+    - `rank_correlation_of_beta2`: that of a map which falls with β2 and ignores β1.
     - `level` over `PANEL`: our loss where the published map crosses `LEVEL` at the smallest β1.
     - `edge` over (*PANEL, beta1): the largest β2 at which our loss crosses that level; and
       `published_edge` over (beta1) with `LEVEL` itself.
@@ -52,17 +53,19 @@ def shapes(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
     picture = mnist_2022()
     beta1, beta2 = dataset["beta1"].values, dataset["beta2"].values
     published = on_grid(picture, beta1, beta2)
-    inside = published < picture.high - picture.resolution / 2
     published_edge = crossing(beta2, published, LEVEL)
     late = dataset["late_loss"].isel(task=0).transpose(*PANEL, "beta1", "beta2").values
     lead = late.shape[:3]
     rank, level, edge = np.empty(lead), np.empty(lead), np.empty((*lead, len(beta1)))
     for at in np.ndindex(*lead):
         ours = late[at]
-        rank[at] = spearmanr(published[inside], ours[inside]).statistic
+        rank[at] = spearmanr(published.ravel(), ours.ravel()).statistic
         level[at] = np.interp(published_edge[0], beta2, ours[0])
         edge[at] = crossing(beta2, np.minimum(ours, 10 * level[at]), float(level[at]))
+    beta2_alone = np.broadcast_to(-beta2, published.shape)
+    baseline = spearmanr(published.ravel(), beta2_alone.ravel()).statistic
     return {
+        "rank_correlation_of_beta2": variable((), baseline, "rank correlation of −β2 with it"),
         "published": variable(
             ("beta1", "beta2"), published, "published training loss, clipped at 0.55", "nats"
         ),

@@ -72,6 +72,8 @@ def _ranks(ax: Axes, dataset: xr.Dataset) -> None:
             dataset["learning_rate"], of_size.mean("seed"), yerr=spread, color=colour,
             marker=marker, ms=4, label=f"$B = {size}$",
         )  # fmt: skip
+    baseline = float(dataset["rank_correlation_of_beta2"])
+    ax.axhline(baseline, color="0.4", ls=":", lw=1, label=r"$-\beta_2$ alone")
     ax.set_xscale("log")
     ax.set_xlabel(r"$\eta_0$")
     ax.set_title("rank correlation with it")

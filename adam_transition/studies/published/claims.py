@@ -22,10 +22,10 @@ CHOICES = {
 """What rivals of the nearest setting differ in, by the fields of `Setting`."""
 
 _TOLD = {
-    "sampling": "The picture tells the order of the components",
-    "n": "The picture tells n",
-    "a": "The picture tells the slope a",
-    "step_sizes": "The picture tells the step sizes",
+    "sampling": "No other order gives the picture",
+    "n": "No other n of those tried gives the picture",
+    "a": "No other slope of those tried gives the picture",
+    "step_sizes": "No other step sizes of those tried give the picture",
 }
 
 
@@ -65,8 +65,9 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
     return found + [
         assess(
             f"published_{name}",
-            f"{statement} (root mean square difference over the scale of the nearest map "
-            f"with another choice; a reading is good to {reading:g})",
+            f"{statement} (root mean square difference over the scale of the nearest map of "
+            f"{', '.join(dict.fromkeys(_value(one, name) for one in of_choice))}; a reading is "
+            f"good to {reading:g})",
             _REFERENCE,
             measured=float(np.min([record["rms"] for record in of_choice])),
             at_least=reading,
@@ -75,6 +76,12 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
         for name, statement in _TOLD.items()
         if (of_choice := [record for record in rivals(dataset) if record["choice"] == name])
     ]
+
+
+def _value(record: dict[str, Any], choice: str) -> str:
+    """A rival's choice in words."""
+    name = {"n": "n = ", "a": "a = "}.get(choice, "")
+    return name + " ".join(str(record[field]) for field in CHOICES[choice])
 
 
 def _contour_error() -> float:
