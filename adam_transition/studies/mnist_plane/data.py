@@ -47,7 +47,7 @@ def shapes(dataset: xr.Dataset) -> Mapping[str, xr.Variable]:
       does not depend on the scale of the loss, which other networks do not share.
     - `rank_correlation_of_beta2`: that of a map which falls with β2 and ignores β1.
     - `level` over `PANEL`: our loss where the published map crosses `LEVEL` at the smallest β1.
-    - `edge` over (*PANEL, beta1): the largest β2 at which our loss crosses that level; and
+    - `edge` over `PANEL` and beta1: the largest β2 at which our loss crosses that level; and
       `published_edge` over (beta1) with `LEVEL` itself.
     """
     picture = mnist_2022()
