@@ -24,7 +24,6 @@ _list = partial(flags.DEFINE_list, flag_values=FLAGS)
 _integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 
 _MOST_STEPS = 1e12  # of cells, some ten minutes
-_CELLS = 2500
 
 _list("n", "10,11", "Numbers of components, 3 to 1000: a list or lo:hi:count.")
 _list("a", "1,1/(n-1)^2", "Slopes a > 0 of the counterexample, or 1/(n-1)^2 of each n.")
@@ -62,6 +61,7 @@ def parse(values: dict[str, Any]) -> "PublishedStudy":
     """
     from adam_transition import adam
     from adam_transition.studies.published.data import OWN_SLOPE
+    from adam_transition.studies.published.digitised import counterexample_2022
     from adam_transition.studies.published.study import PublishedStudy
 
     for name, allowed in (
@@ -93,7 +93,7 @@ def parse(values: dict[str, Any]) -> "PublishedStudy":
         num_steps=values["steps"],
         seed=values["seed"],
     )
-    work = study.num_settings * _CELLS * values["steps"]
+    work = study.num_settings * counterexample_2022().values.size * values["steps"]
     if work > _MOST_STEPS:
         raise ValueError(
             f"--n, --a, --x0, --sampling, --streams, …: {work:.0e} steps of all cells; at most "

@@ -49,7 +49,7 @@ def _measurements(rows: list[Entry], pieces: Pieces) -> Mapping[str, xr.Variable
     value, error = np.array([[float(one) for one in pair] for pair in found]).T
     return {
         "measured": variable("row", value, "measured number"),
-        "uncertainty": variable("row", error, "half-width of its interval"),
+        "uncertainty": variable("row", error, "its error"),
     }
 
 

@@ -31,8 +31,7 @@ _TOLD = {
 
 def claims(dataset: xr.Dataset) -> list[Claim]:
     """That one setting gives the picture, and that others do not."""
-    picture = counterexample_2022()
-    reading = picture.resolution / (picture.high - picture.low)
+    reading = counterexample_2022().reading_error
     chosen = best(dataset)
     found = [
         assess(
@@ -87,9 +86,8 @@ def _value(record: dict[str, Any], choice: str) -> str:
 def _contour_error() -> float:
     """What a wrong reading moves the published contour by, in the mean over β1."""
     picture = counterexample_2022()
-    level = (picture.low + picture.high) / 2
     off = [
-        crossing(picture.beta2, picture.values, level + side * picture.resolution)
+        crossing(picture.beta2, picture.values, picture.middle + side * picture.resolution)
         for side in (-1, 1)
     ]
     return float(np.nanmean(np.abs(off[1] - off[0])) / 2)
@@ -111,8 +109,7 @@ def rivals(dataset: xr.Dataset) -> list[dict[str, Any]]:
     `excluded` if it is farther from the picture than a reading of the picture can be wrong.
     """
     chosen = best(dataset)
-    picture = counterexample_2022()
-    limit = picture.resolution / (picture.high - picture.low)
+    limit = counterexample_2022().reading_error
     found = []
     for choice, fields in CHOICES.items():
         values = list(zip(*(dataset[field].values.tolist() for field in fields), strict=True))

@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float, Num
 
 from adam_transition import adam, problems
-from adam_transition.sampling import Sampling
+from adam_transition.sampling import Sampling, scheme
 from adam_transition.studies.phase import backends, simulation
 from adam_transition.studies.phase.diagram import PhaseDiagram
 from adam_transition.studies.published.digitised import PublishedMap, counterexample_2022
@@ -55,7 +55,7 @@ class PublishedSpec:
     step_sizes: tuple[float, ...]
     initializations: tuple[adam.Initialization, ...]
     x0: tuple[float, ...]
-    num_streams: int  # of each order that is not cyclic
+    num_streams: int  # of each random order
     num_steps: int
     seed: int
 
@@ -84,7 +84,7 @@ class PublishedSpec:
 
     def rows(self, order: Sampling) -> list[tuple[Fraction | None, float, float, int]]:
         """Slope, step size, start and stream of each table, which has a row for every n."""
-        streams = range(1 if order == "cyclic" else self.num_streams)
+        streams = range(self.num_streams if scheme(order).is_random else 1)
         return list(itertools.product(self.a, self.step_sizes, self.x0, streams))
 
     @property
@@ -214,14 +214,13 @@ def score(picture: PublishedMap, gaps: Num[np.ndarray, "K W"]) -> Score:
       resolution below the scale's end; and the mean distance, in β2, of the contours at half of the
       scale, over the β1 where both maps cross it (NaN if there is none).
     """
-    ours = np.clip(np.nan_to_num(gaps, nan=np.inf), picture.low, picture.high)
-    clipped, span = picture.is_clipped(), picture.high - picture.low
+    ours, clipped = picture.on_scale(gaps), picture.is_clipped()
     difference = (ours - picture.values)[~clipped]
-    level = picture.low + span / 2
-    apart = crossing(picture.beta2, ours, level) - crossing(picture.beta2, picture.values, level)
+    edges = [crossing(picture.beta2, one, picture.middle) for one in (ours, picture.values)]
+    apart = edges[0] - edges[1]
     apart = np.abs(apart[np.isfinite(apart)])
     return Score(
-        rms=float(np.sqrt(np.mean(difference**2)) / span),
+        rms=float(np.sqrt(np.mean(difference**2)) / (picture.high - picture.low)),
         wrongly_clipped=float(np.mean(ours[clipped] < picture.high - picture.resolution)),
         contour_distance=float(apart.mean()) if apart.size else np.nan,
     )

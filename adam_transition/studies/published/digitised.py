@@ -5,7 +5,7 @@ from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 
 class PublishedMap(NamedTuple):
@@ -17,6 +17,20 @@ class PublishedMap(NamedTuple):
     low: float  # of the colour scale
     high: float
     resolution: float  # of a reading, in units of the values
+
+    @property
+    def reading_error(self) -> float:
+        """What a reading can be wrong by, in units of the scale."""
+        return self.resolution / (self.high - self.low)
+
+    @property
+    def middle(self) -> float:
+        """The value in the middle of the scale."""
+        return (self.low + self.high) / 2
+
+    def on_scale(self, values: Num[np.ndarray, "K W"]) -> Num[np.ndarray, "K W"]:
+        """A map as the picture would show it; what has overflowed is at the upper end."""
+        return np.clip(np.nan_to_num(values, nan=np.inf), self.low, self.high)
 
     def is_clipped(self) -> np.ndarray:
         """Where the value is the upper end of the scale or beyond it, of shape (K, W)."""

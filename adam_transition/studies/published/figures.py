@@ -41,8 +41,7 @@ def side_by_side(dataset: xr.Dataset) -> Figure:
 def _maps(figure: Any, one: xr.Dataset, chosen: dict[str, Any]) -> None:
     picture = counterexample_2022()
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    ours = np.nan_to_num(one["gap"].values, nan=np.inf)
-    drawn = np.clip(ours, picture.low, picture.high)
+    drawn = picture.on_scale(one["gap"].values)
     beta1, beta2 = one["beta1"].values, one["beta2"].values
     for ax, values, title in (
         (axes[0], picture.values, "published, digitised"),
@@ -86,8 +85,7 @@ def _maps(figure: Any, one: xr.Dataset, chosen: dict[str, Any]) -> None:
 
 
 def _rivals(ax: Axes, chosen: dict[str, Any], rivals: list[dict[str, Any]]) -> None:
-    picture = counterexample_2022()
-    reading = picture.resolution / (picture.high - picture.low)
+    reading = counterexample_2022().reading_error
     bars = [("nearest", chosen["rms"], COLOURS[2])]
     bars += [
         (_words(rival, rival["choice"]), rival["rms"], COLOURS[1 if rival["excluded"] else 5])
