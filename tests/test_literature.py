@@ -36,6 +36,13 @@ def test_thresholds_are_those_known():
     assert 0.63 < two < 0.64
 
 
+def test_as_many_cells_of_the_diagram_are_left_out_as_the_statement_says():
+    _, crosses = measurements.shi_drift()
+    [entry] = [entry for entry in ENTRIES if entry.id == "shi_diagram"]
+    assert f"{crosses.size} cells" in entry.statement
+    assert f"for {(~crosses).sum()} whose" in entry.statement
+
+
 def test_the_bias_is_that_of_first_order():
     """With replacement at β1 = 0: ½(1−β2)κ3/σ² with κ3/σ² = 0.6 for one centre of five, over B."""
     for size in (1, 2, 3):

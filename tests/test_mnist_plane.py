@@ -124,6 +124,7 @@ def test_the_summary_and_the_figure(finished):
         (["--beta1=0:0.99:12"], "--beta1=0.09: must be on the picture's grid"),
         (["--beta1=0.2,0.9"], "--beta1=0.2,0.9: must have 0"),
         (["--beta1=0,0.8"], "another value to 0.6"),
+        (["--beta1=0,0.24,0.8,0.96"], "--beta1=0,0.24,0.8,0.96: the last value to 0.6"),
         (["--beta2=0,0.02,0.04"], "both sides of the picture's edge"),
         (["--tasks=mlp/digits,mlp/mnist1d"], "must be one task"),
         (["--tasks=mlp/digits", "--batch_size=5"], "batch_size=5: must divide"),

@@ -30,19 +30,19 @@ DEFAULTS = {**os.environ, "XLA_FLAGS": ""}
 """The environment of users, without the settings of the tests (`conftest`)."""
 
 
-def _start(out, *args, env=None):
-    command = [sys.executable, "-m", "experiments.phase", f"--out={out}", *args]
+def _start(out, *args, env=None, program=("-m", "experiments.phase")):
+    command = [sys.executable, *program, f"--out={out}", *args]
     return subprocess.Popen(
         command, cwd=ROOT, env={**DEFAULTS, **(env or {})}, stderr=subprocess.PIPE, text=True
     )
 
 
-def _job(out, num_processes, *args):
+def _job(out, num_processes, *args, **how):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     job = f"--coordinator_address=localhost:{port}", f"--num_processes={num_processes}"
-    return [_start(out, *args, *job, f"--process_id={i}") for i in range(num_processes)]
+    return [_start(out, *args, *job, f"--process_id={i}", **how) for i in range(num_processes)]
 
 
 def _finish(process):
@@ -68,6 +68,23 @@ def test_processes_give_the_bits_of_one(alone, tmp_path):
     assert [status for status, _ in ended] == [0, 0, 0], ended
     assert _load(tmp_path).equals(alone)
     assert (tmp_path / "phase.png").is_file()
+
+
+WATCHED = """
+import sys
+from adam_transition.commands import _distributed, phase
+status = phase.COMMAND.run(sys.argv[1:])
+alive = [thread.is_alive() for thread in _distributed._WATCHERS]
+sys.exit(status or alive != [False, False])
+"""
+
+
+def test_no_thread_is_left_in_jax_when_a_process_of_a_job_ends(tmp_path):
+    """Python's exit would abort the process if one were."""
+    small = "--n=5", "--beta1=0,0.5", "--beta2=0,0.5", "--sampling=cyclic", "--steps=100"
+    job = _job(tmp_path, 2, *small, "--nofigures", program=("-c", WATCHED))
+    ended = [_finish(one) for one in job]
+    assert [status for status, _ in ended] == [0, 0], ended
 
 
 def test_four_devices_give_the_bits_of_one(alone, tmp_path):

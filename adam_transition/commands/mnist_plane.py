@@ -68,6 +68,11 @@ def parse(values: dict[str, Any]) -> "MnistPlaneStudy":
             f"--beta2={values['beta2']}: must have values on both sides of the picture's edge, "
             "from 0.2 to 0.96 or so"
         )
+    if not edge[beta1 <= SOFT][-1] < edge[0]:
+        raise ValueError(
+            f"--beta1={values['beta1']}: the last value to {SOFT} must be where the picture's edge "
+            "has fallen below that at 0, from 0.4 on"
+        )
     task = _networks.parse_task(values, values["tasks"][0], "tasks")
     _networks.check_data_dir(values, (task,))
     study = MnistPlaneStudy(

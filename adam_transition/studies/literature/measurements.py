@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from adam_transition import adam, problems
 from adam_transition.sampling import Sampling, stream_key
@@ -50,6 +50,7 @@ def _end_of_interval(intervals: Sequence[Interval], beta2: float) -> float:
     return ends[0] if ends else 0.0
 
 
+_SHI_Q = 10 ** (-np.arange(1, 41) / 10)  # 1 − β2
 _SHI_STEPS = 1_000_000
 _SHI_RECORDS = 400
 
@@ -58,26 +59,28 @@ def shi_diagram() -> Measured:
     """The number of cells of Shi et al.'s diagram where their criterion and the drift disagree.
 
     C = 2 … 32, β2 = 1 − 10^(−i/10) for i = 1 … 40, β1 = 0, η_t = 1/√t, 10⁶ steps from 0 on [−1, 1].
-    A run converges if the mean of log10|x + 1| over its last quarter is below −2. Cells whose drift
-    is too small for a run of this length to cross [−1, 1] are not counted: 23 of 1240.
+    A run converges if the mean of log10|x + 1| over its last quarter is below −2. Only cells that
+    `shi_drift` says can cross [−1, 1] are counted.
     """
-    large, one_minus_beta2 = np.arange(2, 33), 10 ** (-np.arange(1, 41) / 10)
-    members = [problems.reddi(int(n)) for n in large]
-    drift = np.stack(
-        [
-            stationary_drift(
-                member.constant_gradients()[:, None],
-                adam.Hyperparameters(np.ones_like(one_minus_beta2), one_minus_beta2),
-            ).drift[..., 0]
-            for member in members
-        ]
-    )
+    drift, crosses = shi_drift()
     with jax.enable_x64(True):
-        problem = problems.stack(members, np.dtype("float64"))
-        converges = np.asarray(_shi_converges(problem, jnp.asarray(one_minus_beta2)))
-    # the path of a frozen table after T steps: a run must be able to cross [−1, 1]
-    path = np.abs(drift) / large[:, None] * 2 * math.sqrt(_SHI_STEPS)
-    return Measured(float(np.sum((converges != (drift < 0))[path > 2])))
+        problem = problems.stack(_shi_problems(), np.dtype("float64"))
+        converges = np.asarray(_shi_converges(problem, jnp.asarray(_SHI_Q)))
+    return Measured(float(np.sum((converges != (drift < 0))[crosses])))
+
+
+def shi_drift() -> tuple[Float[np.ndarray, "31 40"], Bool[np.ndarray, "31 40"]]:
+    """The stationary drift over their diagram, and where it crosses [−1, 1] in 10⁶ steps."""
+    hyper = adam.Hyperparameters(np.ones_like(_SHI_Q), _SHI_Q)
+    tables = [member.constant_gradients()[:, None] for member in _shi_problems()]
+    drift = np.stack([stationary_drift(table, hyper).drift[..., 0] for table in tables])
+    periods = np.array([len(table) for table in tables])
+    # the path of a frozen table: drift per step times the sum of the step sizes
+    return drift, np.abs(drift) / periods[:, None] * 2 * math.sqrt(_SHI_STEPS) > 2
+
+
+def _shi_problems() -> list[problems.BoundedLinear]:
+    return [problems.reddi(n) for n in range(2, 33)]
 
 
 @jax.jit

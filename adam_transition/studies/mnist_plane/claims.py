@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from adam_transition.networks import outcomes
 from adam_transition.studies.mnist_plane.data import LEVEL
@@ -35,36 +36,38 @@ def claims(dataset: xr.Dataset) -> list[Claim]:
     one = dataset.sel(chosen)
     task = str(dataset["task"].values[0])
     where = f"{task}, B = {chosen['batch_size']}, η0 = {chosen['learning_rate']:g}"
-    lead = outcomes.mean((one["rank_correlation"] - dataset["rank_correlation_of_beta2"]).values)
+    alone = float(dataset["rank_correlation_of_beta2"])
     beta1 = dataset["beta1"].values
     edge = one["edge"].transpose("seed", "beta1").values
     soft, hard = beta1 <= SOFT, beta1 >= HARD
-    above = outcomes.mean(np.max(edge[:, hard] - beta1[hard] ** 2, axis=1))
     return [
-        assess(
+        _over_seeds(
             "mnist_shape",
             "The authors' map of training loss over (β1, β2) has the shape of ours (lead of its "
-            "rank correlation over that of a map that depends on β2 alone, "
-            f"{float(dataset['rank_correlation_of_beta2']):.3f}; {where})",
-            _REFERENCE,
-            measured=lead.value,
-            uncertainty=lead.half_width,
+            f"rank correlation over that of a map that depends on β2 alone, {alone:.3f}; {where})",
+            one["rank_correlation"].values - alone,
             at_least=0.0,
         ),
         _move(dataset, edge, soft, "mnist_soft_edge", "falls", where),
         _move(dataset, edge, hard, "mnist_hard_edge", "rises", where),
-        assess(
+        _over_seeds(
             "mnist_hard_edge_bounded",
             f"From β1 = {beta1[hard][0]:.2g} on that edge stays below β1 = √β2 (its β2 minus β1², "
             f"the largest; {where})",
-            _REFERENCE,
-            measured=above.value,
-            uncertainty=above.half_width,
+            np.max(edge[:, hard] - beta1[hard] ** 2, axis=1),
             at_most=0.0,
         ),
-        _beyond(dataset, one, where),
+        *_beyond(dataset, one, where),
         *_batch(dataset, task),
     ]
+
+
+def _over_seeds(name: str, statement: str, values: Float[np.ndarray, " S"], **bounds: Any) -> Claim:
+    """A claim about the mean over seeds."""
+    mean = outcomes.mean(values)
+    return assess(
+        name, statement, _REFERENCE, measured=mean.value, uncertainty=mean.half_width, **bounds
+    )
 
 
 def _move(
@@ -74,41 +77,37 @@ def _move(
     beta1 = dataset["beta1"].values[part]
     published = dataset["published_edge"].values[part]
     theirs = float(published[-1] - published[0])
-    ours = outcomes.mean(edge[:, part][:, -1] - edge[:, part][:, 0])
-    share = ours.value / theirs
-    return assess(
+    return _over_seeds(
         name,
         f"The edge of the bad region {moves} from β1 = {beta1[0]:.2g} to {beta1[-1]:.2g} (change "
         f"of its β2 over that of the published edge, {theirs:.2f}; half of it counts; {where})",
-        _REFERENCE,
-        measured=share,
-        uncertainty=ours.half_width / abs(theirs),
+        (edge[:, part][:, -1] - edge[:, part][:, 0]) / theirs,
         at_least=0.5,
     )
 
 
-def _beyond(dataset: xr.Dataset, one: xr.Dataset, where: str) -> Claim:
+def _beyond(dataset: xr.Dataset, one: xr.Dataset, where: str) -> list[Claim]:
     """β1 < √β2 is not what separates good from bad cells of a network."""
     late = one["late_loss"].isel(task=0).transpose("seed", "beta1", "beta2").values
     beta1, beta2 = dataset["beta1"].values[:, None], dataset["beta2"].values
-    # the same β2 are good for β1 = 0, and the cells are those beyond the condition
+    # cells beyond the condition whose β2 are good for β1 = 0
     beyond = (beta1 > np.sqrt(beta2)) & (beta2 >= dataset["published_edge"].values[0])
+    if not beyond.any():
+        return []
     level = one["level"].values
-    good = np.array([np.mean(late[s][beyond] <= level[s]) for s in range(len(level))])
-    good = np.where(np.isfinite(level), good, np.nan)
-    share = outcomes.mean(good)
+    good = np.mean(late[:, beyond] <= level[:, None], axis=1)
     theirs = float(np.mean(dataset["published"].values[beyond] <= LEVEL))
-    return assess(
-        "mnist_beyond_condition",
-        "Networks do not need β1 < √β2: beyond it some cells train as well as at the edge for "
-        f"β1 = 0 (share of the {beyond.sum()} whose β2 is large enough there; of the published "
-        f"map's: {theirs:.2f}; {where})",
-        _REFERENCE,
-        measured=share.value,
-        uncertainty=share.half_width,
-        at_least=0.1,
-        ours=True,
-    )
+    return [
+        _over_seeds(
+            "mnist_beyond_condition",
+            "Networks do not need β1 < √β2: beyond it some cells train as well as at the edge for "
+            f"β1 = 0 (share of the {beyond.sum()} whose β2 is large enough there; of the published "
+            f"map's: {theirs:.2f}; {where})",
+            np.where(np.isfinite(level), good, np.nan),
+            at_least=0.1,
+            ours=True,
+        )
+    ]
 
 
 def _batch(dataset: xr.Dataset, task: str) -> list[Claim]:
@@ -119,16 +118,13 @@ def _batch(dataset: xr.Dataset, task: str) -> list[Claim]:
     of_size = {int(size): _best(rank.sel(batch_size=size)) for size in sizes}
     small = min(of_size)
     rival = max((size for size in of_size if size != small), key=lambda size: of_size[size].mean())
-    lead = outcomes.mean(of_size[small] - of_size[rival])
     return [
-        assess(
+        _over_seeds(
             "mnist_batch_size",
             f"B = {small} comes nearer to the picture than any larger batch size in as many epochs "
             f"(lead in rank correlation over B = {rival}, each at its best of these learning "
             f"rates; the error leaves out that choice; {task})",
-            _REFERENCE,
-            measured=lead.value,
-            uncertainty=lead.half_width,
+            of_size[small] - of_size[rival],
             at_least=0.0,
             ours=True,
         )
