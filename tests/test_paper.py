@@ -1,5 +1,6 @@
 """The page: every statement has claims, and a browser shows them and the figures."""
 
+import importlib
 import json
 import re
 from collections import Counter
@@ -7,10 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
-from adam_transition.commands import _flagfiles, explorer, paper
+from adam_transition.commands import _flagfiles, _outputs, explorer, paper
 from adam_transition.commands.paper import page
 from adam_transition.commands.paper.plan import RUNS, SCALES, STATEMENTS
+from adam_transition.studies import plotting
 from experiments import paper_tables
 from tests import browser, experiment, smoke
 
@@ -93,6 +96,50 @@ def test_figures_are_fit_for_a_paper():
         assert width <= 7.05 * 72, (figure, width / 72)
         assert b"/FontFile2" in content
         assert b"/Type3" not in content
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_figures_fit_one_column_of_a_paper(name, monkeypatch):
+    """Nothing is cut off, and legends, footers and tick labels are on nothing else."""
+    path = smoke.finished(name)
+    command = next(run.command for run in RUNS if run.name == name)
+    studies = []
+    monkeypatch.setattr(_outputs, "run_study", lambda _, study, **__: studies.append(study))
+    module = importlib.import_module(f"adam_transition.commands.{command}")
+    assert experiment.run(module, *smoke.arguments(name)) == 0
+    dataset = xr.open_zarr(path / f"{command}.zarr", consolidated=False).load()
+    for figure_name, draw in studies[0].figures().items():
+        with plotting.style(3.4):
+            figure = draw(dataset)
+            figure.dpi = 72
+            figure.draw_without_rendering()
+        _check_layout(figure_name, figure)
+
+
+def _check_layout(name, figure):
+    width, height = figure.get_size_inches()
+    box = figure.get_tightbbox()
+    assert width <= 3.41, name
+    assert min(box.x0, box.y0) > -0.02, (name, box)
+    assert box.x1 < width + 0.02, (name, box)
+    assert box.y1 < height + 0.02, (name, box)
+    outside = [legend.get_window_extent() for legend in figure.legends]
+    if figure.get_supxlabel():
+        outside.append(figure._supxlabel.get_window_extent())
+    drawn = [ax.get_tightbbox() for ax in figure.axes if ax.axison]
+    for i, one in enumerate(outside):
+        assert not any(one.overlaps(other) for other in (*drawn, *outside[:i])), name
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        ends = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        shown = [tick.label1 for tick in ticks if ends[0] <= tick.get_loc() <= ends[1]]
+        labels = [
+            label.get_window_extent()
+            for label in shown
+            if label.get_visible() and label.get_text() and label.get_rotation() == 0
+        ]
+        for i, one in enumerate(labels):
+            assert not any(one.overlaps(other) for other in labels[:i]), name
 
 
 def test_every_figure_is_shown_under_one_statement():

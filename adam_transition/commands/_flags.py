@@ -31,7 +31,7 @@ def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
 
     Args:
       name: of the experiment, for the default of --out.
-      figures: whether to add --figures, for experiments that can run without drawing.
+      figures: whether to add --figures and --figure_width, for experiments that draw.
     """
     values = flags.FlagValues()
     flags.DEFINE_string(
@@ -48,6 +48,14 @@ def common_flags(name: str, *, figures: bool = True) -> flags.FlagValues:
             "figures",
             True,
             "Draw figures; --nofigures writes data and summary only.",
+            flag_values=values,
+        )
+        flags.DEFINE_float(
+            "figure_width",
+            7.0,
+            "Width of the figures in inches: 7 fits a page, 3.4 one of two columns.",
+            3.0,
+            12.0,
             flag_values=values,
         )
     flags.DEFINE_string(

@@ -26,6 +26,7 @@ NOT_IDENTITY = (
     "chunk_cells",
     "coordinator_address",
     "distributed",
+    "figure_width",
     "figures",
     "join_timeout",
     "json",
@@ -114,8 +115,11 @@ def _write_study(
     dataset = store.load()
     paths = [store.path]
     if values["figures"]:
-        for name, draw in study.figures().items():
-            paths += save_figure(draw(dataset), out, name)
+        from adam_transition.studies import plotting
+
+        with plotting.style(values["figure_width"]):
+            for name, draw in study.figures().items():
+                paths += save_figure(draw(dataset), out, name)
     for path, text in texts(dataset).items():
         write_text(path, text)
         paths.append(path)

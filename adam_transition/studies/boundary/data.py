@@ -92,26 +92,30 @@ def _ends(
 
 
 def curves(spec: BoundarySpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
-    """`curve` over (sampling, n, vertex, axis): the boundary at the first a, NaN between lines."""
+    """`curve` over (sampling, n, a, vertex, axis): the boundary, NaN between lines."""
     key = stream_key(spec.seed)
     lines = {}
     gap = np.full((1, 2), np.nan)
     for i, sampling in enumerate(spec.samplings):
         for j, n in enumerate(spec.num_components):
-            curve = partial(
-                boundary_curve,
-                counterexample_table(n, float(spec.a[0]) if spec.a else None),
-                sampling,
-                key=key,
-                num_points=(96, 128) if sampling in RANDOM else (160, 240),
-            )
-            kept = pieces.keep(f"{i} {j}", curve)
-            lines[i, j] = np.vstack([part for line in kept for part in (line, gap)] or [gap])
+            for k, a in enumerate(spec.slopes(n)):
+                curve = partial(
+                    boundary_curve,
+                    counterexample_table(n, float(a)),
+                    sampling,
+                    key=key,
+                    num_points=(96, 128) if sampling in RANDOM else (160, 240),
+                )
+                kept = pieces.keep(f"{i} {j} {k}", curve)
+                parts = [part for line in kept for part in (line, gap)]
+                lines[i, j, k] = np.vstack(parts or [gap])
     longest = max(len(line) for line in lines.values())
-    values = np.full((len(spec.samplings), len(spec.num_components), longest, 2), np.nan)
+    shape = len(spec.samplings), len(spec.num_components), max(1, len(spec.a))
+    values = np.full((*shape, longest, 2), np.nan)
     for where, line in lines.items():
         values[where][: len(line)] = line
-    return {"curve": variable(("sampling", "n", "vertex", "axis"), values, "boundary (β1, β2)")}
+    dims = ("sampling", "n", "a", "vertex", "axis")
+    return {"curve": variable(dims, values, "boundary (β1, β2)")}
 
 
 def scaling(spec: BoundarySpec) -> Mapping[str, xr.Variable]:

@@ -2,17 +2,19 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from adam_transition.studies.certify import data
-from adam_transition.studies.plotting import style, subplots
+from adam_transition.studies.plotting import footer, legend, panels, style
 from adam_transition.theory import certificates
 
-_COLOURS = ("#E8A27C", "#8FBBDD", "#D5E5F2", "#000000")
+_COLOURS = ("#D98D60", "#A9CCE8", "#DFEBF5", "#000000")
 _PIXELS = 10  # of one side, as a power of 2
 _WINDOW = 0.012
 
@@ -25,25 +27,32 @@ def proved(dataset: xr.Dataset) -> Figure:
     """
     boxes = list(certificates.boxes(data.tree(dataset)))
     with style():
-        figure, (left, right) = subplots(1, 2, figsize=(7, 3.9))
+        figure, (left, right) = panels(1, 2, height=4.0)
         left.imshow(
             _image(boxes), origin="lower", extent=(0, 1, 0, 1), cmap=ListedColormap(_COLOURS),
             vmin=0, vmax=len(_COLOURS) - 1, interpolation="nearest",
         )  # fmt: skip
         beta2 = np.linspace(0, 1, 400)
         left.plot(np.sqrt(beta2), beta2, "k--", lw=0.8)
-        left.set_title(f"$n = {dataset.attrs['n']}$, $a = {dataset.attrs['a']}$, cyclic order")
+        left.set_title("cyclic order")
         centre = _on_the_boundary(boxes)
         _outlines(right, boxes, centre)
         low = centre - _WINDOW
         left.add_patch(Rectangle((low[0], low[1]), 2 * _WINDOW, 2 * _WINDOW, fill=False, lw=0.8))
-        right.set_title("the square on the left")
+        right.set_title("the small square, enlarged")
         for ax in (left, right):
             ax.set(xlabel=r"$\beta_1$", ylabel=r"$\beta_2$", aspect="auto")
             ax.set_box_aspect(1)
         labels = ("$D > 0$", "$D < 0$", r"$D < 0$, $\beta_1 \geq \sqrt{\beta_2}$", "undecided")
-        handles = [Patch(color=c, label=label) for c, label in zip(_COLOURS, labels, strict=True)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        handles: list[Artist] = [
+            Patch(color=c, label=label) for c, label in zip(_COLOURS, labels, strict=True)
+        ]
+        handles.append(
+            Line2D([], [], color="k", ls="--", lw=0.8, label=r"$\beta_1 = \sqrt{\beta_2}$")
+        )
+        legend(figure, handles, columns=5)
+        attrs = dataset.attrs
+        footer(figure, ["counterexample", f"$n = {attrs['n']}$", f"$a = {attrs['a']}$"])
         return figure
 
 

@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from adam_transition.studies.plotting import COLOURS, TITLES, style, subplots
+from adam_transition.studies.plotting import COLOURS, MARKERS, TITLES, footer, legend, panels, style
 
 
 def thresholds(dataset: xr.Dataset) -> Figure:
@@ -17,7 +17,7 @@ def thresholds(dataset: xr.Dataset) -> Figure:
     """
     with style():
         schemes = dataset["sampling"].values
-        figure, axes = subplots(1, len(schemes), figsize=(7, 3), sharey=True, squeeze=False)
+        figure, axes = panels(1, len(schemes), height=3.1, sharey=True, squeeze=False)
         smallest = min(float(dataset[name].min()) for name in ("sufficient", "hardest"))
         for ax, scheme in zip(axes[0], schemes, strict=True):
             one = dataset.sel(sampling=scheme).isel(beta1=0)
@@ -27,25 +27,30 @@ def thresholds(dataset: xr.Dataset) -> Figure:
                 x = dataset["d1"].values[j] / n
                 needed = np.where(one["hardest"][j] < 1, one["hardest"][j], np.nan)
                 proved = np.where(one["sufficient"][j] > 0, one["sufficient"][j], np.nan)
-                ax.plot(x, needed, "-", color=COLOURS[j % 7])
-                ax.plot(x, proved, "--", color=COLOURS[j % 7])
+                marker, colour = MARKERS[j % 7], COLOURS[j % 7]
+                ax.plot(x, needed, "-", color=colour, marker=marker, ms=3, markevery=(j, 4))
+                ax.plot(x, proved, "--", color=colour)
                 if x.min() <= 2 * n <= x.max():
                     ax.plot(
-                        2 * n, 0, "o", color=COLOURS[j % 7], ms=4, clip_on=False,
+                        2 * n, 0, marker, color=colour, ms=5, clip_on=False,
                         transform=ax.get_xaxis_transform(), zorder=5,
                     )  # fmt: skip
             ax.set(xscale="log", yscale="log", xlabel="$D_1/n$", title=TITLES[scheme])
             ax.set_ylim(max(0.5 * smallest, 1e-9), 1.2)
-        axes[0, 0].set_ylabel(r"$1 - \beta_2$")
-        figure.suptitle(f"$\\beta_1 = {float(dataset['beta1'][0]):g}$", fontsize=8)
+        for ax in axes.flat:
+            ax.set_ylabel(r"$1 - \beta_2$")
+            ax.label_outer()
         handles = [
-            Line2D([], [], color=COLOURS[j % 7], label=f"$n = {n}$")
+            Line2D([], [], color=COLOURS[j % 7], marker=MARKERS[j % 7], ms=3, label=f"$n = {n}$")
             for j, n in enumerate(dataset["n"].values)
         ]
         handles += [
             Line2D([], [], color="0.3", label="some problem needs this"),
             Line2D([], [], color="0.3", ls="--", label="enough for all (proved)"),
-            Line2D([], [], color="0.3", ls="none", marker="o", ms=4, label="$D_1 = 2n^2$"),
+            Line2D(
+                [], [], color="0.3", ls="none", marker="o", ms=5, label="on the axis: $D_1 = 2n^2$"
+            ),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        legend(figure, handles, columns=4)
+        footer(figure, [rf"$\beta_1 = {float(dataset['beta1'][0]):g}$"])
         return figure

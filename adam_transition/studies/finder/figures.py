@@ -8,9 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adam_transition.studies.finder.data import SETTING, VERDICTS
-from adam_transition.studies.plotting import COLOURS, style, subplots
-
-_MARKERS = "os^Dv<>P"
+from adam_transition.studies.plotting import (
+    COLOURS,
+    MARKERS,
+    footer,
+    is_narrow,
+    legend,
+    panels,
+    settings,
+    small_multiples,
+    style,
+)
 
 _LANGUAGE_MODELS = ((64, 0.995), (128, 0.995), (256, 0.97), (512, 0.95))
 """Best β2 by batch size in sequences, of a language model of width 1024: a public table, coarse."""
@@ -20,7 +28,7 @@ def found_and_true(dataset: xr.Dataset) -> Figure:
     """What the finder says, with its interval, against the other seeds trained to the end."""
     with style():
         axes: Any
-        figure, axes = subplots(1, 1, figsize=(6.4, 3.6))
+        figure, axes = panels(1, 1, height=3.6)
         answered = dataset["verdict"] == VERDICTS.index("found")
         shown = dataset.where(answered & np.isfinite(dataset["truth"]))
         for i, task in enumerate(dataset["task"].values):
@@ -32,7 +40,7 @@ def found_and_true(dataset: xr.Dataset) -> Figure:
             kept = bool(one["kept_back"])
             axes.errorbar(
                 true[used], found[used], yerr=[np.maximum(side[used], 0) for side in error],
-                fmt=_MARKERS[i % len(_MARKERS)], ms=4, lw=0.7, alpha=0.9,
+                fmt=MARKERS[i % len(MARKERS)], ms=4, lw=0.7, alpha=0.9,
                 color=COLOURS[i % len(COLOURS)], mfc="white" if kept else None,
                 label=f"{task}{' (kept back)' if kept else ''}",
             )  # fmt: skip
@@ -44,7 +52,9 @@ def found_and_true(dataset: xr.Dataset) -> Figure:
             xlabel=r"$1 - \beta_2^*$ of other seeds, trained to the end",
             ylabel=r"$1 - \beta_2^*$ found",
         )  # fmt: skip
-        figure.legend(loc="outside right upper", frameon=False)
+        legend(figure, axes.get_legend_handles_labels()[0], loc="outside right upper", columns=6)
+        told = ["bars: 95 % interval of the finder", "band: a factor of 2.5"]
+        footer(figure, [*_settings(dataset), *told])
         return figure
 
 
@@ -52,13 +62,9 @@ def thresholds(dataset: xr.Dataset) -> Figure:
     """1 − β2* against the batch size, a panel a task, with the language models' best β2."""
     with style():
         tasks = dataset["task"].values
-        columns = min(3, len(tasks))
+        columns = min(2 if is_narrow() else 3, len(tasks))
         rows = -(-len(tasks) // columns)
-        axes: Any
-        figure, axes = subplots(
-            rows, columns, figsize=(0.8 + 2.2 * columns, 0.9 + 1.9 * rows), squeeze=False,
-            sharex=True, sharey=True,
-        )  # fmt: skip
+        figure, axes = small_multiples(rows, columns)
         sizes, models = dataset["batch_size"].values, np.array(_LANGUAGE_MODELS).T
         for ax, task in zip(axes.ravel(), tasks, strict=False):
             for j, rate in enumerate(dataset["learning_rate"].values):
@@ -66,8 +72,8 @@ def thresholds(dataset: xr.Dataset) -> Figure:
                 one = dataset.sel(at)
                 y, spread = one["threshold"].values, one["threshold_error"].values
                 bars = [y * (1 - np.exp(-spread)), y * (np.exp(spread) - 1)]
-                ax.errorbar(sizes, y, yerr=bars, color=COLOURS[j], marker=_MARKERS[j], ms=4)
-            ax.plot(models[0], 1 - models[1], color="0.4", ls=":", marker="x", ms=4)
+                ax.errorbar(sizes, y, yerr=bars, color=COLOURS[j], marker=MARKERS[j], ms=3)
+            ax.plot(models[0], 1 - models[1], color="0.4", ls=":", marker="x", ms=3)
             ax.set(xscale="log", yscale="log", title=str(task))
         for ax in axes.ravel()[len(tasks) :]:
             ax.set_axis_off()
@@ -77,12 +83,16 @@ def thresholds(dataset: xr.Dataset) -> Figure:
         for ax in axes[:, 0]:
             ax.set_ylabel(r"$1 - \beta_2^*$")
         handles = [
-            Line2D(
-                [], [], color=COLOURS[j], marker=_MARKERS[j], ms=4, label=rf"$\eta_0 = {rate:g}$"
-            )
+            Line2D([], [], color=COLOURS[j], marker=MARKERS[j], ms=4, label=rf"$\eta_0 = {rate:g}$")
             for j, rate in enumerate(dataset["learning_rate"].values)
         ]
         label = r"language model of width 1024: best $1 - \beta_2$"
         handles.append(Line2D([], [], color="0.4", ls=":", marker="x", ms=4, label=label))
-        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+        legend(figure, handles, loc="outside upper center", columns=2)
+        footer(figure, _settings(dataset))
         return figure
+
+
+def _settings(dataset: xr.Dataset) -> list[str]:
+    names = "epochs", "seeds", "group", "budget", "sampling", "schedule", "beta1"
+    return settings(dataset, *names)

@@ -11,7 +11,17 @@ from matplotlib.colors import BoundaryNorm, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from adam_transition.studies.plotting import COLOURS, style, subplots
+from adam_transition.studies.plotting import (
+    COLOURS,
+    DASHES,
+    casing,
+    footer,
+    is_narrow,
+    legend,
+    panels,
+    settings,
+    style,
+)
 
 _CURVES = ((0.0, 0.05), (0.9, 0.5), (0.9, 0.9), (0.9, 0.99), (0.9, 0.999), (0.9, 0.99999))
 
@@ -31,16 +41,17 @@ def network_planes(dataset: xr.Dataset) -> Figure:
             colours = _mesh(axes[i, j], one, np.minimum(loss, high), LogNorm(low, high))
             good = one["good"].transpose("beta2", "beta1").values.astype(float)
             if 0 < good.mean() < 1:
-                axes[i, j].contour(
+                lines = axes[i, j].contour(
                     one["beta1"], 1 - one["beta2"], good, levels=[0.5], colors="white",
                     linewidths=1.2,
                 )  # fmt: skip
+                lines.set_path_effects(casing("black", 2.2))
             figure.colorbar(colours, ax=axes[i, j], label="training loss", extend="max")
-        drawn = [
-            Line2D([], [], color="black", ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$"),
-            Line2D([], [], color="0.75", lw=2, label="edge of the good cells (white)"),
-        ]
-        figure.legend(handles=drawn, loc="outside upper right", ncols=2, frameon=False)
+        edge: dict[str, Any] = {"color": "white", "lw": 1.2, "path_effects": casing("black", 2.2)}
+        drawn = [_bounded_steps(), Line2D([], [], label="edge of the good cells", **edge)]
+        legend(figure, drawn, loc="outside upper right", columns=2)
+        told = "losses above that of guessing are drawn as it", "best learning rate of each cell"
+        footer(figure, [*_settings(dataset), *told])
         return figure
 
 
@@ -57,6 +68,8 @@ def network_spikes(dataset: xr.Dataset) -> Figure:
         figure.colorbar(
             ScalarMappable(norm, "viridis"), ax=axes, label="loss spikes per run", extend="max"
         )
+        legend(figure, [_bounded_steps()], loc="outside upper right", columns=2)
+        footer(figure, [*_settings(dataset), "mean over seeds and learning rates"])
         return figure
 
 
@@ -64,20 +77,22 @@ def network_curves(dataset: xr.Dataset) -> Figure:
     """Training loss against the epoch at selected cells; bands are the range over seeds."""
     with style():
         tasks, sizes = dataset.sizes["task"], dataset.sizes["batch_size"]
-        axes: Any
-        figure, axes = subplots(
-            tasks, sizes, figsize=(0.8 + 3.1 * sizes, 0.7 + 2.2 * tasks), squeeze=False,
-            sharex=True, sharey="row",
+        figure, axes = panels(
+            tasks, sizes, height=0.9 + 2.2 * tasks, squeeze=False, sharex=True,
+            sharey="row" if sizes > 1 and not is_narrow() else False,
         )  # fmt: skip
         for i, j in np.ndindex(axes.shape):
             one = dataset.isel(task=i, batch_size=j)
-            for colour, (beta1, beta2) in zip(COLOURS, _CURVES, strict=False):
-                cell = one.sel(beta1=beta1, beta2=beta2, method="nearest")
+            nearest = [one.sel(beta1=a, beta2=b, method="nearest") for a, b in _CURVES]
+            drawn = {(float(cell.beta1), float(cell.beta2)): cell for cell in nearest}
+            for colour, dashes, cell in zip(COLOURS, DASHES, drawn.values(), strict=False):
                 rate = float(cell["tuned_learning_rate"])
                 loss = cell["loss"].sel(learning_rate=rate)
                 loss = loss.where(np.isfinite(loss))
                 label = f"$({float(cell.beta1):.2g}, {_short(float(cell.beta2))})$"
-                axes[i, j].semilogy(one["record"], loss.mean("seed"), color=colour, label=label)
+                axes[i, j].semilogy(
+                    one["record"], loss.mean("seed"), color=colour, ls=dashes, label=label
+                )
                 axes[i, j].fill_between(
                     one["record"], loss.min("seed"), loss.max("seed"), color=colour, alpha=0.2, lw=0
                 )
@@ -86,24 +101,31 @@ def network_curves(dataset: xr.Dataset) -> Figure:
                 ylim=(low / 1.5, 5 * float(one["guess"])),
                 title=f"{one.task.item()}, $B = {int(one.batch_size)}$",
             )
-        for ax in axes[-1]:
-            ax.set_xlabel("epoch")
-        for ax in axes[:, 0]:
-            ax.set_ylabel("training loss")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, title=r"$(\beta_1, \beta_2)$", loc="outside right upper", frameon=False
-        )
+        for ax in axes.flat:
+            ax.set(xlabel="epoch", ylabel="training loss")
+            ax.label_outer()
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        legend(figure, handles, title=r"$(\beta_1, \beta_2)$", loc="outside right upper", columns=6)
+        told = "best learning rate of each cell", "bands: range over seeds"
+        footer(figure, [*_settings(dataset), *told])
         return figure
+
+
+def _settings(dataset: xr.Dataset) -> list[str]:
+    names = "epochs", "seeds", "sampling", "schedule", "initialization", "epsilon"
+    return settings(dataset, *names)
+
+
+def _bounded_steps() -> Line2D:
+    dashes: dict[str, Any] = {"color": "black", "path_effects": casing("white", 1.8)}
+    return Line2D([], [], ls="--", label=r"$\beta_1 = \sqrt{\beta_2}$", **dashes)
 
 
 def _planes(dataset: xr.Dataset) -> tuple[Figure, Any]:
     tasks, sizes = dataset.sizes["task"], dataset.sizes["batch_size"]
-    axes: Any
-    figure, axes = subplots(
-        tasks, sizes, figsize=(0.8 + 3.1 * sizes, 0.7 + 2.3 * tasks), squeeze=False, sharex=True,
-        sharey=True,
-    )  # fmt: skip
+    figure, axes = panels(
+        tasks, sizes, height=0.9 + 2.3 * tasks, squeeze=False, sharex=True, sharey=True
+    )
     for i, j in np.ndindex(axes.shape):
         one = dataset.isel(task=i, batch_size=j)
         axes[i, j].set(
@@ -111,10 +133,8 @@ def _planes(dataset: xr.Dataset) -> tuple[Figure, Any]:
             ylim=(1 - float(dataset["beta2"].min()), 1 - float(dataset["beta2"].max())),
             title=f"{one.task.item()}, $B = {int(one.batch_size)}$",
         )
-    for ax in axes[-1]:
-        ax.set_xlabel(r"$\beta_1$")
-    for ax in axes[:, 0]:
-        ax.set_ylabel(r"$1 - \beta_2$")
+        axes[i, j].set(xlabel=r"$\beta_1$", ylabel=r"$1 - \beta_2$")
+        axes[i, j].label_outer()
     return figure, axes
 
 
@@ -129,7 +149,7 @@ def _mesh(ax: Axes, one: xr.Dataset, values: np.ndarray, norm: LogNorm | Boundar
         rasterized=True,
     )
     fine = np.linspace(0, 0.99999, 2000)
-    ax.plot(fine, 1 - fine**2, color="black", ls="--")
+    ax.plot(fine, 1 - fine**2, color="black", ls="--", path_effects=casing("white", 1.8))
     ax.set_xlim(*_edges(beta1).clip(0, 1)[[0, -1]])
     ax.set_ylim(*np.exp(_edges(np.log(q)))[[0, -1]])
     return mesh

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter
 from adam_transition.advise import FoundBeta2, halving
 from adam_transition.networks import outcomes
 from adam_transition.networks.training import RUNNING
-from adam_transition.studies.plotting import COLOURS, style, subplots
+from adam_transition.studies.plotting import COLOURS, footer, style, subplots
 
 _MARKERS = "os^D"
 
@@ -35,7 +35,7 @@ def draw_training_plane(dataset: xr.Dataset) -> Figure:
     with style():
         axes: Any
         figure, axes = subplots(
-            len(sizes), len(rates), figsize=(1.0 + 2.3 * len(rates), 0.7 + 1.9 * len(sizes)),
+            len(sizes), len(rates), figsize=(1.0 + 2.3 * len(rates), 0.9 + 1.9 * len(sizes)),
             squeeze=False, sharex=True, sharey=True,
         )  # fmt: skip
         for i, j in np.ndindex(axes.shape):
@@ -52,6 +52,11 @@ def draw_training_plane(dataset: xr.Dataset) -> Figure:
         if many:
             mesh = axes[0, 0].collections[0]
             figure.colorbar(mesh, ax=axes, label="late training loss", extend="max")
+            told = ["rings: good", r"dashed: $\beta_1 = \sqrt{\beta_2}$"]
+        else:
+            told = [rf"$\beta_1 = {float(dataset['beta1'][0]):g}$", "thin: seeds"]
+            told += [r"shaded: good $\beta_2$", "dotted: loss of guessing"]
+        footer(figure, [f"seeds = {dataset.sizes['seed']}", *told])
         return figure
 
 
@@ -126,6 +131,7 @@ def draw_search(found: FoundBeta2) -> Figure:
             handles.append(Line2D([], [], color="black", lw=1))
             labels.append(r"smallest good $\beta_2$, 95 %")
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        footer(figure, [f"seeds = {len(loss)}", "dotted: not every value trained so far"])
         return figure
 
 

@@ -9,14 +9,25 @@ from matplotlib.lines import Line2D
 from adam_transition.optimizers import OPTIMIZERS
 from adam_transition.problems.constructions import large_slope
 from adam_transition.studies.optimizers import direct
-from adam_transition.studies.plotting import COLOURS, TITLES, style, subplots
+from adam_transition.studies.plotting import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    TITLES,
+    footer,
+    is_narrow,
+    legend,
+    page_width,
+    panels,
+    style,
+    subplots,
+)
 from adam_transition.theory import laws
 from adam_transition.theory.rule_boundary import LEAST, flat
 
 _COLUMNS = 4
 _NAMES = {"beta1": r"\beta_1", "beta2": r"\beta_2", "beta3": r"\beta_3", "decay": r"\beta_2"}
-_STYLES = "-", "--", ":", "-."
-_MARKS = "osD^v<>"
+_WIDTHS = 0.7, 1.2, 1.8, 0.7, 1.2, 1.8, 0.7  # of the lines of each n: seen in grey too
 
 
 def boundaries(dataset: xr.Dataset) -> Figure:
@@ -28,20 +39,26 @@ def boundaries(dataset: xr.Dataset) -> Figure:
     """
     with style():
         names = list(dataset["optimizer"].values)
-        num_rows = -(-len(names) // _COLUMNS)
-        size = (7, 0.9 + 1.55 * num_rows)
-        figure, axes = subplots(num_rows, _COLUMNS, figsize=size, squeeze=False)
+        columns = 2 if is_narrow() else _COLUMNS
+        num_rows = -(-len(names) // columns)
+        size = (page_width(), 1.1 + 1.55 * num_rows)
+        figure, axes = subplots(num_rows, columns, figsize=size, squeeze=False)
         for ax, name in zip(axes.flat, names):
             _panel(ax, dataset.sel(optimizer=name), name)
         for ax in axes.flat[len(names) :]:
             ax.set_axis_off()
         n = dataset["n"].values
-        handles = [Line2D([], [], color=COLOURS[j], label=f"$n = {k}$") for j, k in enumerate(n)]
+        handles = [
+            Line2D([], [], color=COLOURS[j], lw=_WIDTHS[j], label=f"$n = {k}$")
+            for j, k in enumerate(n)
+        ]
         handles += [
-            Line2D([], [], color="0.3", ls=_STYLES[k], label=_slope(dataset, k))
+            Line2D([], [], color="0.3", ls=DASHES[k], label=_slope(dataset, k))
             for k in range(dataset.sizes["a"])
         ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
+        legend(figure, handles, loc="outside upper center", columns=6)
+        told = "counterexample, cyclic order", "diverges between a line and the lower left corner"
+        footer(figure, [*told, "*: drift not known everywhere"])
         return figure
 
 
@@ -62,8 +79,8 @@ def _panel(ax: Axes, dataset: xr.Dataset, name: str) -> None:
         drift = dataset["drift"].values[j, k] - zero
         if np.nanmin(drift, initial=np.inf) < 0 < np.nanmax(drift, initial=-np.inf):
             lines = ax.contour(
-                x, q, drift.T, levels=[0], colors=[COLOURS[j]], linestyles=[_STYLES[k]],
-                linewidths=1.0,
+                x, q, drift.T, levels=[0], colors=[COLOURS[j]], linestyles=[DASHES[k]],
+                linewidths=[_WIDTHS[j]],
             )  # fmt: skip
             is_drawn = is_drawn or any(len(one) for one in lines.allsegs)
     share = float((dataset["drift"] > 0).where(dataset["drift"].notnull()).mean())
@@ -93,7 +110,7 @@ def thresholds(dataset: xr.Dataset) -> Figure:
         names = list(dataset["optimizer"].values)
         num_a = dataset.sizes["a"]
         schemes = dataset.sizes["sampling"]
-        size = (7, 0.9 + max(0.2, 0.08 * schemes) * len(names))
+        size = (page_width(), 1.1 + max(0.2, 0.08 * schemes) * len(names))
         figure, axes = subplots(1, num_a, figsize=size, sharey=True, squeeze=False)
         y = np.arange(len(names))[::-1]
         for k, ax in enumerate(axes[0]):
@@ -108,7 +125,7 @@ def thresholds(dataset: xr.Dataset) -> Figure:
                 for chosen, face in ((np.isfinite(high) & ~ends, COLOURS[s]), (ends, "none")):
                     ax.scatter(
                         distance[chosen], (y + shift)[chosen], s=12,
-                        marker=_MARKS[s], facecolors=face, edgecolors=COLOURS[s],
+                        marker=MARKERS[s], facecolors=face, edgecolors=COLOURS[s],
                         label=TITLES[scheme] if face != "none" else None,
                     )  # fmt: skip
             ax.set(xscale="log", xlabel=r"$1 - \beta^*$", title=_slope(dataset, k))
@@ -117,9 +134,9 @@ def thresholds(dataset: xr.Dataset) -> Figure:
             ax.grid(axis="y", lw=0.3)
         axes[0, 0].set_yticks(y, names)
         largest = int(dataset["n"][-1])
-        figure.suptitle(f"$n = {largest}$; an open mark is a lower bound of $\\beta^*$", fontsize=8)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        legend(figure, axes[0, 0].get_legend_handles_labels()[0], columns=3)
+        told = "counterexample", f"$n = {largest}$", r"an open mark is a lower bound of $\beta^*$"
+        footer(figure, told)
         return figure
 
 
@@ -130,54 +147,55 @@ def muon_on_matrices(dataset: xr.Dataset) -> Figure:
     momenta below it do not all diverge. Seven sizes at most are drawn.
     """
     with style():
-        figure, axes = subplots(1, 2, figsize=(7, 2.6), sharex=True)
+        figure, axes = panels(1, 2, height=2.8)
         for ax, law, a in zip(axes, (1, 0), (1.0, (direct.MATRIX_N - 1.0) ** -2), strict=True):
             number = laws.sign_momentum_threshold(direct.MATRIX_N, a, nesterov=True)
             ax.axhline(number, color="0.3", ls=":", lw=1, label="no noise")
-            for j, size in enumerate(dataset["size"].values[: len(_MARKS)]):
+            for j, size in enumerate(dataset["size"].values[: len(MARKERS)]):
                 one = dataset.sel(size=size, law=law)
                 noise, greatest = dataset["noise"].values, one["noisy_threshold"].values
                 ax.plot(
-                    noise, greatest, color=COLOURS[j], marker=_MARKS[j], label=f"{size} × {size}"
+                    noise, greatest, color=COLOURS[j], marker=MARKERS[j], label=f"{size} × {size}"
                 )
                 several = one["noisy_intervals"].values > 1
                 ax.plot(
-                    noise[several], greatest[several], ls="none", marker=_MARKS[j],
+                    noise[several], greatest[several], ls="none", marker=MARKERS[j],
                     mfc="white", mec=COLOURS[j],
                 )  # fmt: skip
             title = "$a = 1$" if law else "$a = 1/(n-1)^2$"
             ax.set(xscale="log", title=title, xlabel=r"noise $\sigma$ across $A$")
             ax.set_xticks(dataset["noise"].values, [f"{one:g}" for one in dataset["noise"].values])
             ax.minorticks_off()
-        axes[0].set_ylabel(r"largest $\beta$ that diverges")
-        figure.suptitle(f"Muon on matrices, $n = {direct.MATRIX_N}$, cyclic order", fontsize=8)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        for ax in axes if is_narrow() else axes[:1]:
+            ax.set_ylabel(r"largest $\beta$ that diverges")
+        legend(figure, axes[0].get_legend_handles_labels()[0], columns=4)
+        told = "Muon on matrices", f"$n = {direct.MATRIX_N}$", "cyclic order"
+        footer(figure, [*told, r"hollow: not every smaller $\beta$ diverges"])
         return figure
 
 
 def adopt_climbs(dataset: xr.Dataset) -> Figure:
     """The step at which ADOPT with its clip turns round in a run, against S⁴ and against R⁴."""
     with style():
-        figure, axes = subplots(1, 2, figsize=(7, 2.8), sharey=True)
+        figure, axes = panels(1, 2, height=3.0, sharey=True)
         n = dataset["climb_n"].broadcast_like(dataset["climb"])
         for law, a in ((1, xr.ones_like(n, float)), (0, (n - 1.0) ** -2)):
             climb = dataset["climb"].sel(law=law)
             ratio = (large_slope(n, a) / a).broadcast_like(dataset["climb"]).sel(law=law)
             for ax, x in zip(axes, (dataset["climb_law"].sel(law=law), ratio**4), strict=True):
                 ax.scatter(
-                    x.values, climb.values, s=16, marker="os"[law], color=COLOURS[law],
+                    x.values, climb.values, s=16, marker=MARKERS[law], color=COLOURS[law],
                     label="$a = 1$" if law else "$a = 1/(n-1)^2$",
                 )  # fmt: skip
         for ax, name in zip(axes, ("$S^4$", "$R^4$"), strict=True):
             ends = np.array([10.0, 2e5])
             ax.plot(ends, ends, color="0.3", ls=":", lw=1, label="equal")
             ax.set(xscale="log", yscale="log", xlabel=name)
-        axes[0].set_ylabel("step of the turn in a run")
+            ax.set_ylabel("step of the turn in a run")
+            ax.label_outer()
         shown = ", ".join(map(str, dataset["climb_n"].values))
         betas = ", ".join(f"{one:g}" for one in dataset["climb_beta2"].values)
-        title = f"ADOPT with its clip, $\\beta_1 = 0$, $\\beta_2$ = {betas}, $n$ = {shown}, cyclic"
-        figure.suptitle(title, fontsize=8)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        legend(figure, axes[0].get_legend_handles_labels()[0], columns=3)
+        told = "ADOPT with its clip, cyclic order", r"$\beta_1 = 0$", rf"$\beta_2$: {betas}"
+        footer(figure, [*told, f"$n$: {shown}"])
         return figure

@@ -1,9 +1,7 @@
 """Figures of `experiments.phase`."""
 
-import json
 from typing import Any, NamedTuple
 
-import matplotlib.patheffects
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -14,7 +12,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from adam_transition.optimizers import OPTIMIZERS
-from adam_transition.studies.plotting import COLOURS, TITLES, small_multiples, style, subplots
+from adam_transition.studies.plotting import (
+    COLOURS,
+    DASHES,
+    TITLES,
+    casing,
+    footer,
+    legend,
+    panels,
+    settings,
+    small_multiples,
+    style,
+)
 
 
 class _Row(NamedTuple):
@@ -56,21 +65,18 @@ def trajectories(dataset: xr.Dataset) -> Figure:
             for p in range(dataset.sizes["point"]):
                 label = f"({dataset.point_beta1[p]:g}, {dataset.point_beta2[p]:g})"
                 values = dataset["trajectory"][i, j, p]
-                line = ("-", "--", ":")[p // len(COLOURS) % 3]
                 axes[i, j].loglog(
                     dataset["step"],
                     np.maximum(values, _FLOOR),
-                    line,
+                    ls=DASHES[(p + p // len(COLOURS)) % len(DASHES)],
                     label=label,
                     color=COLOURS[p % len(COLOURS)],
                 )
         first_rule = dataset["optimizer"].values[0] if "optimizer" in dataset.dims else None
         rows = [_Row(scheme, None, first_rule) for scheme in dataset["sampling"].values]
         _label(dataset, axes, rows, "step $k$", r"$|x_k - x^*|$")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, title=r"$(\beta_1, \beta_2)$", loc="outside right upper", frameon=False
-        )
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        legend(figure, handles, title=r"$(\beta_1, \beta_2)$", loc="outside right upper", columns=6)
         first = {"a": dataset["a"].values[0]} if dataset.sizes.get("a", 1) > 1 else {}
         _footer(figure, dataset, **first)
         return figure
@@ -107,22 +113,22 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
                     lines = ax.contour(
                         x.values, y.values, drift, levels=[0], colors="white", linewidths=1.2
                     )
-                    lines.set_path_effects(_casing("black", 2.2))
+                    lines.set_path_effects(casing("black", 2.2))
     _label(dataset, axes, rows, x.label, y.label)
     bar = figure.colorbar(
         mesh, ax=axes, label=r"$|x_T - x^*|$", shrink=0.8, pad=0.01, extend="both"
     )
     _mark_start(bar, dataset.attrs.get("start_distance"))
-    dashes: dict[str, Any] = {"color": "black", "ls": "--", "path_effects": _casing("white", 1.8)}
+    dashes: dict[str, Any] = {"color": "black", "ls": "--", "path_effects": casing("white", 1.8)}
     drawn: list[Any] = []
     if any(_bounds_steps(row) for row in rows):
         drawn.append(Line2D([], [], label=r"$\beta_1 = \sqrt{\beta_2}$", **dashes))
     if "drift" in dataset and dataset["drift"].notnull().any():
-        cased: dict[str, Any] = {"color": "white", "lw": 1.2, "path_effects": _casing("black", 2.2)}
+        cased: dict[str, Any] = {"color": "white", "lw": 1.2, "path_effects": casing("black", 2.2)}
         drawn.append(Line2D([], [], label="$D = 0$", **cased))
     if "undecided" in dataset and dataset["undecided"].any():
         drawn.append(Patch(color=_UNDECIDED, label="undecided"))
-    figure.legend(handles=drawn, loc="outside upper right", ncols=3, frameon=False)
+    legend(figure, drawn, loc="outside upper right", columns=6)
     _footer(figure, dataset)
     return figure
 
@@ -130,10 +136,10 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
 def _scatter(dataset: xr.Dataset) -> Figure:
     schemes: list[str] = list(dataset["sampling"].values)
     lines = [row for row in _rows(dataset) if row.scheme == schemes[0]]
-    size = (7, 0.5 + 2.3 * len(lines))
-    figure, axes = subplots(
-        len(lines), len(schemes), figsize=size, sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = panels(
+        len(lines), len(schemes), height=0.7 + 2.3 * len(lines), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
     n = np.broadcast_to(dataset["n"].values[:, None], dataset["beta1"].shape)
     q = 1 - dataset["beta2"].values
     for (i, j), ax in np.ndenumerate(axes):
@@ -147,13 +153,10 @@ def _scatter(dataset: xr.Dataset) -> Figure:
         ):
             ax.scatter(n[mask], q[mask], s=2, lw=0, color=colour, label=label, rasterized=True)
         ax.set(xscale="log", yscale="log", title=_title(row, " "))
-    for ax in axes[-1]:
-        ax.set_xlabel("$n$")
-    for ax in axes[:, 0]:
-        ax.set_ylabel(r"$1 - \beta_2$")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False
-    )
+        ax.set(xlabel="$n$", ylabel=r"$1 - \beta_2$")
+        ax.label_outer()
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    legend(figure, handles, loc="outside upper right", columns=4)
     _footer(figure, dataset)
     return figure
 
@@ -234,12 +237,7 @@ def _label(dataset: xr.Dataset, axes: np.ndarray, rows: list[_Row], x: str, y: s
 def _bounded_steps_line(ax: Axes, x: _Axis, y: _Axis) -> None:
     beta1 = np.concatenate([np.linspace(0, 0.99, 200), 1 - np.geomspace(0.01, 1e-9, 200)])
     line = ax.plot(x.of(beta1), y.of(beta1**2), color="black", ls="--")
-    line[0].set_path_effects(_casing("white", 1.8))
-
-
-def _casing(colour: str, width: float) -> list[Any]:
-    stroke = matplotlib.patheffects.Stroke(linewidth=width, foreground=colour)
-    return [stroke, matplotlib.patheffects.Normal()]
+    line[0].set_path_effects(casing("white", 1.8))
 
 
 def _mark_start(bar: Colorbar, distance: float | None) -> None:
@@ -248,7 +246,7 @@ def _mark_start(bar: Colorbar, distance: float | None) -> None:
     if distance is None or low is None or high is None or not low <= distance <= high:
         return
     mark = bar.ax.axhline(distance, color="black", lw=1.0)
-    mark.set_path_effects(_casing("white", 2.5))
+    mark.set_path_effects(casing("white", 2.5))
     bar.ax.text(
         -0.25, distance, "start", fontsize=6, ha="right", va="center",
         transform=bar.ax.get_yaxis_transform(),
@@ -257,29 +255,11 @@ def _mark_start(bar: Colorbar, distance: float | None) -> None:
 
 def _footer(figure: Figure, dataset: xr.Dataset, **more: Any) -> None:
     """Writes the settings that the axes do not show, as far as the data set records them."""
-    attrs = {**json.loads(dataset.attrs.get("flags", "{}")), **dataset.attrs}
-    schedules = {
-        "constant": r"$\eta_k = \eta_0$",
-        "inverse_sqrt": r"$\eta_k = \eta_0/\sqrt{k}$",
-        "inverse_sqrt_epoch": r"$\eta_k = \eta_0/\sqrt{\mathrm{epoch}}$",
-    }
-    told = [attrs["problem"]] if "problem" in attrs else []
-    told += [f"{key} = {attrs[key]}" for key in ("C", "small", "dimension") if attrs.get(key)]
+    told = settings(dataset, "problem", "C", "small", "dimension")
     told += [f"$a = {value:.4g}$" for value in more.values()]
-    for key, symbol in (
-        ("num_steps", "T"),
-        ("steps", "T"),
-        ("x0", "x_0"),
-        ("step_size", r"\eta_0"),
-    ):
-        value = attrs.get(key)
-        if isinstance(value, int | float):
-            text = f"{value:,}" if isinstance(value, int) else f"{value:g}"
-            told.append(f"${symbol} = {text}$".replace(",", r"\,"))
-    told += [schedules[attrs["schedule"]]] if attrs.get("schedule") in schedules else []
-    told += [rf"$\varepsilon = {attrs['epsilon']:g}$"] if attrs.get("epsilon") else []
-    if told:
-        figure.supxlabel(", ".join(told), fontsize=6, color="0.35")
+    told += settings(dataset, "num_steps", "steps", "x0", "step_size", "schedule")
+    told += [one for one in settings(dataset, "epsilon") if not one.endswith("= 0$")]
+    footer(figure, told)
 
 
 def _log_norm(values: np.ndarray) -> LogNorm:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from adam_transition.studies.plotting import COLOURS, TITLES, style
+from adam_transition.studies.plotting import COLOURS, TITLES, footer, is_narrow, page_width, style
 from adam_transition.studies.published import claims
 from adam_transition.studies.published.data import OWN_SLOPE
 from adam_transition.studies.published.digitised import counterexample_2022
@@ -30,8 +30,10 @@ _DENOMINATORS = {
 def side_by_side(dataset: xr.Dataset) -> Figure:
     """The published map, ours at the nearest setting, the difference; and the rivals' distances."""
     with style():
-        figure = Figure(figsize=(7, 5.0), layout="constrained")
-        maps, below = cast(Any, figure.subfigures(2, 1, height_ratios=(1.15, 1)))
+        size = (page_width(), 8.8 if is_narrow() else 5.0)
+        figure = Figure(figsize=size, layout="constrained")
+        ratios = (2.4, 1) if is_narrow() else (1.15, 1)
+        maps, below = cast(Any, figure.subfigures(2, 1, height_ratios=ratios))
         chosen = claims.best(dataset)
         _maps(maps, claims.nearest(dataset), chosen)
         _rivals(below.subplots(), chosen, claims.rivals(dataset))
@@ -40,7 +42,7 @@ def side_by_side(dataset: xr.Dataset) -> Figure:
 
 def _maps(figure: Any, one: xr.Dataset, chosen: dict[str, Any]) -> None:
     picture = counterexample_2022()
-    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+    axes = figure.subplots(*((3, 1) if is_narrow() else (1, 3)), sharex=True, sharey=True)
     drawn = picture.on_scale(one["gap"].values)
     beta1, beta2 = one["beta1"].values, one["beta2"].values
     for ax, values, title in (
@@ -77,11 +79,10 @@ def _maps(figure: Any, one: xr.Dataset, chosen: dict[str, Any]) -> None:
     bar = figure.colorbar(mesh, ax=axes[2], shrink=0.9, extend="both", pad=0.02)
     bar.set_label("difference", fontsize=8)
     for ax in axes:
-        ax.set_xlabel(r"$\beta_1$")
-        ax.set_aspect("equal")
-    axes[0].set_ylabel(r"$\beta_2$")
+        ax.set(xlabel=r"$\beta_1$", ylabel=r"$\beta_2$", aspect="equal")
+        ax.label_outer()
     told = [_words(chosen, choice) for choice in claims.CHOICES]
-    figure.supxlabel(", ".join(told), fontsize=6, color="0.35")
+    footer(figure, ["ours: counterexample", *told])
 
 
 def _rivals(ax: Axes, chosen: dict[str, Any], rivals: list[dict[str, Any]]) -> None:
@@ -102,7 +103,7 @@ def _rivals(ax: Axes, chosen: dict[str, Any], rivals: list[dict[str, Any]]) -> N
     ax.set_yticks(range(len(bars)), labels, fontsize=6)
     ax.invert_yaxis()
     ax.set_xlabel(
-        "rms difference of the nearest map with this choice, % of the scale (dashed: a reading's "
+        "rms difference of the nearest map with this choice,\n% of the scale (dashed: a reading's "
         "resolution)",
         fontsize=7,
     )
