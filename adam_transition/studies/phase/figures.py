@@ -10,6 +10,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from adam_transition.optimizers import OPTIMIZERS
 from adam_transition.studies.plotting import (
@@ -18,6 +19,7 @@ from adam_transition.studies.plotting import (
     TITLES,
     casing,
     footer,
+    is_narrow,
     legend,
     panels,
     settings,
@@ -77,8 +79,7 @@ def trajectories(dataset: xr.Dataset) -> Figure:
         _label(dataset, axes, rows, "step $k$", r"$|x_k - x^*|$")
         handles, _ = axes[0, 0].get_legend_handles_labels()
         legend(figure, handles, title=r"$(\beta_1, \beta_2)$", loc="outside right upper", columns=6)
-        first = {"a": dataset["a"].values[0]} if dataset.sizes.get("a", 1) > 1 else {}
-        _footer(figure, dataset, **first)
+        _footer(figure, dataset, float(dataset["a"][0]) if "a" in dataset.dims else None)
         return figure
 
 
@@ -116,8 +117,9 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
                     lines.set_path_effects(casing("black", 2.2))
     _label(dataset, axes, rows, x.label, y.label)
     bar = figure.colorbar(
-        mesh, ax=axes, label=r"$|x_T - x^*|$", shrink=0.8, pad=0.01, extend="both"
-    )
+        mesh, ax=axes, label=r"$|x_T - x^*|$", shrink=0.8, pad=0.01, extend="both",
+        location="bottom" if is_narrow() else "right",
+    )  # fmt: skip
     _mark_start(bar, dataset.attrs.get("start_distance"))
     dashes: dict[str, Any] = {"color": "black", "ls": "--", "path_effects": casing("white", 1.8)}
     drawn: list[Any] = []
@@ -129,7 +131,7 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
     if "undecided" in dataset and dataset["undecided"].any():
         drawn.append(Patch(color=_UNDECIDED, label="undecided"))
     legend(figure, drawn, loc="outside upper right", columns=6)
-    _footer(figure, dataset)
+    _footer(figure, dataset, float(dataset["a"][0]) if dataset.sizes.get("a") == 1 else None)
     return figure
 
 
@@ -152,7 +154,7 @@ def _scatter(dataset: xr.Dataset) -> Figure:
             (undecided, _UNDECIDED, "undecided"),
         ):
             ax.scatter(n[mask], q[mask], s=2, lw=0, color=colour, label=label, rasterized=True)
-        ax.set(xscale="log", yscale="log", title=_title(row, " "))
+        ax.set(xscale="log", yscale="log", title=_title(row, " ", with_slope=True))
         ax.set(xlabel="$n$", ylabel=r"$1 - \beta_2$")
         ax.label_outer()
     handles, _ = axes[0, 0].get_legend_handles_labels()
@@ -200,10 +202,12 @@ def _panel(dataset: xr.Dataset, row: _Row) -> xr.Dataset:
     return one if row.a is None else one.sel(a=row.a)
 
 
-def _title(row: _Row, between: str) -> str:
+def _title(row: _Row, between: str, *, with_slope: bool) -> str:
     parts = [TITLES[row.scheme]]
     parts = parts if row.optimizer is None else [row.optimizer, *parts]
-    return f",{between}".join(parts if row.a is None else [*parts, f"$a = {row.a:.4g}$"])
+    if row.a is not None and with_slope:
+        parts.append(f"$a={row.a:.4g}$")
+    return f",{between}".join(parts)
 
 
 def _bounds_steps(row: _Row) -> bool:
@@ -229,9 +233,11 @@ def _label(dataset: xr.Dataset, axes: np.ndarray, rows: list[_Row], x: str, y: s
         ax.set_title(f"$n = {n}$")
     for ax in axes[-1]:
         ax.set_xlabel(x)
+        if is_narrow() and ax.get_xscale() == "linear":
+            ax.xaxis.set_major_locator(MaxNLocator(2))
     for ax, row in zip(axes[:, 0], rows, strict=True):
-        between = "\n"
-        ax.set_ylabel(f"{_title(row, between)}\n{y}")
+        title = _title(row, "\n", with_slope=dataset.sizes.get("a", 1) > 1)
+        ax.set_ylabel(f"{title.replace(' ', chr(10)) if is_narrow() else title}\n{y}")
 
 
 def _bounded_steps_line(ax: Axes, x: _Axis, y: _Axis) -> None:
@@ -245,18 +251,25 @@ def _mark_start(bar: Colorbar, distance: float | None) -> None:
     low, high = bar.norm.vmin, bar.norm.vmax
     if distance is None or low is None or high is None or not low <= distance <= high:
         return
-    mark = bar.ax.axhline(distance, color="black", lw=1.0)
-    mark.set_path_effects(casing("white", 2.5))
-    bar.ax.text(
-        -0.25, distance, "start", fontsize=6, ha="right", va="center",
-        transform=bar.ax.get_yaxis_transform(),
-    )  # fmt: skip
+    is_upright = bar.orientation == "vertical"
+    draw = bar.ax.axhline if is_upright else bar.ax.axvline
+    draw(distance, color="black", lw=1.0, path_effects=casing("white", 2.5))
+    if is_upright:
+        where: dict[str, Any] = {"x": -0.25, "y": distance, "ha": "right", "va": "center"}
+        where["transform"] = bar.ax.get_yaxis_transform()
+    else:
+        where = {"x": distance, "y": 1.25, "ha": "center", "va": "bottom"}
+        where["transform"] = bar.ax.get_xaxis_transform()
+    bar.ax.text(s="start", fontsize=6, **where)
 
 
-def _footer(figure: Figure, dataset: xr.Dataset, **more: Any) -> None:
+def _footer(figure: Figure, dataset: xr.Dataset, slope: float | None = None) -> None:
     """Writes the settings that the axes do not show, as far as the data set records them."""
     told = settings(dataset, "problem", "C", "small", "dimension")
-    told += [f"$a = {value:.4g}$" for value in more.values()]
+    if slope is not None:
+        told.append(f"$a = {slope:.4g}$")
+    elif told[:1] == ["counterexample"] and "a" not in dataset.dims:
+        told.append("$a = 1/(n-1)^2$")
     told += settings(dataset, "num_steps", "steps", "x0", "step_size", "schedule")
     told += [one for one in settings(dataset, "epsilon") if not one.endswith("= 0$")]
     footer(figure, told)

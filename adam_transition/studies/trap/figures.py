@@ -5,8 +5,9 @@ import xarray as xr
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from adam_transition.studies.plotting import TITLES, footer, small_multiples, style
+from adam_transition.studies.plotting import TITLES, footer, is_narrow, small_multiples, style
 from adam_transition.studies.trap.data import STARTS, STEP_SIZE
 
 
@@ -29,15 +30,20 @@ def traps(dataset: xr.Dataset) -> Figure:
             ax.pcolormesh(beta1, beta2, trapped, cmap="viridis", norm=norm, rasterized=True)
             if (drift > 0).any() and (drift < 0).any():
                 ax.contour(beta1, beta2, drift.T, levels=[0.0], colors="k", linewidths=0.8)
-            ax.set_title(f"$n = {n[j]}$, {TITLES[str(schemes[i])]}", fontsize=7)
+        for ax, k in zip(axes[0], n, strict=True):
+            ax.set_title(f"$n = {k}$")
         for ax in axes[-1]:
             ax.set_xlabel(r"$\beta_1$")
-        for ax in axes[:, 0]:
-            ax.set_ylabel(r"$\beta_2$")
+            if is_narrow():
+                ax.xaxis.set_major_locator(MaxNLocator(2))
+        for ax, scheme in zip(axes[:, 0], schemes, strict=True):
+            title = TITLES[str(scheme)]
+            ax.set_ylabel(f"{title.replace(' ', chr(10)) if is_narrow() else title}\n$\\beta_2$")
         bar = figure.colorbar(
-            ScalarMappable(norm, "viridis"), ax=axes, shrink=0.9, ticks=[0.5, 1, 2, 4, 8, 16, 32]
-        )
-        bar.ax.set_yticklabels(["0.5", "1", "2", "4", "8", "16", "32"])
+            ScalarMappable(norm, "viridis"), ax=axes, shrink=0.9,
+            location="bottom" if is_narrow() else "right",
+        )  # fmt: skip
+        bar.set_ticks([0.5, 1, 2, 4, 8, 16, 32], labels=["0.5", "1", "2", "4", "8", "16", "32"])
         bar.ax.minorticks_off()
         bar.set_label(r"largest start $|x - x^*|/\eta$ that stays", fontsize=8)
         told = ["counterexample", _slope(dataset), rf"$\eta_k = {STEP_SIZE:g}$"]
