@@ -131,6 +131,11 @@ def is_narrow() -> bool:
     return page_width() < _NARROW
 
 
+def stacked(words: str) -> str:
+    """A label of small rows: on a narrow page each word has a line."""
+    return words.replace(" ", "\n") if is_narrow() else words
+
+
 def legend(
     figure: Figure,
     handles: Sequence[Artist | Container],

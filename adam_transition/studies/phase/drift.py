@@ -13,7 +13,7 @@ from adam_transition.optimizers import ADAM, Optimizer
 from adam_transition.sampling import RANDOM, Sampling, stream_key
 from adam_transition.studies.phase.diagram import PANEL_DIMS, PhaseDiagram, coordinates
 from adam_transition.sweeps.study import variable
-from adam_transition.theory import random_sampling
+from adam_transition.theory import chebyshev, random_sampling
 from adam_transition.theory.drift_domain import is_estimated, least_one_minus_beta
 from adam_transition.theory.stationary_drift import Drift, stationary_drift
 
@@ -33,9 +33,10 @@ def drift_of_diagram(spec: PhaseDiagram) -> Mapping[str, xr.Variable]:
 
     These are the constructions with constant slopes; for all others the drift depends on x, and NaN
     is returned. The drift is exact, except that on a large grid the drift of random orders is
-    computed at some values of β only and interpolated linearly between them. It is NaN in cells,
-    and in those only, where β2 is so close to 1 that it would take too long, or that an estimate
-    would take too much memory.
+    interpolated: from Chebyshev points, with the measured error as its standard error; or, where
+    that is too large, and for estimates, linearly between some values of
+    β. It is NaN in cells, and in those only, where β2 is so close to 1 that it would take too long,
+    or that an estimate would take too much memory.
     """
     sizes = dict(coordinates(spec).sizes)
     values = np.full((2, *(sizes[dim] for dim in spec.dims)), np.nan)
@@ -171,8 +172,8 @@ def drift_of_cells(
     key = stream_key(spec.seed)
     least = least_one_minus_beta(table, sampling)
 
-    def at(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        one = stationary_drift(
+    def of_coordinates(p: np.ndarray, q: np.ndarray) -> Drift:
+        return stationary_drift(
             table,
             adam.Hyperparameters(p, q, spec.epsilon),
             sampling,
@@ -181,11 +182,9 @@ def drift_of_cells(
             optimizer=optimizer,
             at_step=max(1, round(_TYPICAL_STEP * spec.num_steps)),
         )
-        drift = np.where(signs != 0, signs * one.drift, -np.inf)
-        drift = np.where(np.isnan(one.drift).any(axis=-1, keepdims=True), np.nan, drift)
-        largest = drift.argmax(axis=-1)[..., None]
-        pair = [np.take_along_axis(values, largest, axis=-1) for values in (drift, one.stderr)]
-        return np.stack(pair)[..., 0]
+
+    def at(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return _largest(of_coordinates(p, q), signs)
 
     def usable(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         too_near = _too_near(np.broadcast_arrays(p, q)[1], table, sampling)
@@ -209,7 +208,12 @@ def drift_of_cells(
         return Drift(*found)
     beta1, beta2 = spec.beta1[rows], spec.beta2[columns]
     p, q = np.maximum(1 - beta1[:, None], least[0]), np.maximum(1 - beta2, least[1])
-    if sampling in RANDOM:
+    smooth = None
+    if sampling in RANDOM and optimizer is ADAM and not is_estimated(table, sampling):
+        smooth = chebyshev.on_grid(lambda p, q: of_coordinates(p, q).drift, p[:, 0], q)
+    if smooth is not None:
+        whole = _largest(Drift(smooth.values, smooth.error), signs)
+    elif sampling in RANDOM:
         count = _POINTS_OF_RANDOM_DRIFT if optimizer is ADAM else _POINTS_OF_CHAINS
         some = _every_few(beta1, count), _every_few(beta2, count)
         nodes = at(p[some[0]], q[some[1]])
@@ -219,6 +223,15 @@ def drift_of_cells(
         whole = at(p, q)
     found[:, rows[:, None], columns] = whole
     return Drift(*found)
+
+
+def _largest(one: Drift, signs: Float[np.ndarray, " d"]) -> Float[np.ndarray, "2 ..."]:
+    """The largest drift over the coordinates in the direction of their signs, and its error."""
+    drift = np.where(signs != 0, signs * one.drift, -np.inf)
+    drift = np.where(np.isnan(one.drift).any(axis=-1, keepdims=True), np.nan, drift)
+    largest = drift.argmax(axis=-1)[..., None]
+    pair = [np.take_along_axis(values, largest, axis=-1) for values in (drift, one.stderr)]
+    return np.stack(pair)[..., 0]
 
 
 def _interpolated(

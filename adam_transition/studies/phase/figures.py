@@ -1,5 +1,6 @@
 """Figures of `experiments.phase`."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from adam_transition.studies.plotting import (
     panels,
     settings,
     small_multiples,
+    stacked,
     style,
 )
 
@@ -92,14 +94,11 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
         one = _panel(dataset, row).transpose("n", "beta2", "beta1")
         for j, ax in enumerate(axes[i]):
             values = np.nan_to_num(one["gap"][j].values, nan=np.inf).clip(norm.vmin, norm.vmax)
-            mesh = ax.pcolormesh(
-                x.edges, y.edges, values, norm=norm, cmap="viridis", rasterized=True
-            )
+            draw = partial(_draw_cells, ax, x, y)
+            mesh = draw(values, norm=norm, cmap="viridis")
             if "undecided" in one and one["undecided"][j].any():
                 grey = np.ma.masked_where(~one["undecided"][j].values, np.ones(values.shape))
-                ax.pcolormesh(
-                    x.edges, y.edges, grey, cmap=ListedColormap([_UNDECIDED]), rasterized=True
-                )
+                draw(grey, cmap=ListedColormap([_UNDECIDED]))
             for axis, set_scale, set_limits in (
                 (x, ax.set_xscale, ax.set_xlim),
                 (y, ax.set_yscale, ax.set_ylim),
@@ -133,6 +132,13 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
     legend(figure, drawn, loc="outside upper right", columns=6)
     _footer(figure, dataset, float(dataset["a"][0]) if dataset.sizes.get("a") == 1 else None)
     return figure
+
+
+def _draw_cells(ax: Axes, x: "_Axis", y: "_Axis", values: np.ndarray, **style: Any) -> Any:
+    """Draws cells as an image where the axes are linear, in a tenth of the time of a mesh."""
+    if x.is_log or y.is_log:
+        return ax.pcolormesh(x.edges, y.edges, values, rasterized=True, **style)
+    return ax.pcolorfast(x.edges, y.edges, values, **style)
 
 
 def _scatter(dataset: xr.Dataset) -> Figure:
@@ -203,10 +209,10 @@ def _panel(dataset: xr.Dataset, row: _Row) -> xr.Dataset:
 
 
 def _title(row: _Row, between: str, *, with_slope: bool) -> str:
-    parts = [TITLES[row.scheme]]
+    parts = [stacked(TITLES[row.scheme])]
     parts = parts if row.optimizer is None else [row.optimizer, *parts]
     if row.a is not None and with_slope:
-        parts.append(f"$a={row.a:.4g}$")
+        parts.append(f"$a = {row.a:.4g}$")
     return f",{between}".join(parts)
 
 
@@ -237,7 +243,7 @@ def _label(dataset: xr.Dataset, axes: np.ndarray, rows: list[_Row], x: str, y: s
             ax.xaxis.set_major_locator(MaxNLocator(2))
     for ax, row in zip(axes[:, 0], rows, strict=True):
         title = _title(row, "\n", with_slope=dataset.sizes.get("a", 1) > 1)
-        ax.set_ylabel(f"{title.replace(' ', chr(10)) if is_narrow() else title}\n{y}")
+        ax.set_ylabel(f"{title}\n{y}")
 
 
 def _bounded_steps_line(ax: Axes, x: _Axis, y: _Axis) -> None:

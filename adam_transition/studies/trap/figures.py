@@ -7,7 +7,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from adam_transition.studies.plotting import TITLES, footer, is_narrow, small_multiples, style
+from adam_transition.studies.plotting import (
+    TITLES,
+    footer,
+    is_narrow,
+    small_multiples,
+    stacked,
+    style,
+)
 from adam_transition.studies.trap.data import STARTS, STEP_SIZE
 
 
@@ -37,8 +44,7 @@ def traps(dataset: xr.Dataset) -> Figure:
             if is_narrow():
                 ax.xaxis.set_major_locator(MaxNLocator(2))
         for ax, scheme in zip(axes[:, 0], schemes, strict=True):
-            title = TITLES[str(scheme)]
-            ax.set_ylabel(f"{title.replace(' ', chr(10)) if is_narrow() else title}\n$\\beta_2$")
+            ax.set_ylabel(f"{stacked(TITLES[str(scheme)])}\n$\\beta_2$")
         bar = figure.colorbar(
             ScalarMappable(norm, "viridis"), ax=axes, shrink=0.9,
             location="bottom" if is_narrow() else "right",
