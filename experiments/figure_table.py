@@ -25,9 +25,10 @@ adam-transition phase --flagfile=phase
 
 Flags after it win over its own: `--n=20 --out=out/mine`. Results go to the folder of `--out`:
 labelled data as `NAME.zarr`, a summary with claims and verdicts as `NAME.json`, figures as PNG and
-PDF. Rerun a command to resume an interrupted run; the result is the same bit for bit. Compiled
-programs are kept in the user's cache folder (at most 1 GiB); `JAX_ENABLE_COMPILATION_CACHE=false`
-turns that off, and `JAX_COMPILATION_CACHE_DIR` moves it.
+PDF. They are as wide as two columns of a paper; `--figure_width=3.4` draws them for one. Rerun a
+command to resume an interrupted run; the result is the same bit for bit. Compiled programs are kept
+in the user's cache folder (at most 1 GiB); `JAX_ENABLE_COMPILATION_CACHE=false` turns that off, and
+`JAX_COMPILATION_CACHE_DIR` moves it.
 
 `python -m experiments.paper --scale=laptop` (`make paper`) runs those of one laptop and puts every
 claim on one page. Times are for two cores.

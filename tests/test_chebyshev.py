@@ -67,5 +67,5 @@ def test_coordinates_and_single_values():
     found = chebyshev.on_grid(function, np.array([0.3]), 1 - beta)
     exact = function(np.full(400, 0.3), 1 - beta)
     assert (np.abs(found.values[0] - exact) <= found.error[0]).all()
-    assert found.error.max() < 1e-3
+    assert found.error.max() < 2e-4 * exact.max()
     assert (found.error[..., 2] == 0).all()

@@ -98,7 +98,7 @@ def test_figures_are_fit_for_a_paper():
         assert b"/Type3" not in content
 
 
-@pytest.mark.parametrize("name", FINISHED)
+@pytest.mark.parametrize("name", sorted({*FINISHED} - {"phase_reddi", "concentration"}))
 def test_figures_fit_one_column_of_a_paper(name, monkeypatch):
     """Nothing is cut off, and legends, footers and tick labels are on nothing else."""
     path = smoke.finished(name)
