@@ -69,3 +69,12 @@ def test_coordinates_and_single_values():
     assert (np.abs(found.values[0] - exact) <= found.error[0]).all()
     assert found.error.max() < 2e-4 * exact.max()
     assert (found.error[..., 2] == 0).all()
+
+
+def test_equal_calls_give_equal_bits():
+    beta = np.linspace(0, 0.98, 200)
+
+    def call():
+        return chebyshev.on_grid(lambda p, q: np.exp(p * q)[:, None], 1 - beta, 1 - beta).values
+
+    assert (call() == call()).all()

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import BarycentricInterpolator
 
 _POINTS_PER_UNIT = (5.5, 8.0)  # of z, for β1 and β2
 _FEWEST_POINTS = 12
@@ -110,7 +109,13 @@ def _points(rest: np.ndarray, density: float, ends: _Ends) -> tuple[np.ndarray, 
     angles = math.pi * (np.arange(count) + 0.5) / count
     points = (low + high) / 2 + (high - low) / 2 * np.cos(angles)
     inverse = np.clip(_relaxed(points, ends), rest.min(), rest.max())
-    return inverse, BarycentricInterpolator(points, np.eye(count))(z)
+    # the barycentric formula; SciPy's interpolator orders the points by chance, which changes bits
+    weights = np.where(np.arange(count) % 2, -1.0, 1.0) * np.sin(angles)
+    distance = z[:, None] - points
+    hit = distance == 0
+    terms = weights / np.where(hit, 1.0, distance)
+    matrix = terms / terms.sum(axis=1, keepdims=True)
+    return inverse, np.where(hit.any(axis=1, keepdims=True), hit, matrix)
 
 
 def _stretched(rest: np.ndarray, ends: _Ends) -> np.ndarray:
