@@ -226,7 +226,7 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
     from adam_transition.studies.plotting import style
 
     with style():  # which has the resolution and fonts
-        # laid out once; `savefig` would do so before each file, which takes most of its time
+        # laid out once; `savefig` would do so before each file
         figure.dpi = matplotlib.rcParams["savefig.dpi"]
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

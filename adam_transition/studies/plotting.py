@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Int
 from matplotlib.artist import Artist
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
@@ -29,7 +30,7 @@ MARKERS = "osD^v<>"
 
 _NARROW = 5.0  # inches; below, panels stand one below the other
 _TWO_COLUMNS = 7.0
-_SCHEDULES = {
+SCHEDULES = {
     "constant": r"$\eta_k = \eta_0$",
     "inverse_sqrt": r"$\eta_k = \eta_0/\sqrt{k}$",
     "inverse_sqrt_epoch": r"$\eta_k = \eta_0/\sqrt{\mathrm{epoch}}$",
@@ -136,6 +137,12 @@ def stacked(words: str) -> str:
     return words.replace(" ", "\n") if is_narrow() else words
 
 
+def slope(a: Float[np.ndarray, " N"], n: Int[np.ndarray, " N"]) -> str:
+    """The slopes a of the counterexamples with n components, in TeX."""
+    is_default = np.allclose(a, (n - 1.0) ** -2)
+    return r"$a = 1/(n-1)^2$" if is_default else f"$a = {a[0]:.4g}$"
+
+
 def legend(
     figure: Figure,
     handles: Sequence[Artist | Container],
@@ -211,7 +218,7 @@ def _plain(value: Any) -> int | float | str | None:
 
 def _setting(name: str, value: int | float | str) -> str:
     if name == "schedule":
-        return _SCHEDULES.get(str(value), str(value))
+        return SCHEDULES.get(str(value), str(value))
     if isinstance(value, str):
         return TITLES.get(value, value.replace("_", " "))
     text = mathematics(value)

@@ -5,7 +5,7 @@ their ends: there its scale is that of 1 − β, and of β2 itself where gradien
 change places. In z = −log(1 − β1 + c), and in z = log(β2 + c0) − log(1 − β2 + c1), it is close to a
 polynomial, which Chebyshev points determine to high accuracy (Trefethen, Approximation Theory and
 Approximation Practice, 2013). β2 = 0, where the limit need not be the value, is computed by itself.
-The error is measured: at some cells of the grid the function is computed as well.
+The error is measured, not bounded: at some cells of the grid the function is computed as well.
 """
 
 import math

@@ -13,6 +13,7 @@ from adam_transition.studies.plotting import (
     footer,
     legend,
     panels,
+    slope,
     style,
 )
 from adam_transition.theory import laws
@@ -46,10 +47,7 @@ def boundary_curves(dataset: xr.Dataset) -> Figure:
 
 
 def _slope(dataset: xr.Dataset, k: int) -> str:
-    """The k-th slope a in words."""
-    values = dataset["a_value"].values[:, k]
-    is_default = np.allclose(values, (dataset["n"].values - 1.0) ** -2)
-    return r"$a = 1/(n-1)^2$" if is_default else f"$a = {values[0]:.4g}$"
+    return slope(dataset["a_value"].values[:, k], dataset["n"].values)
 
 
 def boundary_scaling(dataset: xr.Dataset) -> Figure:

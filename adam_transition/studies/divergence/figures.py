@@ -1,6 +1,5 @@
 """Figures of `experiments.divergence`."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from adam_transition.studies.plotting import (
     COLOURS,
     DASHES,
     MARKERS,
+    SCHEDULES,
     TITLES,
     footer,
     legend,
@@ -117,12 +117,9 @@ def divergence_trajectories(dataset: xr.Dataset) -> Figure:
             for line, x0 in zip(("-", "--"), dataset["start"].values, strict=True)
         ]
         legend(figure, handles, columns=5)
-        point = json.loads(dataset.attrs.get("flags", "{}")).get("point", "")
-        at = [rf"$(\beta_1, \beta_2) = ({', '.join(point.split('/'))})$"] if point else []
-        told = settings(dataset, "step_size")
-        footer(
-            figure, ["counterexample with $D_1 = 2n^2$", *at, *told, r"$\eta_k = \eta_0/\sqrt{k}$"]
-        )
+        at = [rf"$(\beta_1, \beta_2)$ = {point}" for point in settings(dataset, "point")]
+        told = [*at, *settings(dataset, "step_size"), SCHEDULES["inverse_sqrt"]]
+        footer(figure, ["counterexample with $D_1 = 2n^2$", *told])
         return figure
 
 

@@ -19,6 +19,7 @@ from adam_transition.studies.plotting import (
     legend,
     page_width,
     panels,
+    slope,
     style,
     subplots,
 )
@@ -63,9 +64,7 @@ def boundaries(dataset: xr.Dataset) -> Figure:
 
 
 def _slope(dataset: xr.Dataset, k: int) -> str:
-    values = dataset["a_value"].values[:, k]
-    is_default = np.allclose(values, (dataset["n"].values - 1.0) ** -2)
-    return r"$a = 1/(n-1)^2$" if is_default else f"$a = {values[0]:g}$"
+    return slope(dataset["a_value"].values[:, k], dataset["n"].values)
 
 
 def _panel(ax: Axes, dataset: xr.Dataset, name: str) -> None:

@@ -134,11 +134,11 @@ def _heat_map(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _draw_cells(ax: Axes, x: "_Axis", y: "_Axis", values: np.ndarray, **style: Any) -> Any:
-    """Draws cells as an image where the axes are linear, in a tenth of the time of a mesh."""
+def _draw_cells(ax: Axes, x: "_Axis", y: "_Axis", values: np.ndarray, **how: Any) -> Any:
+    """Draws cells as an image where the axes are linear, which is faster than a mesh."""
     if x.is_log or y.is_log:
-        return ax.pcolormesh(x.edges, y.edges, values, rasterized=True, **style)
-    return ax.pcolorfast(x.edges, y.edges, values, **style)
+        return ax.pcolormesh(x.edges, y.edges, values, rasterized=True, **how)
+    return ax.pcolorfast(x.edges, y.edges, values, **how)
 
 
 def _scatter(dataset: xr.Dataset) -> Figure:

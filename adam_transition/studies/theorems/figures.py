@@ -9,6 +9,7 @@ from adam_transition.studies.plotting import (
     COLOURS,
     DASHES,
     MARKERS,
+    SCHEDULES,
     TITLES,
     footer,
     is_narrow,
@@ -56,7 +57,7 @@ def theorem_rate(dataset: xr.Dataset) -> Figure:
 
 
 def _settings(dataset: xr.Dataset) -> list[str]:
-    return [*settings(dataset, "theorem_sampling", "step_size"), r"$\eta_k = \eta_0/\sqrt{k}$"]
+    return [*settings(dataset, "theorem_sampling", "step_size"), SCHEDULES["inverse_sqrt"]]
 
 
 def theorem_neighbourhood(dataset: xr.Dataset) -> Figure:

@@ -11,6 +11,7 @@ from adam_transition.studies.plotting import (
     TITLES,
     footer,
     is_narrow,
+    slope,
     small_multiples,
     stacked,
     style,
@@ -52,12 +53,6 @@ def traps(dataset: xr.Dataset) -> Figure:
         bar.set_ticks([0.5, 1, 2, 4, 8, 16, 32], labels=["0.5", "1", "2", "4", "8", "16", "32"])
         bar.ax.minorticks_off()
         bar.set_label(r"largest start $|x - x^*|/\eta$ that stays", fontsize=8)
-        told = ["counterexample", _slope(dataset), rf"$\eta_k = {STEP_SIZE:g}$"]
+        told = ["counterexample", slope(dataset["a"].values, n), rf"$\eta_k = {STEP_SIZE:g}$"]
         footer(figure, [*told, "grey: no start stays", "line: $D = 0$"])
         return figure
-
-
-def _slope(dataset: xr.Dataset) -> str:
-    a, n = dataset["a"].values, dataset["n"].values
-    is_default = np.allclose(a, (n - 1.0) ** -2)
-    return r"$a = 1/(n-1)^2$" if is_default else f"$a = {a[0]:.4g}$"
