@@ -238,6 +238,19 @@ def take_step(
       The state after the update.
     """
     gradient = problem.gradient(index, carry.x)
+    return apply_gradient(problem, hyper, gradient, step_size, carry, method=method)
+
+
+def apply_gradient(
+    problem: FiniteSum,
+    hyper: adam.Hyperparameters,
+    gradient: Float[Array, "..."],
+    step_size: ArrayLike,
+    carry: Carry,
+    *,
+    method: Method,
+) -> Carry:
+    """The second half of `take_step`: the update, once the gradient is known."""
     direction, moments = method.rule.update(
         gradient,
         carry.moments,

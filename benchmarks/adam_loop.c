@@ -39,3 +39,48 @@ void adam_loop(long cells, long steps, const float *slope, const float *step_siz
   _mm_setcsr(mode);
 #endif
 }
+
+// Adam on quadratics in D coordinates: the gradient of component i is H_i (x - b_i). The coordinates
+// of a block lie one after another. hessian is [n][D][D], centre is [n][D], component and step_size
+// have an entry for each step; x0 is the start of every coordinate, and norm receives |x|.
+#ifndef D
+#define D 2
+#endif
+void adam_quadratics(long cells, long steps, const int *component, const float *hessian,
+                     const float *centre, const float *step_size, const float *p, const float *q,
+                     float x0, float *norm) {
+#ifdef __SSE__
+  unsigned int mode = _mm_getcsr();
+  _mm_setcsr(mode | 0x8040);
+#endif
+  for (long start = 0; start < cells; start += WIDTH) {
+    float x[D][WIDTH], m[D][WIDTH], v[D][WIDTH], u[D][WIDTH], pb[WIDTH], qb[WIDTH];
+    for (int j = 0; j < WIDTH; j++) {
+      for (int a = 0; a < D; a++) x[a][j] = x0, m[a][j] = 0, v[a][j] = 0;
+      pb[j] = p[start + j], qb[j] = q[start + j];
+    }
+    for (long k = 0; k < steps; k++) {
+      const float *h = hessian + (long)component[k] * D * D, *b = centre + (long)component[k] * D;
+      float eta = step_size[k];
+      for (int a = 0; a < D; a++)
+        for (int j = 0; j < WIDTH; j++) u[a][j] = x[a][j] - b[a];
+      for (int a = 0; a < D; a++)
+        for (int j = 0; j < WIDTH; j++) {
+          float g = 0;
+          for (int c = 0; c < D; c++) g += h[a * D + c] * u[c][j];
+          m[a][j] = m[a][j] - pb[j] * m[a][j] + pb[j] * g;
+          v[a][j] = v[a][j] - qb[j] * v[a][j] + qb[j] * (g * g);
+          float root = sqrtf(v[a][j]);
+          x[a][j] = x[a][j] - eta * (root > 0.0f ? m[a][j] / root : 0.0f);
+        }
+    }
+    for (int j = 0; j < WIDTH; j++) {
+      float sum = 0;
+      for (int a = 0; a < D; a++) sum += x[a][j] * x[a][j];
+      norm[start + j] = sqrtf(sum);
+    }
+  }
+#ifdef __SSE__
+  _mm_setcsr(mode);
+#endif
+}

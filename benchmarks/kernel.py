@@ -116,13 +116,14 @@ def run_roots(num_cells: int, num_steps: int) -> Callable[[], Any]:
     block = room.cells_per_block(1, num_cells)
     values = jnp.full((1, -(-num_cells // block) * block), 1.5, jnp.float32)
 
-    def step(_row: Any, _step: Any, _draw: Any, p: Any, q: Any, x: Any, m: Any, v: Any) -> Any:
-        return p / (jnp.sqrt(x) + q), m, v  # p/√x alone would become a reciprocal square root
+    def step(row: Any, _step: Any, _draw: Any, p: Any, q: Any, x: Any, m: Any, v: Any) -> Any:
+        return p / (jnp.sqrt(x) + q + row[0]), m, v  # p/√x would become a reciprocal square root
 
-    parts = Split(lambda _: [], lambda *_: [], lambda *_: [], step)
+    parts = Split((1, 0, 0), lambda _: [], lambda *_: [], lambda *_: [], step)
+    of_row = [jnp.zeros(1, jnp.float32)]
 
     def function(p: Any, state: Any) -> Any:
-        return room.launch(parts, [], [], [], jnp.int32(num_steps), p, p, state, block)
+        return room.launch(parts, of_row, [], [], jnp.int32(num_steps), p, p, state, block)
 
     arguments = (values, (values,) * 3)
     return partial(compiled(function, arguments), *arguments)

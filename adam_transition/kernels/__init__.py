@@ -3,9 +3,9 @@
 from adam_transition.kernels.table import (
     Kernel,
     for_gpu,
-    has_flat_state,
+    reason_against,
     reason_against_gpu,
     simulate_table,
 )
 
-__all__ = ["Kernel", "for_gpu", "has_flat_state", "reason_against_gpu", "simulate_table"]
+__all__ = ["Kernel", "for_gpu", "reason_against", "reason_against_gpu", "simulate_table"]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array
 
+from adam_transition.kernels.scalarized import NotScalarizedError
 from adam_transition.kernels.split import Split
 
 _CELLS_WANTED = 128  # their x, m, v, p and q fill a tenth of a first-level cache
@@ -51,37 +52,74 @@ def launch(
       state: numbers of each cell that a step changes, of shape (R, W).
       block: number of cells per block.
     """
-    # shared values have no axis; those of cells have the axis of the block
     of_cells = jax.vmap(parts.of_cell, in_axes=(None, None, 0, 0, 0, *[0] * len(state)))
+    row_numbers, step_numbers = len(of_rows), len(of_steps)
+    packed = [_packed(values, p.dtype) for values in (of_rows, of_steps) if values]
+    shared = jnp.concatenate([bits.reshape(len(p), -1) for bits in packed], axis=1)
 
     @jax.jit
     def run_steps(
-        of_row: list[Array],
-        of_step: list[Array],
-        of_draw: list[Array],
-        count: Array,
-        p: Array,
-        q: Array,
-        state: State,
+        shared: Array, of_draw: list[Array], count: Array, p: Array, q: Array, state: State
     ) -> State:
         def body(k: Array, state: State) -> State:
-            now = ([values[k] for values in of_kind] for of_kind in (of_step, of_draw))
-            return of_cells(of_row, *now, p, q, *state)
+            start = row_numbers + k * step_numbers
+            step = jax.lax.dynamic_slice(shared, (start,), (step_numbers,))
+            now = _unpacked(shared[:row_numbers], of_rows), _unpacked(step, of_steps)
+            return of_cells(*now, [values[k] for values in of_draw], p, q, *state)
 
         return jax.lax.fori_loop(0, count, body, state)
 
     def run_row(row: tuple) -> State:
-        of_row, of_step, of_draw, *cells = row
+        shared, of_draw, *cells = row
 
         def run_block(block: tuple[list[Array], tuple[Array, ...]]) -> State:
             of_draw, (p, q, *state) = block
             # attributes by which XLA itself marks loops of few bytes; if XLA renames them, results
             # stay the same, at half the speed
             with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-                return run_steps(of_row, of_step, of_draw, count, p, q, tuple(state))
+                return run_steps(shared, of_draw, count, p, q, tuple(state))
 
         draws = [jnp.moveaxis(v.reshape(len(v), -1, block), 1, 0) for v in of_draw]
         found = jax.lax.map(run_block, (draws, tuple(v.reshape(-1, block) for v in cells)))
         return tuple(values.reshape(-1) for values in found)
 
-    return jax.lax.map(run_row, (of_rows, of_steps, of_draws, p, q, *state))
+    return jax.lax.map(run_row, (shared, of_draws, p, q, *state))
+
+
+def _packed(values: list[Array], dtype: jnp.dtype) -> Array:
+    """Numbers side by side on the last axis of one array, as bits of one type.
+
+    One array, because XLA's compiler aborts if the loop does not use one of its inputs; and LLVM
+    gives up vectors if a loop reads many arrays.
+    """
+    return jnp.stack([_as_bits(value, dtype) for value in values], axis=-1)
+
+
+def _unpacked(bits: Array, examples: list[Array]) -> list[Array]:
+    return [_from_bits(bits[i], example.dtype) for i, example in enumerate(examples)]
+
+
+def _as_bits(value: Array, dtype: jnp.dtype) -> Array:
+    """A number without loss in a float type that is at least as wide.
+
+    Raises:
+      NotScalarizedError: it has a wider type, or is complex.
+    """
+    if value.dtype == dtype:
+        return value
+    is_real = not jnp.issubdtype(value.dtype, jnp.complexfloating)
+    if not is_real or value.dtype.itemsize > dtype.itemsize:
+        raise NotScalarizedError(f"a number of type {value.dtype} does not fit into {dtype}")
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return value.astype(dtype)
+    kind = "uint" if jnp.issubdtype(value.dtype, jnp.unsignedinteger) else "int"
+    wide = jnp.dtype(f"{kind}{8 * dtype.itemsize}")
+    return jax.lax.bitcast_convert_type(value.astype(wide), dtype)
+
+
+def _from_bits(bits: Array, dtype: jnp.dtype) -> Array:
+    if jnp.issubdtype(dtype, jnp.floating):
+        return bits.astype(dtype)
+    kind = "uint" if jnp.issubdtype(dtype, jnp.unsignedinteger) else "int"
+    wide = jnp.dtype(f"{kind}{8 * bits.dtype.itemsize}")
+    return jax.lax.bitcast_convert_type(bits, wide).astype(dtype)

@@ -5,30 +5,34 @@ launches a kernel, which keeps the state of a block in the registers of a GPU (`
 or in the first-level cache of a core (`cpu`). The index streams and step sizes of those steps are
 computed beforehand by the code that `simulate` uses, so all sampling schemes and schedules give the
 same streams. If each cell has its own stream, they are computed in pieces that fit in memory. Any
-one-dimensional problem is supported whose gradient and projection are elementwise in x; values that
-depend only on the component are computed beforehand (`split`).
+problem is supported whose gradient and projection can be written out in single numbers, those of
+the coordinates (`scalarized`); values that depend only on the component are computed beforehand
+(`split`).
 """
 
 from __future__ import annotations
 
 import importlib
+import operator
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from adam_transition import adam, sampling, simulate
+from adam_transition.kernels.scalarized import NotScalarizedError
 from adam_transition.kernels.split import Split, split
-from adam_transition.problems import FiniteSum
+from adam_transition.problems import FiniteSum, stack
 
 Kernel = Literal["cpu", "triton", "mosaic"]
 """cpu: blocks in the first-level cache. triton, mosaic: GPU kernels; see `for_gpu`."""
 
 _DRAWS_AT_ONCE = {"cpu": 1 << 22, "triton": 1 << 26, "mosaic": 1 << 26}
 
-_State = tuple[jax.Array, ...]  # leaves of `simulate.Carry` except the step, each of [R, W]
+_State = tuple[jax.Array, ...]  # all numbers of `simulate.Carry` except the step, each of [R, W]
 _Sums = tuple[jax.Array, jax.Array] | None  # `simulate.control_sums` since the last record
 
 
@@ -52,20 +56,33 @@ def reason_against_gpu(device: jax.Device) -> str | None:
     return None
 
 
-def has_flat_state(rule: adam.UpdateRule) -> bool:
-    """Whether a rule's state is made of single numbers of the type of the parameters.
+def reason_against(problem: FiniteSum, rule: adam.UpdateRule) -> str | None:
+    """Why a problem with an update rule cannot run in a kernel; None if it can.
 
-    Others run without a kernel.
+    The kernels for GPUs may still lack a function of its gradient.
     """
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    state = jax.eval_shape(rule.init, number)._replace(step=None)
-    return all((one.shape, one.dtype) == ((), number.dtype) for one in jax.tree.leaves(state))
+    one, number = jnp.ones((1, 1), jnp.float32), np.dtype(np.float32)
+    run = partial(
+        simulate_table,
+        method=simulate.Method(rule=rule),
+        num_steps=1,
+        record_every=1,
+        max_components=int(np.asarray(problem.num_components)),
+        kernel="cpu",
+    )
+    x0, key = jnp.ones((1, *problem.shape), number), sampling.stream_key(0)[None]
+    cell = adam.Hyperparameters(one, one, 0.0)
+    try:
+        jax.eval_shape(run, stack([problem], number), cell, x0, one[0], key)
+    except NotScalarizedError as error:
+        return str(error)
+    return None
 
 
 def simulate_table(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
-    x0: Float[Array, " R"],
+    x0: Float[Array, "R ..."],
     initial_step_size: Float[Array, " R"],
     key: Key[Array, "*RW"],
     *,
@@ -81,7 +98,7 @@ def simulate_table(
     """Runs Adam on R × W cells; rows differ in the problem, columns in (β1, β2).
 
     Args:
-      problem: a problem of shape () whose leaves have leading axis R.
+      problem: a problem whose leaves have leading axis R.
       hyper: 1 − β1 and 1 − β2 of shape (R, W); ε and ε_root of shape (R,) or ().
       x0: starts; their dtype is the dtype of the simulation.
       initial_step_size: η0 of each row.
@@ -96,13 +113,13 @@ def simulate_table(
       interpret: run a GPU kernel on any device, slowly; static.
 
     Returns:
-      The trace, of shape (R, W, records), as from `simulate` under two `vmap`s.
+      The trace, of shape (R, W, records, …), as from `simulate` under two `vmap`s.
 
     Raises:
-      ValueError: the problem is not one-dimensional; the state of the rule is not flat; an argument
-        does not have one entry for each row; or as for `simulate.simulate`.
+      ValueError: no kernel can run the problem with this rule (`reason_against`); an argument does
+        not have one entry for each row; or as for `simulate.simulate`.
     """
-    _check_rows(problem, hyper, method, max_components, x0, initial_step_size, controls)
+    _check_rows(problem, hyper, max_components, x0, initial_step_size, controls)
     run = num_steps, record_every, max_components
     simulate.check_run(problem, hyper, initial_step_size, method, *run)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
@@ -114,10 +131,12 @@ def simulate_table(
     epsilons = tuple(jnp.broadcast_to(jnp.asarray(v, dtype), num_rows) for v in hyper[2:])
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
     kind = _kind(problem, x0, method, watch_underflow)
-    state = _initial_state(problem, x0, method, max_components, width, kind)
+    if any(leaf.dtype != dtype for leaf in _leaves(kind)):
+        raise NotScalarizedError(f"the state of the rule is not made of {dtype} numbers")
+    state = _numbers(_initial_state(problem, x0, method, max_components, width, kind), kind)
     own_streams = key.ndim == 2
     key = _padded(key, width) if own_streams else key
-    parts = _split_step(rows, method, dtype, kind, own_streams=own_streams)
+    parts = _split_step(rows, method, dtype, kind, kernel=kernel, own_streams=own_streams)
     of_rows = jax.vmap(parts.of_row)(rows)
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every
@@ -141,7 +160,8 @@ def simulate_table(
             state = launch(parts, of_rows, of_steps, of_draws, count, p, q, state, block)
             return (state, jax.tree.map(jnp.add, sums, more)), None
 
-        state = _leaves(simulate.begin_block(_carry(state, kind)))
+        begun = simulate.begin_block(_carry(_arrays(state, kind), kind))
+        state = _numbers(_leaves(begun), kind)
         zeros = jnp.zeros(key.shape, dtype)
         carry = state, None if controls is None else (zeros, zeros)
         if piece == record_every:
@@ -149,7 +169,8 @@ def simulate_table(
         else:
             firsts = start + jnp.arange(0, record_every, piece, dtype=jnp.int32)
             (state, sums), _ = jax.lax.scan(run_piece, carry, firsts)
-        last = _carry(tuple(values[:, :num_columns] for values in state), kind)
+        kept = tuple(values[:, :num_columns] for values in state)
+        last = _carry(_arrays(kept, kind), kind)
         return state, _record(last, sums, stop, method, own_streams=own_streams)
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
@@ -171,19 +192,14 @@ def padded_width(num_columns: int, block: int, kernel: Kernel) -> int:
 def _check_rows(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
-    method: simulate.Method,
     max_components: int,
     x0: Array,
     initial_step_size: Array,
     controls: Array | None,
 ) -> None:
-    if not has_flat_state(method.rule):
-        raise ValueError("method: the state of its rule is not made of single numbers")
-    if problem.shape != ():
-        raise ValueError(f"a kernel runs problems of shape (), not {problem.shape}")
     num_rows = jnp.shape(hyper.one_minus_beta1)[0]
     for name, values, shape in (
-        ("x0", x0, (num_rows,)),
+        ("x0", x0, (num_rows, *problem.shape)),
         ("initial_step_size", initial_step_size, (num_rows,)),
         ("controls", controls, (num_rows, max_components)),
     ):
@@ -210,20 +226,25 @@ def _shortest_piece(method: simulate.Method, max_components: int) -> int:
 
 
 def _by_cell(trace: simulate.Trace, shape: tuple[int, int, int]) -> simulate.Trace:
-    """The records of each cell along its last axis."""
-    return jax.tree.map(lambda values: jnp.broadcast_to(jnp.moveaxis(values, 0, -1), shape), trace)
+    """The records of each cell along the axis after those of the table."""
+
+    def of_cells(values: Array) -> Array:
+        last = jnp.moveaxis(values, 0, min(2, values.ndim - 1))
+        return jnp.broadcast_to(last, (*shape, *values.shape[3:]))
+
+    return jax.tree.map(of_cells, trace)
 
 
 def _kind(
     problem: FiniteSum, x0: Array, method: simulate.Method, watch_underflow: bool
 ) -> simulate.Carry:
     """An example of a cell's carry: it determines which numbers a state has."""
-    first, number = jax.tree.map(lambda leaf: leaf[0], problem), jnp.zeros((), x0.dtype)
+    first, point = jax.tree.map(lambda leaf: leaf[0], problem), jnp.zeros_like(x0[0])
     return simulate.Carry(
-        number,
-        jax.tree.map(lambda _: number, jax.eval_shape(method.rule.init, number)),
-        number if simulate.is_constrained(first, x0[0]) else None,
-        number if watch_underflow else None,
+        point,
+        jax.tree.map(jnp.zeros_like, jax.eval_shape(method.rule.init, point)),
+        point if simulate.is_constrained(first, x0[0]) else None,
+        jnp.zeros((), x0.dtype) if watch_underflow else None,
     )
 
 
@@ -275,9 +296,11 @@ def _padded(values: Array, width: int) -> Array:
     return values[:, jnp.minimum(jnp.arange(width), values.shape[1] - 1)]
 
 
-def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> simulate.Carry:
-    """The state as a carry of the same kind as `kind`; kernels do not store the step."""
-    x, *others = state
+def _carry(
+    arrays: tuple[Array, ...], kind: simulate.Carry, step: Array | None = None
+) -> simulate.Carry:
+    """Arrays as a carry of the same kind as `kind`; kernels do not store the step."""
+    x, *others = arrays
     moments = kind.moments._replace(step=None)
     count = len(jax.tree.leaves(moments))
     moments = jax.tree.unflatten(jax.tree.structure(moments), others[:count])
@@ -289,9 +312,28 @@ def _carry(state: _State, kind: simulate.Carry, step: Array | None = None) -> si
     )
 
 
-def _leaves(carry: simulate.Carry) -> _State:
-    """All numbers of a carry but the step."""
+def _leaves(carry: simulate.Carry) -> tuple[Array, ...]:
+    """All arrays of a carry but the step."""
     return tuple(jax.tree.leaves(carry._replace(moments=carry.moments._replace(step=None))))
+
+
+def _numbers(arrays: tuple[Array, ...], kind: simulate.Carry) -> _State:
+    """All numbers of a cell's arrays, in order; each keeps the leading axes."""
+    return tuple(
+        array[(..., *place)]
+        for array, example in zip(arrays, _leaves(kind), strict=True)
+        for place in np.ndindex(example.shape)
+    )
+
+
+def _arrays(state: _State, kind: simulate.Carry) -> tuple[Array, ...]:
+    """The arrays with these numbers: the inverse of `_numbers`."""
+    found, numbers = [], iter(state)
+    for example in _leaves(kind):
+        own = [next(numbers) for _ in range(example.size)]
+        stacked = jnp.stack(own, axis=-1).reshape(*own[0].shape, *example.shape)
+        found.append(stacked if example.ndim else own[0])
+    return tuple(found)
 
 
 def _initial_state(
@@ -301,27 +343,48 @@ def _initial_state(
     max_components: int,
     width: int,
     kind: simulate.Carry,
-) -> _State:
+) -> tuple[Array, ...]:
+    """The arrays of a cell's carry at the start, of shape (R, width, …)."""
     start = partial(simulate.initial_state, method=method, max_components=max_components)
     moments = jax.tree.leaves(jax.vmap(start)(problem, x0)._replace(step=None))
-    zeros = [jnp.zeros_like(x0)] * (len(_leaves(kind)) - 1 - len(moments))
-    values = (x0, *moments, *zeros)
-    return tuple(jnp.broadcast_to(value[:, None], (len(x0), width)) for value in values)
+    given = (x0, *moments)
+    others = (jnp.zeros((len(x0), *one.shape), x0.dtype) for one in _leaves(kind)[len(given) :])
+    return tuple(
+        jnp.broadcast_to(value[:, None], (len(x0), width, *value.shape[1:]))
+        for value in (*given, *others)
+    )
 
 
 def _split_step(
-    rows: Any, method: simulate.Method, dtype: jnp.dtype, kind: simulate.Carry, *, own_streams: bool
+    rows: Any,
+    method: simulate.Method,
+    dtype: jnp.dtype,
+    kind: simulate.Carry,
+    *,
+    kernel: Kernel,
+    own_streams: bool,
 ) -> Split:
-    """One step of one cell, split by dependencies, with the types of the first row."""
+    """One step of one cell, split by dependencies, with the types of the first row.
 
-    def step(row: Any, step: Any, draw: Any, p: Array, q: Array, *state: Array) -> _State:
-        (problem, epsilons), (step_size, k, *index) = row, step
-        found = simulate.take_step(
+    On CPUs the gradient is a function of its own. Otherwise XLA would compute it anew for every
+    moment and coordinate that it enters.
+    """
+
+    def gradient(row: Any, step: Any, draw: Any, x: Array) -> Array:
+        (problem, _), (_, _, *index) = row, step
+        return problem.gradient(draw if own_streams else index[0], x)
+
+    def update(
+        row: Any, step: Any, draw: Any, p: Array, q: Array, gradient: Array, *cell: Array
+    ) -> Any:
+        del draw
+        (problem, epsilons), (step_size, k, *_) = row, step
+        found = simulate.apply_gradient(
             problem,
             adam.Hyperparameters(p, q, *epsilons),
-            draw if own_streams else index[0],
+            gradient,
             step_size,
-            _carry(state, kind, k),
+            _carry(cell, kind, k),
             method=method,
         )
         return _leaves(found)
@@ -330,4 +393,22 @@ def _split_step(
     number, integer = (jax.ShapeDtypeStruct((), one) for one in (dtype, jnp.int32))
     shared = (number, integer) if own_streams else (number, integer, integer)
     draw = integer if own_streams else None
-    return split(step, row, shared, draw, *[number] * (2 + len(_leaves(kind))))
+    first = split(gradient, row, shared, draw, kind.x)
+    second = split(update, row, shared, draw, number, number, kind.x, *_leaves(kind))
+    take_gradient = jax.jit(first.of_cell) if kernel == "cpu" else first.of_cell
+
+    def of_cell(
+        of_row: list[Array], of_step: list[Array], of_draw: list[Array], *cell: Array
+    ) -> _State:
+        handed = list(zip((of_row, of_step, of_draw), first.counts, strict=True))
+        p, q, *state = cell
+        found = take_gradient(*(of[:count] for of, count in handed), *state[: kind.x.size])
+        return second.of_cell(*(of[count:] for of, count in handed), p, q, *found, *state)
+
+    return Split(
+        tuple(map(operator.add, first.counts, second.counts)),
+        lambda *given: first.of_row(*given) + second.of_row(*given),
+        lambda *given: first.of_step(*given) + second.of_step(*given),
+        lambda *given: first.of_draw(*given) + second.of_draw(*given),
+        of_cell,
+    )

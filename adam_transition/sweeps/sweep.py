@@ -33,6 +33,11 @@ CellFunction = Callable[..., Mapping[str, Array]]
 """`(row inputs, cell inputs, *constants)` → named results, all without batch axes."""
 
 
+# By default XLA uses half of the vector width on cores with AVX-512, and a library of reductions
+# that takes two to three times as long for sums over a few records.
+_CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
+
+
 class Block(NamedTuple):
     """A rectangle of the table."""
 
@@ -94,8 +99,7 @@ class Program:
             if not self.of_tables:
                 over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
                 batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
-            # by default XLA uses half of the vector width on cores with AVX-512
-            options = {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else {}
+            options = _CPU_OPTIONS if device.platform == "cpu" else {}
             constants = jax.device_put(self.constants, device)
             compiled = jax.jit(batched, compiler_options=options).lower(*inputs, *constants)
             self._compiled[key] = functools.partial(_call, compiled.compile(), constants)
@@ -139,6 +143,7 @@ def run(
     table = _table_shape(rows, cells)
     devices = jax.local_devices() if devices is None else devices
     num_workers = _num_workers(devices)
+    rows = jax.tree.map(_on_host, rows)
     pending: deque[tuple[Block, list[tuple[Block, Future]]]] = deque()
     num_tiles = 0
 
@@ -213,6 +218,11 @@ def _check_equal(num_chunks: int) -> None:
             f"the processes of this job have {sorted(set(counts.tolist()))} chunks to do: they "
             "need the same flags, and an output folder on a file system that they share"
         )
+
+
+def _on_host(leaf: Any) -> Any:
+    """An array that is indexed in microseconds; PRNG keys stay where they are."""
+    return leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:

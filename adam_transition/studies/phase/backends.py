@@ -14,22 +14,24 @@ from adam_transition.studies.phase.simulation import run_cell, run_table
 from adam_transition.sweeps import sweep
 
 _CELLS_PER_TILE = {"cpu": 1 << 13, "gpu": 1 << 20, "tpu": 1 << 20}
-_SMALLEST_TILE = 256  # cells
+_BLOCK_TILES = 16  # per table, or a multiple: a number that 2, 4, 8 and 16 cores share evenly
+_CELLS_OF_BLOCKS = (256, 1 << 12)  # per tile; the records of more would not fit into a cache
 _BYTES_OF_SORTS = {"cpu": 1 << 28, "gpu": 1 << 34, "tpu": 1 << 33}
-_BLOCK_TILES = 16  # per table, a number that 2, 4, 8 and 16 cores share evenly
 _CELLS_PER_CHUNK = {"cpu": 1 << 16, "gpu": 1 << 20, "tpu": 1 << 20}
 
 
 def tile_shape(spec: PhaseDiagram) -> tuple[int, int]:
     """Rows and columns of one evaluation: enough for a GPU, few enough for the cache of a CPU core.
 
-    The backend `blocks` takes care of the cache itself: tiles are as large as possible while all
-    cores have work.
+    The backend `blocks` takes care of the cache itself: tiles are as large as their records permit
+    while all cores have work; a table that is smaller than two tiles is halved.
     """
     cells = _CELLS_PER_TILE[jax.default_backend()]
     if spec.backend == "blocks":
-        rounds = -(-math.prod(spec.table) // (_BLOCK_TILES * 8 * cells))
-        cells = max(_SMALLEST_TILE, -(-math.prod(spec.table) // (_BLOCK_TILES * rounds)))
+        least, most = _CELLS_OF_BLOCKS
+        total = math.prod(spec.table)
+        rounds = -(-total // (_BLOCK_TILES * most))
+        cells = max(min(least, -(-total // 2)), -(-total // (_BLOCK_TILES * rounds)))
     if not spec.common_random_numbers and "random_shuffling" in spec.samplings:
         # each cell sorts some six epochs of its own, four numbers of four bytes per step
         of_cell = 6 * 16 * max(spec.num_components)
@@ -52,11 +54,12 @@ def reason_against(backend: Backend, spec: PhaseDiagram) -> str | None:
     device = {"blocks": "cpu", "pallas": "gpu"}[backend]
     if jax.default_backend() != device:
         return f"needs a {device.upper()}; JAX runs on {jax.default_backend()} here"
-    if spec.problem_at(spec.num_components[0], None).shape != ():
+    problem = spec.problem_at(spec.num_components[0], None)
+    if backend == "pallas" and problem.shape != ():
         return f"{spec.problem} is not one-dimensional"
     for optimizer in spec.optimizers:
-        if not kernels.has_flat_state(optimizer.rule):
-            return f"the state of {optimizer.name} is not made of single numbers of one type"
+        if reason := kernels.reason_against(problem, optimizer.rule):
+            return f"{spec.problem} with {optimizer.name} cannot run in a kernel: {reason}"
     if backend == "pallas":
         return kernels.reason_against_gpu(jax.local_devices()[0])
     return None

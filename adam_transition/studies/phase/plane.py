@@ -152,18 +152,25 @@ def _optimizer(
 
 
 def _backend(problem: problems.FiniteSum, optimizer: Optimizer) -> diagram.Backend:
-    if problem.shape != () or not kernels.has_flat_state(optimizer.rule):
+    kernel: kernels.Kernel = "cpu" if jax.default_backend() == "cpu" else kernels.for_gpu()
+    if kernel != "cpu" and (problem.shape != () or _is_without_gpu_kernel()):
         return "xla"
-    if jax.default_backend() == "cpu":
-        # not blocks for arbitrary losses: XLA may abort when it compiles the output of `split`
-        return "blocks" if isinstance(problem, problems.BuiltIn) else "xla"
-    if kernels.reason_against_gpu(jax.local_devices()[0]) or not _lowers(problem, optimizer):
+    if not _compiles(problem, optimizer, kernel):
         return "xla"
-    return "pallas"
+    return "blocks" if kernel == "cpu" else "pallas"
 
 
-def _lowers(problem: problems.FiniteSum, optimizer: Optimizer = ADAM) -> bool:
-    """Whether the GPU kernel supports all functions in the gradient and the update rule."""
+def _is_without_gpu_kernel() -> bool:
+    return kernels.reason_against_gpu(jax.local_devices()[0]) is not None
+
+
+def _compiles(
+    problem: problems.FiniteSum, optimizer: Optimizer = ADAM, kernel: kernels.Kernel = "cpu"
+) -> bool:
+    """Whether a kernel can run all functions in the gradient and the update rule.
+
+    Found by a test: for a GPU by lowering, which needs no GPU, for CPUs by compiling.
+    """
     n = int(np.asarray(problem.num_components))
     program = partial(
         kernels.simulate_table,
@@ -171,15 +178,18 @@ def _lowers(problem: problems.FiniteSum, optimizer: Optimizer = ADAM) -> bool:
         num_steps=1,
         record_every=1,
         max_components=n,
-        kernel=kernels.for_gpu(),
+        kernel=kernel,
     )
     one = jnp.ones(1, jnp.float32)
     cell = adam.Hyperparameters(one[None], one[None], 0.0)
     stacked = problems.stack([problem], np.dtype(np.float32))
-    key = sampling.stream_key(0)[None]
+    x0, key = jnp.ones((1, *problem.shape), jnp.float32), sampling.stream_key(0)[None]
     try:
-        traced = jax.jit(program).trace(stacked, cell, one, one, key)
-        traced.lower(lowering_platforms=("cuda",))
+        traced = jax.jit(program).trace(stacked, cell, x0, one, key)
+        if kernel == "cpu":
+            traced.lower().compile()
+        else:
+            traced.lower(lowering_platforms=("cuda",))
     except Exception:
         return False
     return True
