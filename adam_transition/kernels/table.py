@@ -131,8 +131,6 @@ def simulate_table(
     epsilons = tuple(jnp.broadcast_to(jnp.asarray(v, dtype), num_rows) for v in hyper[2:])
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
     kind = _kind(problem, x0, method, watch_underflow)
-    if any(leaf.dtype != dtype for leaf in _leaves(kind)):
-        raise NotScalarizedError(f"the state of the rule is not made of {dtype} numbers")
     state = _numbers(_initial_state(problem, x0, method, max_components, width, kind), kind)
     own_streams = key.ndim == 2
     key = _padded(key, width) if own_streams else key
@@ -240,12 +238,15 @@ def _kind(
 ) -> simulate.Carry:
     """An example of a cell's carry: it determines which numbers a state has."""
     first, point = jax.tree.map(lambda leaf: leaf[0], problem), jnp.zeros_like(x0[0])
-    return simulate.Carry(
+    kind = simulate.Carry(
         point,
         jax.tree.map(jnp.zeros_like, jax.eval_shape(method.rule.init, point)),
         point if simulate.is_constrained(first, x0[0]) else None,
         jnp.zeros((), x0.dtype) if watch_underflow else None,
     )
+    if any(leaf.dtype != x0.dtype for leaf in _leaves(kind)):
+        raise NotScalarizedError(f"the state of the rule is not made of {x0.dtype} numbers")
+    return kind
 
 
 def _steps_of_row(

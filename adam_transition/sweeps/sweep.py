@@ -33,11 +33,6 @@ CellFunction = Callable[..., Mapping[str, Array]]
 """`(row inputs, cell inputs, *constants)` → named results, all without batch axes."""
 
 
-# By default XLA uses half of the vector width on cores with AVX-512, and a library of reductions
-# that takes two to three times as long for sums over a few records.
-_CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
-
-
 class Block(NamedTuple):
     """A rectangle of the table."""
 
@@ -99,10 +94,10 @@ class Program:
             if not self.of_tables:
                 over_columns = jax.vmap(self.function, in_axes=(None, 0, *shared))
                 batched = jax.vmap(over_columns, in_axes=(0, 0, *shared))
-            options = _CPU_OPTIONS if device.platform == "cpu" else {}
             constants = jax.device_put(self.constants, device)
-            compiled = jax.jit(batched, compiler_options=options).lower(*inputs, *constants)
-            self._compiled[key] = functools.partial(_call, compiled.compile(), constants)
+            lowered = jax.jit(batched).lower(*inputs, *constants)
+            compiled = lowered.compile(_options(device.platform))
+            self._compiled[key] = functools.partial(_call, compiled, constants)
         return self._compiled[key]
 
 
@@ -231,6 +226,24 @@ def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:
     if len(tables) != 1 or lengths - {next(iter(tables))[0]}:
         raise ValueError(f"rows of length {lengths} and cells of shapes {tables} do not match")
     return tables.pop()
+
+
+@functools.cache
+def _options(platform: str) -> dict[str, Any]:
+    """Options of XLA for a platform, as far as the installed version has them.
+
+    By default it uses half of the vector width on cores with AVX-512, and a library of reductions
+    that takes two to three times as long for sums over a few records.
+    """
+    found: dict[str, Any] = {}
+    wanted = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
+    for option in wanted.items() if platform == "cpu" else ():
+        try:
+            jax.jit(lambda x: x).lower(0.0).compile(dict([option]))
+        except jax.errors.JaxRuntimeError:
+            continue
+        found |= dict([option])
+    return found
 
 
 def _call(compiled: Callable, constants: tuple[PyTree, ...], *inputs: PyTree) -> Any:
