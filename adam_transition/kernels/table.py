@@ -120,8 +120,8 @@ def simulate_table(
         not have one entry for each row; or as for `simulate.simulate`.
     """
     _check_rows(problem, hyper, max_components, x0, initial_step_size, controls)
-    run = num_steps, record_every, max_components
-    simulate.check_run(problem, hyper, initial_step_size, method, *run)
+    lengths = num_steps, record_every, max_components
+    simulate.check_run(problem, hyper, initial_step_size, method, *lengths)
     dtype, (num_rows, num_columns) = x0.dtype, jnp.shape(hyper.one_minus_beta1)
     # imported here, because a machine may lack the dependencies of the other kernels
     room = importlib.import_module(f"adam_transition.kernels.{kernel}")
@@ -132,15 +132,15 @@ def simulate_table(
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
     kind = _kind(problem, x0, method, watch_underflow)
     state = _numbers(_initial_state(problem, x0, method, max_components, width, kind), kind)
-    own_streams = key.ndim == 2
-    key = _padded(key, width) if own_streams else key
+    if own_streams := key.ndim == 2:
+        key = _padded(key, width)
     parts = _split_step(rows, method, dtype, kind, kernel=kernel, own_streams=own_streams)
     of_rows = jax.vmap(parts.of_row)(rows)
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every
     if own_streams:
-        longest = _DRAWS_AT_ONCE[kernel] // (num_rows * width)
-        piece = min(record_every, max(_shortest_piece(method, max_components), longest))
+        at_once = _DRAWS_AT_ONCE[kernel] // (num_rows * width * max(1, parts.counts[2]))
+        piece = min(record_every, max(_shortest_piece(method, max_components), at_once))
     of_row_steps = partial(_steps_of_row, parts, method, piece, max_components)
     over_rows = jax.vmap(of_row_steps, in_axes=(0, 0, 0, 0, 0, None, None))
 
@@ -158,8 +158,7 @@ def simulate_table(
             state = launch(parts, of_rows, of_steps, of_draws, count, p, q, state, block)
             return (state, jax.tree.map(jnp.add, sums, more)), None
 
-        begun = simulate.begin_block(_carry(_arrays(state, kind), kind))
-        state = _numbers(_leaves(begun), kind)
+        state = _begun(state, kind)
         zeros = jnp.zeros(key.shape, dtype)
         carry = state, None if controls is None else (zeros, zeros)
         if piece == record_every:
@@ -311,6 +310,10 @@ def _carry(
     return simulate.Carry(
         x, moments._replace(step=x if step is None else step), reaction, underflowed
     )
+
+
+def _begun(state: _State, kind: simulate.Carry) -> _State:
+    return _numbers(_leaves(simulate.begin_block(_carry(_arrays(state, kind), kind))), kind)
 
 
 def _leaves(carry: simulate.Carry) -> tuple[Array, ...]:
