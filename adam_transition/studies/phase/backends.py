@@ -79,7 +79,7 @@ def program(
 ) -> sweep.Program:
     """The program of one optimiser and sampling scheme, for the backend of the diagram.
 
-    On CPUs and GPUs the default backend of a one-dimensional problem is a kernel: it takes the same
+    On CPUs and GPUs the default backend is a kernel where one can run the problem: it takes the same
     `simulate.take_step` as `simulate.simulate`, but does not call the latter.
 
     Args:

@@ -44,9 +44,9 @@ def simulate_plane(
 ) -> xr.Dataset:
     """Runs Adam, or another optimiser, from x0 at every (β1, β2) of a grid and judges every run.
 
-    One-dimensional problems run in a kernel (`kernels`): on CPUs the built-in ones, on GPUs all
-    whose gradient consists of functions that the kernel supports. All others run in XLA. Cells of
-    one sampling scheme share their index stream.
+    Problems run in a kernel (`kernels`) if their gradient can be written out in single numbers and
+    a test compiles it; on GPUs only one-dimensional ones. All others run in XLA. Cells of one
+    sampling scheme share their index stream.
 
     A run is judged by where it ends and by the push of its steps before projection
     (`simulate.judge`): it has diverged, it has converged, or it is undecided. If all ∇f_i vanish at

@@ -1,7 +1,7 @@
 """Simulates and judges the cells of a phase diagram: the functions that a sweep maps.
 
 The table of the sweep has a row for each n (all rows share one index stream) and a column for each
-(β1, β2). On CPUs and GPUs one-dimensional problems run in a kernel (`run_table`), which takes the
+(β1, β2). On CPUs and GPUs problems run in a kernel (`run_table`) where they can, which takes the
 same `simulate.take_step` as `run_cell`.
 """
 
