@@ -228,7 +228,8 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
     with style():  # which has the resolution and fonts
         # laid out once; `savefig` would do so before each file
         figure.dpi = matplotlib.rcParams["savefig.dpi"]
-        figure.draw_without_rendering()
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
         figure.set_layout_engine("none")
         png, pdf = io.BytesIO(), io.BytesIO()  # a full disk must not leave half a file
         FigureCanvasAgg(figure).print_png(png)
