@@ -1,19 +1,18 @@
 """The CPU kernel: a block of cells runs through all steps in a core's first-level cache.
 
-By default XLA runs a loop operation by operation, with one call over all cells for each operation.
-If the loop is marked as small, it becomes one compiled function. Only then are blocks of this size
-worthwhile: they run as fast as the same loop in C (`benchmarks.simulation`).
+Only as a `small_loop` are blocks of this size worthwhile: they run as fast as the same loop in C
+(`benchmarks.simulation`).
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array
 
 from adam_transition.kernels.scalarized import NotScalarizedError
 from adam_transition.kernels.split import Split
+from adam_transition.sweeps.small_loop import small_loop
 
 _CELLS_WANTED = 128  # their x, m, v, p and q fill a tenth of a first-level cache
 _VECTOR = 16  # numbers in the widest vector
@@ -57,27 +56,19 @@ def launch(
     packed = [_packed(values, p.dtype) for values in (of_rows, of_steps) if values]
     shared = jnp.concatenate([bits.reshape(len(p), -1) for bits in packed], axis=1)
 
-    @jax.jit
-    def run_steps(
-        shared: Array, of_draw: list[Array], count: Array, p: Array, q: Array, state: State
-    ) -> State:
-        def body(k: Array, state: State) -> State:
-            start = row_numbers + k * step_numbers
-            step = jax.lax.dynamic_slice(shared, (start,), (step_numbers,))
-            now = _unpacked(shared[:row_numbers], of_rows), _unpacked(step, of_steps)
-            return of_cells(*now, [values[k] for values in of_draw], p, q, *state)
-
-        return jax.lax.fori_loop(0, count, body, state)
-
     def run_row(row: tuple) -> State:
         shared, of_draw, *cells = row
 
         def run_block(block: tuple[list[Array], tuple[Array, ...]]) -> State:
             of_draw, (p, q, *state) = block
-            # attributes by which XLA itself marks loops of few bytes; if XLA renames them, results
-            # stay the same, at half the speed
-            with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-                return run_steps(shared, of_draw, count, p, q, tuple(state))
+
+            def take_step(k: Array, state: State) -> State:
+                start = row_numbers + k * step_numbers
+                step = jax.lax.dynamic_slice(shared, (start,), (step_numbers,))
+                now = _unpacked(shared[:row_numbers], of_rows), _unpacked(step, of_steps)
+                return of_cells(*now, [values[k] for values in of_draw], p, q, *state)
+
+            return small_loop(count, take_step, tuple(state))
 
         draws = [jnp.moveaxis(v.reshape(len(v), -1, block), 1, 0) for v in of_draw]
         found = jax.lax.map(run_block, (draws, tuple(v.reshape(-1, block) for v in cells)))

@@ -54,6 +54,7 @@ from jaxtyping import Array, Bool, Float, Int
 from adam_transition import adam
 from adam_transition.sampling import Sampling
 from adam_transition.sweeps import sweep
+from adam_transition.sweeps.small_loop import small_loop
 from adam_transition.theory import _tiles, near_one
 
 LEAST = 1e-9
@@ -512,7 +513,9 @@ def _integrate(
     rests = (zero, zero) if not shape else ()
     start = tuple(jnp.moveaxis(values, 0, -1) + zeros for values in (lane.f, lane.h))
     carry = zeros, zeros, zero, jnp.ones_like(p), start, rests
-    totals, _, last, *_ = jax.lax.fori_loop(0, num_steps, add_node, carry)
+    # XLA must not see that they are constants; see `small_loop`
+    carry = jax.tree.map(lambda values: jnp.where(num_steps >= 0, values, 0), carry)
+    totals, _, last, *_ = small_loop(num_steps, add_node, carry)
     # the state "none drawn" is the state "all drawn": counted once
     sums = totals.reshape(-1, *p.shape)[1:] if shape else n * totals[None]
     return {"sums": sums.T[None], "last": n * last[None]}

@@ -1,0 +1,33 @@
+"""Loops whose steps do little work, on CPUs."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array, Int, PyTree
+
+T = TypeVar("T", bound=PyTree)
+
+
+def small_loop(count: Int[Array, ""], body: Callable[[Array, T], T], carry: T) -> T:
+    """`jax.lax.fori_loop(0, count, body, carry)`, on CPUs as one compiled function.
+
+    By default XLA makes a call of its own of every operation of a step, which takes longer than the
+    operation if it has some hundred numbers. These attributes are those by which XLA itself marks
+    loops of few bytes; if a version renames them, results stay the same and loops become slower.
+
+    XLA's compiler aborts if an array that enters the loop is a constant or is never used: neither
+    may hold for the carry and for what `body` closes over.
+
+    Args:
+      count: number of steps, at least 0; traced.
+      body: one step.
+      carry: the state before the first step.
+    """
+
+    def run(count: Array, carry: T) -> T:
+        return jax.lax.fori_loop(0, count, body, carry)
+
+    with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
+        return jax.jit(run)(count, carry)
