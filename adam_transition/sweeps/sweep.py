@@ -229,20 +229,20 @@ def _table_shape(rows: PyTree, cells: PyTree) -> tuple[int, int]:
 
 
 @functools.cache
-def _options(platform: str) -> dict[str, Any]:
+def _options(platform: str) -> dict[str, str | bool]:
     """Options of XLA for a platform, as far as the installed version has them.
 
     By default it uses half of the vector width on cores with AVX-512, and a library of reductions
     that takes two to three times as long for sums over a few records.
     """
-    found: dict[str, Any] = {}
-    wanted = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
-    for option in wanted.items() if platform == "cpu" else ():
+    found: dict[str, str | bool] = {}
+    wanted = {"xla_cpu_prefer_vector_width": "512", "xla_cpu_experimental_ynn_fusion_type": ""}
+    for name, value in wanted.items() if platform == "cpu" else ():
         try:
-            jax.jit(lambda x: x).lower(0.0).compile(dict([option]))
+            jax.jit(lambda x: x).lower(0.0).compile({name: value})
         except jax.errors.JaxRuntimeError:
             continue
-        found |= dict([option])
+        found[name] = value
     return found
 
 

@@ -79,8 +79,8 @@ def program(
 ) -> sweep.Program:
     """The program of one optimiser and sampling scheme, for the backend of the diagram.
 
-    On CPUs and GPUs the default backend is a kernel where one can run the problem: it takes the same
-    `simulate.take_step` as `simulate.simulate`, but does not call the latter.
+    On CPUs and GPUs the default backend is a kernel where one can run the problem: it takes the
+    same `simulate.take_step` as `simulate.simulate`, but does not call the latter.
 
     Args:
       spec: the diagram.

@@ -17,9 +17,9 @@ from adam_transition.sampling import Sampling
 from adam_transition.sweeps import store
 
 Backend = Literal["xla", "blocks", "pallas"]
-"""xla: a single XLA program, on any device, for any problem. blocks: for CPUs, runs a block of cells
-through all steps in the L1 cache; for problems of a few coordinates. pallas: a kernel for GPUs that
-keeps the state of a cell in registers; for one-dimensional problems."""
+"""xla: a single XLA program, on any device, for any problem. blocks: for CPUs, runs a block of
+cells through all steps in the L1 cache; for problems of a few coordinates. pallas: a kernel for
+GPUs that keeps the state of a cell in registers; for one-dimensional problems."""
 
 
 @dataclass(frozen=True)
