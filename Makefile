@@ -29,6 +29,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks.simulation
+	$(RUN) -m benchmarks.dimensions
 	$(RUN) -m benchmarks.kernel
 	$(RUN) -m benchmarks.optimizers
 	$(RUN) -m benchmarks.startup
