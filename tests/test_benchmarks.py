@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import scale, simulation, startup
+from benchmarks import dimensions, scale, simulation, startup
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
@@ -22,6 +22,15 @@ def test_the_c_loop_is_the_librarys_arithmetic(num_cells):
     beta1 = (generator.uniform(0, 0.95, num_cells) * np.sqrt(beta2)).astype(np.float32)
     gaps = [make(beta1, beta2, 500)() for make in (simulation.c, simulation.library)]
     np.testing.assert_allclose(*gaps, rtol=3e-5)
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_in_several_coordinates_blocks_are_the_c_loop():
+    found = dimensions.measure(3, 70, 250, repeats=1)
+    assert found.keys() == {"blocks", "xla", "c"}
+    for rate, difference in found.values():
+        assert rate > 0
+        assert difference < 1e-3  # after 200 steps, where x0 = 1
 
 
 def test_it_measures_every_contestant_and_keeps_the_rates(tmp_path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ _MOST_OPERATIONS = 600  # XLA takes two seconds to compile these, and ten for 25
 
 _MOVES = {
     "broadcast_in_dim", "concatenate", "pad", "reshape", "rev", "slice", "split", "squeeze",
-    "transpose",
+    "tile", "transpose",
 }  # fmt: skip
 _REDUCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "reduce_sum": operator.add,
@@ -155,7 +155,11 @@ def _product(
     """The product as `jax.lax.dot_general` defines it: axes of the batch, of left, of right."""
     contracted, batch = dimensions
     left, right = (
-        np.moveaxis(values, [*shared, *summed], [*range(len(shared)), *range(-len(summed), 0)])
+        np.moveaxis(
+            _each(lambda value: jax.lax.convert_element_type(value, dtype), values),
+            [*shared, *summed],
+            [*range(len(shared)), *range(-len(summed), 0)],
+        )
         for values, summed, shared in zip((left, right), contracted, batch, strict=True)
     )
     free = left.ndim - len(batch[0]) - len(contracted[0])
@@ -165,5 +169,4 @@ def _product(
     right = right[(*[slice(None)] * len(batch[0]), *[None] * free, ...)]
     terms = _each(_counted(operator.mul, count), left, right)
     axes = range(terms.ndim - len(contracted[0]), terms.ndim)
-    total = _reduced(_counted(operator.add, count), terms, axes)
-    return _each(lambda value: jax.lax.convert_element_type(value, dtype), total)
+    return _reduced(_counted(operator.add, count), terms, axes)
