@@ -297,9 +297,9 @@ def _with_backend(spec: "PhaseDiagram", wanted: str) -> "PhaseDiagram":
 
     choices: tuple[Backend, ...] = get_args(diagram.Backend)
     _flags.check_choices("backend", [wanted], ("auto", *choices))
-    backend = cast("Backend", wanted)
     if wanted == "auto":
-        backend = backends.fastest_backend(spec)
+        return dataclasses.replace(spec, backend=backends.fastest_backend(spec))
+    backend = cast("Backend", wanted)
     if reason := backends.reason_against(backend, spec):
         allowed = [one for one in choices if not backends.reason_against(one, spec)]
         raise ValueError(f"--backend={wanted}: {reason}; allowed are auto, {', '.join(allowed)}")
