@@ -17,10 +17,9 @@ import numpy as np
 
 from adam_transition import sampling
 from adam_transition.problems import realizable_quadratics, stack
-from adam_transition.studies.phase import backends, diagram, simulation
-from adam_transition.sweeps import sweep
+from adam_transition.studies.phase import diagram, simulation
 from benchmarks import c_loop, results
-from benchmarks.simulation import Run
+from benchmarks.simulation import Run, run_of_diagram
 
 N, STEP_SIZE, X0 = 20, 0.1, 1.0
 
@@ -28,7 +27,7 @@ N, STEP_SIZE, X0 = 20, 0.1, 1.0
 def library(
     dimension: int, beta1: np.ndarray, beta2: np.ndarray, num_steps: int, backend: diagram.Backend
 ) -> Run:
-    """A run of these cells with the backend, as `experiments.phase` makes it."""
+    """A run of these cells with the backend."""
     spec = diagram.PhaseDiagram(
         problem="realizable_quadratics",
         num_components=(N,),
@@ -48,21 +47,7 @@ def library(
         epsilon=jnp.zeros(1),
         has_neighbourhood=jnp.zeros(1, bool),
     )
-    program, cells = backends.program(spec, "cyclic"), simulation.cells(spec)
-    gap = np.empty(spec.table, np.float32)
-
-    def simulate() -> np.ndarray:
-        sweep.run(
-            program,
-            rows,
-            cells,
-            tile=backends.tile_shape(spec),
-            chunk=spec.table,
-            write=lambda block, values: gap.__setitem__(block, values["gap"]),
-        )
-        return gap[0]
-
-    return simulate
+    return run_of_diagram(spec, rows)
 
 
 def c(dimension: int, beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:

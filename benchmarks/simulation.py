@@ -58,8 +58,12 @@ def library(beta1: np.ndarray, beta2: np.ndarray, num_steps: int) -> Run:
         step_size=STEP_SIZE,
     )
     spec = dataclasses.replace(spec, backend=backends.fastest_backend(spec))
-    program = backends.program(spec, "cyclic")
-    rows, cells = simulation.rows(spec, None), simulation.cells(spec)
+    return run_of_diagram(spec, simulation.rows(spec, None))
+
+
+def run_of_diagram(spec: diagram.PhaseDiagram, rows: simulation.Row) -> Run:
+    """A run of all cells in cyclic order, as `experiments.phase` makes it."""
+    program, cells = backends.program(spec, "cyclic"), simulation.cells(spec)
     gap = np.empty(spec.table, np.float32)
 
     def simulate() -> np.ndarray:

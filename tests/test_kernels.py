@@ -314,6 +314,43 @@ def test_what_cannot_be_written_out_in_numbers_is_refused(loss, reason):
     assert plane._compiles(problem) == (reason is None)
 
 
+def test_problems_of_many_coordinates_are_refused_at_once():
+    """Before a step is written out, which would take minutes for 1000 × 1000 numbers."""
+    reason = kernels.reason_against(problems.nonrealizable_quadratics(3, 300), adam.ADAM)
+    assert "90600 numbers enter a step; at most 600" in str(reason)
+
+
+CLOSED_OVER, TABLE = jnp.float32(2.5), jnp.arange(5.0)
+LOSSES = {
+    "closed over": lambda x, r: CLOSED_OVER * (x - r["b"]) ** 2,
+    "table closed over": lambda x, r: TABLE[r["k"] % 5] * x**2,
+    "data unused": lambda x, r: x**2,
+    "x unused": lambda x, r: jnp.float32(1.0),
+    "nothing moves": lambda x, r: 0.0 * x,
+    "equal branches": lambda x, r: jnp.where(r["flag"], x**2, x**2),
+    "branch by x": lambda x, r: jax.lax.cond(x > 0, jnp.square, jnp.cos, x),
+    "integers": lambda x, r: r["u"] * x**2 + jnp.where(r["k"] & 1, x, -x),
+    "sum over a table": lambda x, r: jnp.sum(jnp.tanh(x * TABLE)) * r["b"],
+    "bfloat16": lambda x, r: ((x - r["b"]).astype(jnp.bfloat16) ** 2).astype(jnp.float32),
+    "special functions": lambda x, r: jax.scipy.special.erfinv(jnp.tanh(x)) + jnp.mod(x, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_users_run_in_blocks(name):
+    """Inputs that are constants or unused would make XLA's compiler abort."""
+    data = {
+        "b": np.linspace(-1, 1, 6), "k": np.arange(6), "flag": np.arange(6) > 2,
+        "u": np.arange(6, dtype=np.uint8),
+    }  # fmt: skip
+    problem = problems.from_loss(LOSSES[name], data, minimiser=0.0)
+    assert plane._compiles(problem)
+    setting = _setting([problem], 150)
+    static = _static(METHODS[0], num_steps=60, record_every=20, max_components=6)
+    found, expected = _with_kernel("cpu", *setting, **static), _with_xla(*setting, **static)
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-5, atol=1e-5)
+
+
 @given(st.floats(-3, 3), st.integers(0, 9), st.floats(-3, 3), st.booleans())
 def test_the_parts_of_a_split_make_the_whole(shift, index, x, flip):
     table = jnp.arange(10.0)

@@ -225,7 +225,7 @@ def _window(beta1, beta2):
     return _state(lambda params: jnp.zeros((4, *params.shape)), update)
 
 
-def test_a_state_of_other_shapes_runs_without_a_kernel():
+def test_a_state_may_have_another_shape_than_the_parameters():
     beta = np.array([0.5, 0.9])
     settings = {"x0": 1.0, "samplings": ("cyclic",), "num_steps": 200, "progress": False}
     plane = at.simulate_plane(at.counterexample(5), beta, beta, **settings, optimizer=_window)

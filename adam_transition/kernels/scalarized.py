@@ -19,6 +19,7 @@ import numpy as np
 from jax.extend import core
 
 _MOST_OPERATIONS = 600  # XLA takes two seconds to compile these, and ten for 2500
+_MOST_NUMBERS = 600  # of inputs
 
 _MOVES = {
     "broadcast_in_dim", "concatenate", "pad", "reshape", "rev", "slice", "split", "squeeze",
@@ -56,7 +57,14 @@ def scalarized(program: core.Jaxpr) -> Callable[..., list[np.ndarray]]:
       A function of the program's inputs, arrays of objects, that returns its results as such. It
       raises `NotScalarizedError` if it meets an operation that is neither elementwise, a sum or
       product over an axis, a product of matrices, nor a move, or too many of them.
+
+    Raises:
+      NotScalarizedError: the inputs have too many numbers.
     """
+    inputs: list[Any] = program.invars
+    size = sum(v.aval.size for v in inputs)
+    if size > _MOST_NUMBERS:
+        raise NotScalarizedError(f"{size} numbers enter a step; at most {_MOST_NUMBERS} may")
 
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
         known, count = dict(zip(program.invars, inputs, strict=True)), itertools.count()

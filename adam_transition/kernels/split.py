@@ -52,8 +52,9 @@ def split(
       draw: an example of the values of a draw.
       cell: examples of the values of a cell.
 
-    `of_cell` raises `NotScalarizedError` when it is traced if the program of a cell cannot be
-    written out in numbers.
+    Raises:
+      NotScalarizedError: too many numbers enter the program of a cell; or, when `of_cell` is
+        traced, that program cannot be written out in numbers.
     """
     closed = _without_calls(jax.make_jaxpr(function)(row, step, draw, *cell))
     jaxpr = closed.jaxpr
@@ -104,7 +105,7 @@ def split(
                 value = next(values)
                 array[place] = value != 0 if v.aval.dtype == jnp.bool else value
             arrays.append(array.reshape(v.aval.shape))
-        return tuple(number for array in run(*arrays) for number in array.flat)
+        return tuple(jnp.asarray(number) for array in run(*arrays) for number in array.flat)
 
     rows, steps, draws = (sum(v.aval.size for v in kept[which]) for which in above)
     programs = program_above(ROW), program_above(STEP), program_above(DRAW)

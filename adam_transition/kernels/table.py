@@ -131,10 +131,10 @@ def simulate_table(
     epsilons = tuple(jnp.broadcast_to(jnp.asarray(v, dtype), num_rows) for v in hyper[2:])
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
     kind = _kind(problem, x0, method, watch_underflow)
-    state = _numbers(_initial_state(problem, x0, method, max_components, width, kind), kind)
     if own_streams := key.ndim == 2:
         key = _padded(key, width)
     parts = _split_step(rows, method, dtype, kind, kernel=kernel, own_streams=own_streams)
+    state = _numbers(_initial_state(problem, x0, method, max_components, width, kind), kind)
     of_rows = jax.vmap(parts.of_row)(rows)
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every

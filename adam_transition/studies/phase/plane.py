@@ -153,15 +153,11 @@ def _optimizer(
 
 def _backend(problem: problems.FiniteSum, optimizer: Optimizer) -> diagram.Backend:
     kernel: kernels.Kernel = "cpu" if jax.default_backend() == "cpu" else kernels.for_gpu()
-    if kernel != "cpu" and (problem.shape != () or _is_without_gpu_kernel()):
+    if kernel == "cpu":
+        return "blocks" if _compiles(problem, optimizer, kernel) else "xla"
+    if problem.shape != () or kernels.reason_against_gpu(jax.local_devices()[0]):
         return "xla"
-    if not _compiles(problem, optimizer, kernel):
-        return "xla"
-    return "blocks" if kernel == "cpu" else "pallas"
-
-
-def _is_without_gpu_kernel() -> bool:
-    return kernels.reason_against_gpu(jax.local_devices()[0]) is not None
+    return "pallas" if _compiles(problem, optimizer, kernel) else "xla"
 
 
 def _compiles(
