@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adam_transition import adam, sampling
 from adam_transition.problems.constructions import counterexample_table
 from adam_transition.sampling import RANDOM
-from adam_transition.theory import balls, laws, random_sampling
+from adam_transition.theory import _tiles, balls, laws, random_sampling
 from adam_transition.theory.boundary import divergence_intervals
 from adam_transition.theory.chains import draw_histories
 from adam_transition.theory.drift_domain import is_estimated
@@ -468,3 +468,38 @@ def test_two_values_of_any_number(scheme):
     found = stationary_drift(table, adam.hyperparameters(0.0, 0.9), scheme).drift[0]
     # v forgets a hit within some hundred steps, and then all the others step by 1
     assert 0.97 * 9999 < found < 9999
+
+
+def test_long_epochs_add_steps_of_1():
+    """v forgets a hit long before the end of an epoch, so every further step is one of size 1.
+
+    From 16 384 components on the states of an epoch are more than XLA runs as one small loop.
+    """
+    short, long = (
+        _drift([2.0, *[-1.0] * (n - 1)], 0.5, 0.5, "random_shuffling") for n in (10_000, 40_000)
+    )
+    assert long - short == pytest.approx(30_000, rel=1e-9)
+
+
+def test_tiles_of_every_width_give_the_same_sums(monkeypatch):
+    rng = np.random.default_rng(0)
+    p, q = rng.uniform(0.05, 1, (2, 600))
+    q[0] = 1 - 0.95  # a long lane, which does not make all others wait
+    table, hyper = counterexample_table(7), adam.Hyperparameters(p, q)
+    widths = set()
+    groups = _tiles._groups
+
+    def counted(*arguments):
+        found = groups(*arguments)
+        widths.update(width for width, _ in found)
+        return found
+
+    monkeypatch.setattr(_tiles, "_groups", counted)
+    drifts = []
+    for compilation, step in ((0.0, 600), (1e12, 0), (1e12, 1e9)):
+        monkeypatch.setattr(_tiles, "_COMPILATION", compilation)
+        monkeypatch.setattr(_tiles, "_STEP", step)
+        drifts.append(stationary_drift(table, hyper, "random_shuffling").drift)
+    assert len(widths) > 1
+    np.testing.assert_array_equal(drifts[0], drifts[1])
+    np.testing.assert_array_equal(drifts[0], drifts[2])

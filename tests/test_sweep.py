@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_transition.sweeps import sweep
+from adam_transition.sweeps.small_loop import small_loop
 
 
 def _function(row, cell):
@@ -40,6 +43,22 @@ def _collect(chunk, rows, cells, **kwargs):
     kwargs.setdefault("tile", (2, 8))
     sweep.run(sweep.Program(_function), rows, cells, chunk=chunk, write=write, **kwargs)
     return results, calls
+
+
+@pytest.mark.parametrize("size", [100, 1 << 18])
+def test_a_small_loop_is_a_loop_of_any_size(size):
+    """XLA fails if it splits an operation of a small loop between cores."""
+
+    def step(k, x):
+        return jnp.pad(x[1:] * 0.5, (0, 1)) + jnp.where(x > k, 0.25, x)
+
+    def run(loop, x):
+        return loop(jnp.asarray(5), step, x)
+
+    x = jnp.linspace(0, 8, size)
+    small = jax.jit(partial(run, small_loop))(x)
+    plain = jax.jit(partial(run, partial(jax.lax.fori_loop, 0)))(x)
+    np.testing.assert_allclose(small, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [(1, 1), (1, 7), (2, 23), (3, 5), (5, 23)])

@@ -9,6 +9,8 @@ from jaxtyping import Array, Int, PyTree
 
 T = TypeVar("T", bound=PyTree)
 
+_MOST_BYTES = 1 << 18  # of an array of the carry
+
 
 def small_loop(count: Int[Array, ""], body: Callable[[Array, T], T], carry: T) -> T:
     """`jax.lax.fori_loop(0, count, body, carry)`, on CPUs as one compiled function.
@@ -18,7 +20,8 @@ def small_loop(count: Int[Array, ""], body: Callable[[Array, T], T], carry: T) -
     loops of few bytes; if a version renames them, results stay the same and loops become slower.
 
     XLA's compiler aborts if an array that enters the loop is a constant or is never used: neither
-    may hold for the carry and for what `body` closes over.
+    may hold for the carry and for what `body` closes over. It fails if it splits an operation
+    between cores, as it does with some from 512 KiB on; so a large carry has an ordinary loop.
 
     Args:
       count: number of steps, at least 0; traced.
@@ -29,5 +32,7 @@ def small_loop(count: Int[Array, ""], body: Callable[[Array, T], T], carry: T) -
     def run(count: Array, carry: T) -> T:
         return jax.lax.fori_loop(0, count, body, carry)
 
+    if any(leaf.nbytes > _MOST_BYTES for leaf in jax.tree.leaves(carry)):
+        return run(count, carry)
     with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
         return jax.jit(run)(count, carry)

@@ -9,10 +9,13 @@ from jaxtyping import Float, Int
 
 from adam_transition.sweeps import sweep
 
-_LONG = 4096  # steps
-_LANES = 16  # per tile, if lanes are long or few
+_NARROW = 16  # lanes per tile, if lanes are few or their lengths differ
 _MOST_LANES = 4096  # per tile
 _NUMBERS_PER_TILE = 1 << 15  # of state; twice as many fit into a second-level cache
+
+# ns, measured on two cores with wide vectors; only their ratios matter
+_STEP, _LANE, _NUMBER = 600, 15, 5  # of a tile; of each lane; of each number of its state
+_COMPILATION = 1e9
 
 T = TypeVar("T", bound=tuple)
 
@@ -36,14 +39,9 @@ def sum_lanes(
     """
     most = min(_MOST_LANES, max(1, _NUMBERS_PER_TILE // numbers_per_lane))
     results = np.empty((2, len(num_steps)))
-    for group in (num_steps > _LONG, num_steps <= _LONG):
-        chosen = np.flatnonzero(group)
-        if not len(chosen):
-            continue
-        are_few = num_steps[chosen[0]] > _LONG or len(chosen) <= _LANES * _LANES
-        width = min(_LANES, most) if are_few else most
-        # lanes of a tile have similar lengths; the last tile is padded with copies of its last lane
-        order = chosen[np.argsort(-num_steps[chosen], kind="stable")]
+    # lanes of a tile have similar lengths; the last tile is padded with copies of its last lane
+    longest_first = np.argsort(-num_steps, kind="stable")
+    for width, order in _groups(longest_first, num_steps, most, numbers_per_lane):
         num_tiles = -(-len(order) // width)
         tiles = order[np.minimum(np.arange(num_tiles * width), len(order) - 1)].reshape(-1, width)
         sums = np.empty((2, *tiles.shape))
@@ -69,6 +67,33 @@ def sum_lanes(
         )
         results[:, order] = sums.reshape(2, -1)[:, : len(order)]
     return results[0], results[1]
+
+
+def _groups(
+    order: Int[np.ndarray, " K"], num_steps: Int[np.ndarray, " K"], most: int, numbers: int
+) -> list[tuple[int, Int[np.ndarray, " _"]]]:
+    """Widths of tiles, and the lanes of each: the cheapest of narrow tiles, wide ones and both.
+
+    A tile takes as many steps as its longest lane, and every width is a program to compile.
+    """
+    narrow = min(_NARROW, most)
+
+    def cost(width: int, lanes: np.ndarray) -> float:
+        per_step = _STEP + width * (_LANE + _NUMBER * numbers)
+        return float(num_steps[lanes[::width]].sum()) * per_step
+
+    pieces = [order[start : start + most] for start in range(0, len(order), most)]
+    costs = np.array([[cost(width, piece) for piece in pieces] for width in (narrow, most)])
+    choices = np.stack(
+        [np.zeros(len(pieces), int), np.ones(len(pieces), int), costs.argmin(axis=0)]
+    )
+    totals = np.take_along_axis(costs.T, choices.T, axis=1).sum(axis=0)
+    best = choices[np.argmin(totals + np.array([0, 0, _COMPILATION]))]
+    return [
+        (width, np.concatenate([piece for piece, choice in zip(pieces, best) if choice == which]))
+        for which, width in enumerate((narrow, most))
+        if (best == which).any()
+    ]
 
 
 def _host() -> list[jax.Device] | None:
