@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 
 from adam_transition.sweeps import sweep
 
-_NARROW = 16  # lanes per tile, if lanes are few or their lengths differ
+_NARROW = 8  # lanes per tile, if lanes are few or their lengths differ: one vector
 _MOST_LANES = 4096  # per tile
 _NUMBERS_PER_TILE = 1 << 15  # of state; twice as many fit into a second-level cache
 
 # ns, measured on two cores with wide vectors; only their ratios matter
 _STEP, _LANE, _NUMBER = 600, 15, 5  # of a tile; of each lane; of each number of its state
-_COMPILATION = 1e9
+_TILE = 1e6
+_COMPILATION = 3e8  # of many calls
 
 T = TypeVar("T", bound=tuple)
 
@@ -80,7 +81,8 @@ def _groups(
 
     def cost(width: int, lanes: np.ndarray) -> float:
         per_step = _STEP + width * (_LANE + _NUMBER * numbers)
-        return float(num_steps[lanes[::width]].sum()) * per_step
+        longest = num_steps[lanes[::width]]
+        return float(longest.sum()) * per_step + len(longest) * _TILE
 
     pieces = [order[start : start + most] for start in range(0, len(order), most)]
     costs = np.array([[cost(width, piece) for piece in pieces] for width in (narrow, most)])
