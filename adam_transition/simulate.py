@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 from scipy.special import stdtrit
 
-from adam_transition import adam, checks, sampling
+from adam_transition import adam, checks, moving_unit, sampling
 from adam_transition.problems import FiniteSum, component_gradients, gap
 from adam_transition.sampling import Sampling, indices
 
@@ -41,6 +41,7 @@ class Trace(NamedTuple):
     reaction: Float[Array, "R ..."] | None = None  # see `Carry`; None without a constraint
     control: Float[Array, " R"] | None = None  # mean of `controls` since the last record
     underflowed: Bool[Array, " R"] | None = None  # v is 0 although m ≠ 0, or v has overflowed
+    scaled: Float[Array, "R ..."] | None = None  # iterates in their own unit, if it moves
 
 
 class Verdict(NamedTuple):
@@ -61,6 +62,7 @@ class Carry(NamedTuple):
     moments: Any  # the state of the rule; for Adam an `adam.AdamState`
     reaction: Float[Array, "..."] | None  # Σ (y − project(y)) since the last record
     underflowed: Float[Array, ""] | None  # 1 if v was ever 0 although m ≠ 0; None: not watched
+    level: moving_unit.Level | None  # of the unit of x and m; None if it does not move
 
 
 def simulate(
@@ -76,6 +78,7 @@ def simulate(
     max_components: int,
     controls: Float[Array, " N"] | None = None,
     watch_underflow: bool = False,
+    moves_unit: bool = False,
 ) -> Trace:
     """Runs Adam for `num_steps` updates x ← project(x − η_k m/(√v + ε)) from x0.
 
@@ -94,6 +97,8 @@ def simulate(
         by the step sizes, is recorded as `control`; see `judge`.
       watch_underflow: whether `Trace.underflowed` covers every step, which costs time, or only the
         recorded steps; static.
+      moves_unit: whether x may come closer to a minimiser at 0 than floats can represent; gradients
+        must be proportional to x there (`moving_unit`). Static.
 
     Returns:
       The trace, with leading axis R.
@@ -103,6 +108,8 @@ def simulate(
     """
     x0 = checked_start(problem, x0)
     check_run(problem, hyper, initial_step_size, method, num_steps, record_every, max_components)
+    if moves_unit:
+        check_moving_unit(problem, x0, method)
     if controls is not None and jnp.shape(controls) != (max_components,):
         raise ValueError(f"controls of shape {jnp.shape(controls)}: must be ({max_components},)")
     n = jnp.asarray(problem.num_components, jnp.int32)
@@ -123,10 +130,11 @@ def simulate(
         carry = jax.lax.fori_loop(0, stop - start, step, begin_block(carry))
         return carry, Trace(
             stop,
-            carry.x,
+            position(carry),
             carry.reaction,
             mean_control(controls, stream, step_sizes, steps < stop),
             has_underflowed(carry, method),
+            carry.x if moves_unit else None,
         )
 
     starts = jnp.arange(0, num_steps, record_every, dtype=jnp.int32)
@@ -135,6 +143,7 @@ def simulate(
         initial_state(problem, x0, method, max_components),
         jnp.zeros_like(x0) if is_constrained(problem, x0) else None,
         jnp.zeros((), x0.dtype) if watch_underflow else None,
+        jnp.zeros((), x0.dtype) if moves_unit else None,
     )
     return jax.lax.scan(run_block, start, starts)[1]
 
@@ -199,6 +208,24 @@ def check_run(
     _check_numbers("initial_step_size", initial_step_size, 0, math.inf, open_below=True)
 
 
+def check_moving_unit(problem: FiniteSum, x0: Array, method: Method) -> None:
+    """Checks that the unit of a run may move, as far as no values are traced.
+
+    Raises:
+      ValueError: it may not.
+    """
+    minimiser = problem.minimiser
+    if minimiser is not None and not checks.is_concrete(minimiser):
+        minimiser = 0.0  # traced
+    reason = moving_unit.reason_against(minimiser, x0.dtype, method.initialization)
+    if reason is None and method.rule is not adam.ADAM:
+        reason = "needs Adam's rule"
+    if reason is None and is_constrained(problem, x0):
+        reason = "needs a problem without a constraint"
+    if reason is not None:
+        raise ValueError(f"moves_unit=True: {reason}")
+
+
 def _check_numbers(
     name: str, values: ArrayLike, low: float, high: float, *, open_below: bool
 ) -> None:
@@ -251,20 +278,30 @@ def apply_gradient(
     method: Method,
 ) -> Carry:
     """The second half of `take_step`: the update, once the gradient is known."""
-    direction, moments = method.rule.update(
-        gradient,
-        carry.moments,
-        hyper,
-        bias_correction=method.initialization == "bias_correction",
-    )
+    if carry.level is None:
+        corrected = method.initialization == "bias_correction"
+        direction, moments = method.rule.update(
+            gradient, carry.moments, hyper, bias_correction=corrected
+        )
+    else:
+        direction, moments = moving_unit.update(gradient, carry.moments, hyper, carry.level)
     unprojected = carry.x - step_size * direction
     x = problem.project(unprojected)
     reaction = None if carry.reaction is None else carry.reaction + (unprojected - x)
-    updated = Carry(x, moments, reaction, carry.underflowed)
+    level = carry.level
+    if level is not None:
+        x, first, level = moving_unit.move(x, moments.first, level)
+        moments = moments._replace(first=first)
+    updated = Carry(x, moments, reaction, carry.underflowed, level)
     if carry.underflowed is None:
         return updated
     now = has_underflowed(updated, method)
     return updated._replace(underflowed=jnp.where(now, 1, carry.underflowed))
+
+
+def position(carry: Carry) -> Float[Array, "..."]:
+    """The iterate, which the carry holds in a unit that may have moved."""
+    return carry.x if carry.level is None else moving_unit.in_first_unit(carry.x, carry.level)
 
 
 def has_underflowed(carry: Carry, method: Method) -> Bool[Array, ""]:

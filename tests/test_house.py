@@ -18,7 +18,7 @@ FLOORS = (
     {"networks"},
     {"kernels", "theory"},
     {"simulate"},
-    {"optimizers", "problems"},
+    {"moving_unit", "optimizers", "problems"},
     {"adam", "sampling"},
     {"checks", "sweeps"},
 )

@@ -32,6 +32,9 @@ METHODS = [
 ]
 
 
+_GPU_CALLS = {"triton": "__gpu$xla.gpu.triton", "mosaic": "@mosaic_gpu"}
+
+
 def _own_loss(x, row):
     """A user's: log cosh of distances to points, each with a weight."""
     return row["weight"] * jnp.log(jnp.cosh(x - row["b"]))
@@ -136,6 +139,46 @@ def test_the_kernels_are_the_xla_path(name, method):
             assert np.abs(xla.reaction).max() > 0.01
 
 
+def _falling():
+    """Runs that fall below 1e-17, where the unit of float32 moves, and hop about the minimiser."""
+    member = problems.realizable_quadratics(5)
+    q = np.geomspace(2e-3, 0.5, 20, dtype=np.float32)[None]
+    hyper = adam.Hyperparameters(np.full_like(q, 0.6), q, 0.0, 0.0)
+    one = np.ones(1, np.float32)
+    stacked = problems.stack([member], np.float32)
+    x0, keys = np.full((1, *member.shape), 1.5, np.float32), sampling.stream_key(0)[None]
+    static = _static(simulate.Method("with_replacement"), num_steps=1500, record_every=50)
+    return (stacked, hyper, x0, 0.1 * one, keys), {**static, "moves_unit": True}
+
+
+def test_the_unit_moves_in_every_kernel():
+    setting, static = _falling()
+    xla = _with_xla(*setting, **static)
+    lowest = np.abs(xla.x).min(axis=(2, 3))
+    assert lowest[0, 0] < 1e-25 < 1e-6 < lowest[0, -1]
+    # from there on the last bits decide
+    until = 20
+    for kernel in KERNELS:
+        found = _with_kernel(kernel, *setting, **static)
+        np.testing.assert_allclose(found.x[0, :5, :until], xla.x[0, :5, :until], rtol=1e-2)
+        np.testing.assert_allclose(
+            found.scaled[0, :5, :until], xla.scaled[0, :5, :until], rtol=1e-2
+        )
+        assert (np.abs(found.scaled) > 1e-20).all()
+
+
+@pytest.mark.parametrize("num_columns", [2, 300])
+def test_records_that_nobody_reads_do_no_harm(num_columns):
+    """XLA aborts if it finds that a small loop computes what nothing needs."""
+    setting, static = _setting(_members("reddi"), num_columns), _static(METHODS[0])
+
+    def iterates(*setting):
+        return simulate_table(*setting, kernel="cpu", **static).x
+
+    found = jax.jit(iterates)(*setting)
+    np.testing.assert_array_equal(found, _with_kernel("cpu", *setting, **static).x)
+
+
 @pytest.mark.parametrize("num_columns", [1, 16, 17, 128, 129, 700])
 def test_a_row_is_a_whole_number_of_blocks(num_columns):
     block = cpu.cells_per_block(2, num_columns)
@@ -186,8 +229,21 @@ def test_it_lowers_for_cuda(name, method, dtype):
         static = {"watch_underflow": watch, **_static(method)}
         program = jax.jit(partial(simulate_table, kernel=kernel, **static))
         text = program.trace(*setting).lower(lowering_platforms=("cuda",)).as_text()
-    calls = {"triton": "__gpu$xla.gpu.triton", "mosaic": "@mosaic_gpu"}
-    assert text.count(calls[kernel]) == 1
+    assert text.count(_GPU_CALLS[kernel]) == 1
+
+
+def test_a_moving_unit_lowers_for_cuda():
+    (problem, *setting), static = _falling()
+    problem = problems.stack([problems.centred(_counterexample()).problem], np.float32)
+    setting[1] = setting[1].reshape(1)
+    program = jax.jit(partial(simulate_table, kernel=kernels.for_gpu(), **static))
+    text = program.trace(problem, *setting).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count(_GPU_CALLS[kernels.for_gpu()]) == 1
+
+
+def _counterexample():
+    problem = problems.counterexample(5)
+    return problems.Member(problem, problem.problem_class(), exact=True)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

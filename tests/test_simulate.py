@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from adam_transition import adam, problems, sampling
+from adam_transition.optimizers import rules
 from adam_transition.problems.constructions import counterexample_table
 from adam_transition.simulate import Method, Trace, judge, simulate
 from adam_transition.theory.stationary_drift import stationary_drift
@@ -294,6 +295,12 @@ def _run(problem=None, hyper=None, x0=1.0, step_size=0.1, **changed):
     )  # fmt: skip
 
 
+AT_0 = problems.from_loss(lambda x, a: a * x * x, np.linspace(0.1, 1, 5), minimiser=0.0)
+IN_A_BOX = problems.from_loss(
+    lambda x, a: a * x * x, np.linspace(0.1, 1, 5), minimiser=0.0, bounds=(-2, 2)
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -317,6 +324,27 @@ def _run(problem=None, hyper=None, x0=1.0, step_size=0.1, **changed):
         ({"hyper": adam.Hyperparameters(0.5, float("nan"))}, "one_minus_beta2=nan: must be"),
         ({"hyper": adam.Hyperparameters(0.5, 1.5)}, "one_minus_beta2=1.5: .* at most 1"),
         ({"hyper": adam.Hyperparameters(0.5, 0.5, float("inf"))}, "epsilon=inf: must be finite"),
+        ({"moves_unit": True}, "moves_unit=True: needs a problem with its minimiser at 0"),
+        (
+            {"moves_unit": True, "problem": AT_0, "method": Method(rule=rules.LION)},
+            "moves_unit=True: needs Adam's rule",
+        ),
+        (
+            {
+                "moves_unit": True,
+                "problem": AT_0,
+                "method": Method(schedule="constant", initialization="bias_correction"),
+            },
+            "moves_unit=True: needs moments without bias correction",
+        ),
+        (
+            {"moves_unit": True, "problem": AT_0, "x0": jnp.float16(1)},
+            "moves_unit=True: needs one of float32, float64",
+        ),
+        (
+            {"moves_unit": True, "problem": IN_A_BOX},
+            "moves_unit=True: needs a problem without a constraint",
+        ),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(arguments, message):

@@ -132,7 +132,7 @@ def test_a_moving_unit_resolves_what_no_float_does():
     )
     assert np.log10(np.abs(expected).min()) < -400
     assert np.abs(expected[-1]) > 1e-300
-    moving, plain = run(dtype="float64", moving_unit=True), run(dtype="float64")
+    moving, plain = run(dtype="float64", moves_unit=True), run(dtype="float64")
     wanted = np.abs(expected[moving.steps - 1])
     # what is below the range is written as 0; once the run is back it hops about x* chaotically
     told = (wanted > 1e-250) & (moving.steps < np.abs(expected).argmin())
@@ -152,10 +152,10 @@ def test_a_moving_unit_changes_no_run_that_needs_none():
     member = problems.centred(_member(problems.counterexample(5)))
     hyper = adam.Hyperparameters(np.array([1.0, 0.5]), np.array([0.5, 0.3]))
 
-    def run(moving_unit):
+    def run(moves_unit):
         return run_members(
             [member], hyper, "random_shuffling", num_steps=3000, step_size=0.1, num_seeds=2,
-            seed=1, starts=[np.array(1.5)], dtype="float64", moving_unit=moving_unit,
+            seed=1, starts=[np.array(1.5)], dtype="float64", moves_unit=moves_unit,
         )  # fmt: skip
 
     one, other = run(True), run(False)
@@ -169,7 +169,7 @@ def test_a_moving_unit_changes_no_run_that_needs_none():
     with pytest.raises(ValueError, match="needs problems with their minimiser at 0"):
         run_members(
             [_member(problems.counterexample(5))], hyper, "cyclic", num_steps=3000, step_size=0.1,
-            num_seeds=1, seed=0, starts=[np.array(1.0)], moving_unit=True,
+            num_seeds=1, seed=0, starts=[np.array(1.0)], moves_unit=True,
         )  # fmt: skip
 
 
@@ -178,10 +178,10 @@ def test_where_the_float_absorbs_the_rate_is_seen_in_z():
     made = problems.divergence_construction(problems.ProblemClass(5, 1, 0, 50))
     hyper = adam.Hyperparameters(np.array([0.5]), np.array([0.1]))
 
-    def run(member, start, moving_unit):
+    def run(member, start, moves_unit):
         return run_members(
             [member], hyper, "with_replacement", num_steps=100_000, step_size=0.1, num_seeds=6,
-            seed=0, starts=[np.array(start)], moving_unit=moving_unit,
+            seed=0, starts=[np.array(start)], moves_unit=moves_unit,
         )  # fmt: skip
 
     there, centred = _member(made), problems.centred(_member(made))

@@ -2,10 +2,11 @@
 
 from adam_transition.kernels.table import (
     Kernel,
+    fastest,
     for_gpu,
     reason_against,
     reason_against_gpu,
     simulate_table,
 )
 
-__all__ = ["Kernel", "for_gpu", "reason_against", "reason_against_gpu", "simulate_table"]
+__all__ = ["Kernel", "fastest", "for_gpu", "reason_against", "reason_against_gpu", "simulate_table"]

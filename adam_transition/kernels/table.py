@@ -79,6 +79,19 @@ def reason_against(problem: FiniteSum, rule: adam.UpdateRule) -> str | None:
     return None
 
 
+def fastest(problem: FiniteSum, rule: adam.UpdateRule) -> Kernel | None:
+    """The kernel for a problem on the devices that JAX uses; None if XLA alone can run it there."""
+    if reason_against(problem, rule) is not None:
+        return None
+    platform = jax.default_backend()
+    if platform == "cpu":
+        return "cpu"
+    is_scalar = problem.shape == ()
+    if platform == "gpu" and is_scalar and not reason_against_gpu(jax.local_devices()[0]):
+        return for_gpu()
+    return None
+
+
 def simulate_table(
     problem: FiniteSum,
     hyper: adam.Hyperparameters,
@@ -93,6 +106,7 @@ def simulate_table(
     kernel: Kernel,
     controls: Float[Array, "R N"] | None = None,
     watch_underflow: bool = False,
+    moves_unit: bool = False,
     interpret: bool = False,
 ) -> simulate.Trace:
     """Runs Adam on R × W cells; rows differ in the problem, columns in (β1, β2).
@@ -110,6 +124,7 @@ def simulate_table(
       kernel: the kernel that runs the steps; static.
       controls: see `simulate.simulate`; here one row of controls for each row.
       watch_underflow: see `simulate.simulate`; static.
+      moves_unit: see `simulate.simulate`; static.
       interpret: run a GPU kernel on any device, slowly; static.
 
     Returns:
@@ -130,17 +145,16 @@ def simulate_table(
     p, q = (_padded(jnp.asarray(value, dtype), width) for value in hyper[:2])
     epsilons = tuple(jnp.broadcast_to(jnp.asarray(v, dtype), num_rows) for v in hyper[2:])
     rows, counts = (problem, epsilons), jnp.broadcast_to(problem.num_components, num_rows)
-    kind = _kind(problem, x0, method, watch_underflow)
-    if own_streams := key.ndim == 2:
-        key = _padded(key, width)
+    kind, own_streams = _kind(problem, x0, method, watch_underflow, moves_unit), key.ndim == 2
+    key = _padded(key, width) if own_streams else key
     parts = _split_step(rows, method, dtype, kind, kernel=kernel, own_streams=own_streams)
     state = _numbers(_initial_state(problem, x0, method, max_components, width, kind), kind)
     of_rows = jax.vmap(parts.of_row)(rows)
     launch = partial(room.launch, interpret=True) if interpret else room.launch
     piece = record_every
     if own_streams:
-        at_once = _DRAWS_AT_ONCE[kernel] // (num_rows * width * max(1, parts.counts[2]))
-        piece = min(record_every, max(_shortest_piece(method, max_components), at_once))
+        numbers = num_rows * width * max(1, parts.counts[2])
+        piece = min(piece, _drawn_at_once(numbers, method, max_components, kernel))
     of_row_steps = partial(_steps_of_row, parts, method, piece, max_components)
     over_rows = jax.vmap(of_row_steps, in_axes=(0, 0, 0, 0, 0, None, None))
 
@@ -214,12 +228,17 @@ def _record(
         control = mean[:, : last.x.shape[1]] if own_streams else mean[:, None]
     has_underflowed = partial(simulate.has_underflowed, method=method)
     underflowed = jax.vmap(jax.vmap(has_underflowed))(last)
-    return simulate.Trace(stop, last.x, last.reaction, control, underflowed)
+    x = jax.vmap(jax.vmap(simulate.position))(last)
+    scaled = None if last.level is None else last.x
+    return simulate.Trace(stop, x, last.reaction, control, underflowed, scaled)
 
 
-def _shortest_piece(method: simulate.Method, max_components: int) -> int:
-    """Steps drawn at once: shuffling sorts two epochs more than these."""
-    return 4 * max_components if method.sampling == "random_shuffling" else 1
+def _drawn_at_once(
+    numbers: int, method: simulate.Method, max_components: int, kernel: Kernel
+) -> int:
+    """Steps drawn at once, at `numbers` per step; shuffling sorts two epochs more than these."""
+    least = 4 * max_components if method.sampling == "random_shuffling" else 1
+    return max(least, _DRAWS_AT_ONCE[kernel] // numbers)
 
 
 def _by_cell(trace: simulate.Trace, shape: tuple[int, int, int]) -> simulate.Trace:
@@ -233,15 +252,22 @@ def _by_cell(trace: simulate.Trace, shape: tuple[int, int, int]) -> simulate.Tra
 
 
 def _kind(
-    problem: FiniteSum, x0: Array, method: simulate.Method, watch_underflow: bool
+    problem: FiniteSum,
+    x0: Array,
+    method: simulate.Method,
+    watch_underflow: bool,
+    moves_unit: bool,
 ) -> simulate.Carry:
     """An example of a cell's carry: it determines which numbers a state has."""
     first, point = jax.tree.map(lambda leaf: leaf[0], problem), jnp.zeros_like(x0[0])
+    if moves_unit:
+        simulate.check_moving_unit(first, x0[0], method)
     kind = simulate.Carry(
         point,
         jax.tree.map(jnp.zeros_like, jax.eval_shape(method.rule.init, point)),
         point if simulate.is_constrained(first, x0[0]) else None,
         jnp.zeros((), x0.dtype) if watch_underflow else None,
+        jnp.zeros((), x0.dtype) if moves_unit else None,
     )
     if any(leaf.dtype != x0.dtype for leaf in _leaves(kind)):
         raise NotScalarizedError(f"the state of the rule is not made of {x0.dtype} numbers")
@@ -307,9 +333,9 @@ def _carry(
     others = others[count:]
     reaction = None if kind.reaction is None else others.pop(0)
     underflowed = None if kind.underflowed is None else others.pop(0)
-    return simulate.Carry(
-        x, moments._replace(step=x if step is None else step), reaction, underflowed
-    )
+    level = None if kind.level is None else others.pop(0)
+    moments = moments._replace(step=x if step is None else step)
+    return simulate.Carry(x, moments, reaction, underflowed, level)
 
 
 def _begun(state: _State, kind: simulate.Carry) -> _State:

@@ -4,13 +4,8 @@ Rows are (problem, seed), and the cells of a row share an index stream; columns 
 Iterates are recorded at multiples of all n, so that under random shuffling they are x_{k,0}, the
 iterates at the start of an epoch, as in Theorem 3.3.
 
-If D0 = 0 a run can get closer to x* than floats can represent: while v remembers large gradients,
-x − x* falls geometrically, to e^(−1000) for β2 close to 1, before it grows again. In plain floats
-such a run lands on x* and stays there forever, which is not a property of Adam. Problems with
-x* = 0 and gradients proportional to x close to it are therefore run in a *moving unit*: x and m are
-linear in the unit and v does not depend on it, so x and m are stored as multiples of a power of two
-that follows them. Scaling by powers of two is exact, so a run that needs no other unit has the same
-bits as without one.
+If D0 = 0 a run can get closer to x* than floats can represent; such runs are made in a moving unit
+(`moving_unit`).
 """
 
 import itertools
@@ -22,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from adam_transition import adam, problems, sampling, simulate
+from adam_transition import adam, kernels, problems, sampling, simulate
 from adam_transition.sweeps import sweep
 from adam_transition.sweeps.pieces import NOTHING_KEPT, Pieces
 from adam_transition.theory import convergence
@@ -37,9 +32,7 @@ SETTLED = (1, 4, 16)
 doubles from one window to the next."""
 _RESULTS = ("stationarity", "mean_stationarity", "settled", "arrived", "iterates")
 _KEPT = 40
-_UNIT = {"float32": (40, -55, -8), "float64": (400, -450, -20)}
-"""By dtype: powers of 2 by which the unit moves, below which it falls, above which it rises."""
-_STEPS_IN_A_UNIT = 4  # between two checks of the unit
+_FEW = 128  # cells, for which a kernel is slow in several coordinates, and long to compile
 
 
 class Runs(NamedTuple):
@@ -80,7 +73,7 @@ def run_members(
     starts: Sequence[np.ndarray],
     dtype: str = "float32",
     schedule: adam.Schedule = "inverse_sqrt",
-    moving_unit: bool = False,
+    moves_unit: bool = False,
     pieces: Pieces = NOTHING_KEPT,
 ) -> Runs:
     """Runs every member with every pair of β on num_seeds index streams.
@@ -96,15 +89,15 @@ def run_members(
       starts: x0 of each member.
       dtype: of the simulation.
       schedule: of the step sizes.
-      moving_unit: for problems with x* = 0 and gradients proportional to x close to it; see the
-        module's docstring.
+      moves_unit: for problems with x* = 0 and gradients proportional to x close to it; see
+        `moving_unit`.
       pieces: store for the results of each row, read when an interrupted run resumes.
 
     Raises:
       ValueError: too few steps, or a moving unit for a problem whose minimiser is not 0.
     """
-    if moving_unit and any(np.any(np.asarray(member.problem.minimiser)) for member in members):
-        raise ValueError("moving_unit=True: needs problems with their minimiser at 0")
+    if moves_unit and any(np.any(np.asarray(member.problem.minimiser)) for member in members):
+        raise ValueError("moves_unit=True: needs problems with their minimiser at 0")
     ns = [int(np.asarray(member.problem.num_components)) for member in members]
     every = record_every(num_steps, ns)
     num_steps = num_steps // every * every
@@ -116,22 +109,22 @@ def run_members(
     ]
     width = betas[0].shape[1]
     with jax.enable_x64(dtype == "float64"):
-        rows = _rows(members, starts, num_seeds, seed, dtype)
+        rows = _rows(members, starts, step_size, num_seeds, seed, dtype)
         cells = {
             name: np.repeat(values, num_seeds, axis=0).astype(dtype)
             for name, values in zip(("p", "q"), betas, strict=True)
         }
-        function = partial(
-            _run_cell,
-            step_size=step_size,
+        program = _program(
+            members[0].problem,
+            width,
+            tuple(kept.tolist()),
             method=simulate.Method(scheme, schedule),
             num_steps=num_steps,
-            every=every,
-            kept=tuple(kept.tolist()),
+            record_every=every,
             max_components=max(ns),
-            unit=_UNIT[dtype] if moving_unit else None,
+            moves_unit=moves_unit,
         )
-        results = _sweep(function, rows, cells, (len(ns) * num_seeds, width), pieces)
+        results = _sweep(program, rows, cells, (len(ns) * num_seeds, width), pieces)
     return Runs(
         (kept + 1) * every,
         results["stationarity"].reshape(*shape, width, len(kept)),
@@ -142,32 +135,47 @@ def run_members(
     )
 
 
+class _Row(NamedTuple):
+    """What the cells of one problem and seed share; stacked, with a leading axis."""
+
+    problem: problems.FiniteSum
+    key: Array
+    x0: Array
+    step_size: Array
+    x_star: Array  # [d]; NaN if unknown
+    d0: Array
+    d1: Array
+
+
 def _rows(
     members: Sequence[problems.Member],
     starts: Sequence[np.ndarray],
+    step_size: float,
     num_seeds: int,
     seed: int,
     dtype: str,
-) -> dict[str, Any]:
+) -> _Row:
     """The inputs of every (problem, seed), problems first."""
     every = [member for member in members for _ in range(num_seeds)]
     keys = [sampling.stream_key(seed + s) for _ in members for s in range(num_seeds)]
-    constants = {
-        name: [float(getattr(member.problem_class, name)) for member in every]
+    d0, d1 = (
+        jnp.asarray([float(getattr(member.problem_class, name)) for member in every], dtype)
         for name in ("d0", "d1")
-    }
-    return {
-        "problem": problems.stack([member.problem for member in every], np.dtype(dtype)),
-        "key": jnp.stack(keys),
-        "x0": jnp.asarray(np.repeat(np.array(starts), num_seeds, axis=0), dtype),
-        "x_star": jnp.asarray(np.repeat(_minimisers(members), num_seeds, axis=0), dtype),
-        **{name: jnp.asarray(values, dtype) for name, values in constants.items()},
-    }
+    )
+    return _Row(
+        problem=problems.stack([member.problem for member in every], np.dtype(dtype)),
+        key=jnp.stack(keys),
+        x0=jnp.asarray(np.repeat(np.array(starts), num_seeds, axis=0), dtype),
+        step_size=jnp.full(len(every), step_size, dtype),
+        x_star=jnp.asarray(np.repeat(_minimisers(members), num_seeds, axis=0), dtype),
+        d0=d0,
+        d1=d1,
+    )
 
 
 def _sweep(
-    function: sweep.CellFunction,
-    rows: dict[str, Any],
+    program: sweep.Program,
+    rows: _Row,
     cells: dict[str, np.ndarray],
     table: tuple[int, int],
     pieces: Pieces,
@@ -193,7 +201,7 @@ def _sweep(
         return row is not None
 
     sweep.run(
-        sweep.Program(function),
+        program,
         rows,
         cells,
         tile=(1, min(width, 2048)),
@@ -219,43 +227,57 @@ def octaves(num_steps: int) -> Float[np.ndarray, " O"]:
     return num_steps / 2.0 ** np.arange(OCTAVES - 1, -1, -1)
 
 
+def _program(
+    problem: problems.FiniteSum, width: int, kept: tuple[int, ...], **settings: Any
+) -> sweep.Program:
+    """The program of tiles: a kernel where one is faster, else XLA's."""
+    settings["kept"] = kept
+    is_slow = width < _FEW and math.prod(problem.shape) > 1
+    kernel = None if is_slow else kernels.fastest(problem, settings["method"].rule)
+    if kernel is None:
+        return sweep.Program(partial(_run_cell, **settings))
+    return sweep.Program(partial(_run_table, **settings, kernel=kernel), of_tables=True)
+
+
 def _run_cell(
-    row: Mapping[str, Array],
-    cell: Mapping[str, Array],
-    *,
-    step_size: float,
-    method: simulate.Method,
-    num_steps: int,
-    every: int,
-    kept: tuple[int, ...],
-    max_components: int,
-    unit: tuple[int, int, int] | None,
+    row: _Row, cell: Mapping[str, Array], *, kept: tuple[int, ...], **settings: Any
 ) -> dict[str, Array]:
-    problem: problems.FiniteSum = row["problem"]  # type: ignore[assignment]
-    x, last = (_in_float if unit is None else partial(_in_moving_unit, unit=unit))(
-        problem,
-        adam.Hyperparameters(cell["p"], cell["q"]),
-        row["x0"],
-        step_size,
-        row["key"],
-        method=method,
-        num_steps=num_steps,
-        record_every=every,
-        max_components=max_components,
+    """Runs and sums up one cell; the settings are those of `simulate.simulate`."""
+    hyper = adam.Hyperparameters(cell["p"], cell["q"])
+    trace = simulate.simulate(row.problem, hyper, row.x0, row.step_size, row.key, **settings)
+    return _summary(row, trace, kept=kept, max_components=settings["max_components"])
+
+
+def _run_table(
+    rows: _Row, cells: Mapping[str, Array], *, kept: tuple[int, ...], **settings: Any
+) -> dict[str, Array]:
+    """`_run_cell` for a table, run in a kernel."""
+    hyper = adam.Hyperparameters(cells["p"], cells["q"])
+    trace = kernels.simulate_table(
+        rows.problem, hyper, rows.x0, rows.step_size, rows.key, **settings
     )
+    of_cell = partial(_summary, kept=kept, max_components=settings["max_components"])
+    of_row = jax.vmap(of_cell, in_axes=(None, 0))
+    return jax.vmap(of_row)(rows, trace)
+
+
+def _summary(
+    row: _Row, trace: simulate.Trace, *, kept: tuple[int, ...], max_components: int
+) -> dict[str, Array]:
     gradient = partial(
         problems.mean_over_components,
-        problem.gradient,
-        n=problem.num_components,
+        row.problem.gradient,
+        n=row.problem.num_components,
         max_components=max_components,
     )
-    records, chosen = len(x), jnp.array(kept)
+    records, chosen = len(trace.x), jnp.array(kept)
     stationarity = convergence.stationarity(
-        jax.vmap(gradient)(x).reshape(records, -1), row["d0"], row["d1"]
+        jax.vmap(gradient)(trace.x).reshape(records, -1), row.d0, row.d1
     )
-    flat = x.reshape(records, -1)
+    flat = trace.x.reshape(records, -1)
     halves = [records >> k for k in range(OCTAVES, -1, -1)]
     windows = [stationarity[low:high].mean() for low, high in itertools.pairwise(halves)]
+    last = trace.x[-1] if trace.scaled is None else trace.scaled[-1]
     return {
         "stationarity": stationarity[chosen],
         "mean_stationarity": jnp.stack(windows),
@@ -263,86 +285,5 @@ def _run_cell(
             [flat[records // (2 * k) : records // k].mean(axis=0) for k in SETTLED]
         ),
         "iterates": flat[chosen, 0],
-        "arrived": jnp.all(last.ravel() == row["x_star"]),
+        "arrived": jnp.all(last.ravel() == row.x_star),
     }
-
-
-def _in_float(problem: problems.FiniteSum, *arguments: Any, **settings: Any) -> tuple[Array, Array]:
-    """Recorded iterates, and the last of them."""
-    x = simulate.simulate(problem, *arguments, **settings).x
-    return x, x[-1]
-
-
-class _Scaled(NamedTuple):
-    """A state of Adam; x and m are multiples of 2^(move·level)."""
-
-    x: Array
-    first: Array
-    second: Array
-    level: Float[Array, ""]  # a whole number, 0 or below
-
-
-def _in_moving_unit(
-    problem: problems.FiniteSum,
-    hyper: adam.Hyperparameters,
-    x0: Array,
-    step_size: float,
-    key: Array,
-    *,
-    method: simulate.Method,
-    num_steps: int,
-    record_every: int,
-    max_components: int,
-    unit: tuple[int, int, int],
-) -> tuple[Array, Array]:
-    """`simulate.simulate` with zero initial moments and ε = 0, in a moving unit.
-
-    Returns:
-      Recorded iterates, and the last of them in its own unit.
-    """
-    n = jnp.asarray(problem.num_components, jnp.int32)
-    p, q = (jnp.asarray(rest, x0.dtype) for rest in hyper[:2])
-    move, low, high = unit
-
-    def unit_at(level: Array) -> Array:
-        """The factor of g before it is squared: one level down g² is negligible compared with v.
-
-        Zero instead of a tiny factor, as processors are slow on subnormal products.
-        """
-        return jnp.where(level == 0, 1.0, 0.0).astype(x0.dtype)
-
-    def run_block(state: _Scaled, start: Array) -> tuple[_Scaled, Array]:
-        steps = start + jnp.arange(record_every, dtype=jnp.int32)
-        stream = sampling.indices(
-            method.sampling, key, start, record_every, n, max_components=max_components
-        )
-        etas = adam.step_size(method.schedule, jnp.asarray(step_size, x0.dtype), steps, n)
-
-        def group(first: ArrayLike, state: _Scaled, size: int) -> _Scaled:
-            x, m, v, level = state
-            unit = unit_at(level)
-            for i in range(size):
-                g = problem.gradient(stream[first + i], x)
-                m = m - p * m + p * g
-                v = v - q * v + q * (g * unit) ** 2
-                x = x - etas[first + i] * jnp.where(v > 0, m / jnp.sqrt(v), 0)
-            largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(m)))
-            falls = largest < 2.0**low
-            rises = (largest > 2.0**high) & (level < 0)
-            factor = jnp.where(falls, 2.0**move, jnp.where(rises, 2.0**-move, 1.0))
-            level = level + jnp.where(rises, 1.0, 0.0) - jnp.where(falls, 1.0, 0.0)
-            return _Scaled(x * factor, m * factor, v, level)
-
-        whole, rest = divmod(record_every, _STEPS_IN_A_UNIT)
-        state = jax.lax.fori_loop(
-            0, whole, lambda k, carry: group(k * _STEPS_IN_A_UNIT, carry, _STEPS_IN_A_UNIT), state
-        )
-        state = group(record_every - rest, state, rest) if rest else state
-        lower = jnp.where(state.level == -1, 2.0**-move, 0.0)
-        scale = jnp.where(state.level == 0, 1.0, lower).astype(x0.dtype)
-        return state, state.x * scale
-
-    zero = jnp.zeros_like(x0)
-    begin = _Scaled(x0, zero, zero, jnp.zeros((), x0.dtype))
-    end, x = jax.lax.scan(run_block, begin, jnp.arange(0, num_steps, record_every))
-    return x, end.x

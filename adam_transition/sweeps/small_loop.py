@@ -19,9 +19,10 @@ def small_loop(count: Int[Array, ""], body: Callable[[Array, T], T], carry: T) -
     operation if it has some hundred numbers. These attributes are those by which XLA itself marks
     loops of few bytes; if a version renames them, results stay the same and loops become slower.
 
-    XLA's compiler aborts if an array that enters the loop is a constant or is never used: neither
-    may hold for the carry and for what `body` closes over. It fails if it splits an operation
-    between cores, as it does with some from 512 KiB on; so a large carry has an ordinary loop.
+    XLA's compiler aborts if an array that enters such a loop is a constant or is never used:
+    neither may hold for what `body` closes over. The carry may be both, as it is hidden behind
+    barriers. XLA fails if it splits an operation between cores, as it does with some from 512 KiB
+    on; so the loop of a large carry is an ordinary one.
 
     Args:
       count: number of steps, at least 0; traced.
@@ -35,4 +36,6 @@ def small_loop(count: Int[Array, ""], body: Callable[[Array, T], T], carry: T) -
     if any(leaf.nbytes > _MOST_BYTES for leaf in jax.tree.leaves(carry)):
         return run(count, carry)
     with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
-        return jax.jit(run)(count, carry)
+        return jax.lax.optimization_barrier(
+            jax.jit(run)(count, jax.lax.optimization_barrier(carry))
+        )

@@ -513,8 +513,6 @@ def _integrate(
     rests = (zero, zero) if not shape else ()
     start = tuple(jnp.moveaxis(values, 0, -1) + zeros for values in (lane.f, lane.h))
     carry = zeros, zeros, zero, jnp.ones_like(p), start, rests
-    # XLA must not see that they are constants; see `small_loop`
-    carry = jax.tree.map(lambda values: jnp.where(num_steps >= 0, values, 0), carry)
     totals, _, last, *_ = small_loop(num_steps, add_node, carry)
     # the state "none drawn" is the state "all drawn": counted once
     sums = totals.reshape(-1, *p.shape)[1:] if shape else n * totals[None]

@@ -68,7 +68,7 @@ def dimensions(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
             adam.Hyperparameters(1 - beta1, q),
             num_steps=_num_steps(spec),
             starts=[np.asarray(jax.random.normal(key, (dimension,)), np.float64) for key in keys],
-            moving_unit=d0 == 0,
+            moves_unit=d0 == 0,
             pieces=pieces.within(family),
         )
         lhs.append(left_hand_side(runs.stationarity[0])[0][:, -1])
@@ -103,7 +103,7 @@ def line(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     runs = spec.run(
         [problems.centred(Member(problem, problem.problem_class(), exact=True))],
         adam.Hyperparameters(1 - beta1, np.full_like(beta1, _LINE_Q)),
-        moving_unit=True,
+        moves_unit=True,
         pieces=pieces,
     )
     lhs, _ = left_hand_side(runs.stationarity[0])

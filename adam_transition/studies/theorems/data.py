@@ -109,7 +109,7 @@ def triples(spec: TheoremSpec, pieces: Pieces) -> Mapping[str, xr.Variable]:
     found = []
     for family in PROBLEMS:
         members = [member(family, n, spec.seed) for n in spec.num_components]
-        runs = spec.run(members, hyper, moving_unit=family in CENTRED, pieces=pieces.within(family))
+        runs = spec.run(members, hyper, moves_unit=family in CENTRED, pieces=pieces.within(family))
         by_seed = runs.stationarity.swapaxes(0, 1).astype(np.float64)
         mean_stationarity = runs.mean_stationarity.swapaxes(0, 1)
         found.append((*left_hand_side(by_seed), mean_stationarity, runs.arrived.sum(axis=1)))
@@ -191,7 +191,7 @@ def region_runs(spec: TheoremSpec) -> Mapping[str, xr.Variable]:
                 [member(family, n, spec.seed)],
                 adam.Hyperparameters(1 - beta1[j], q[j]),
                 num_steps=_REGION_LONGER * spec.num_steps,
-                moving_unit=True,
+                moves_unit=True,
             )
             values[i, :, j] = runs.mean_stationarity[0]
     dims = ("region_family", "seed", "n", "region_triple", "region_octave")
