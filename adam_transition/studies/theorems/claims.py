@@ -104,13 +104,14 @@ def _large_enough(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _quantile(num_seeds: int, level: float = LEVEL) -> float:
+    """The error of a mean over seeds, in standard errors, which are those of few seeds."""
     return float(scipy.stats.t.ppf(1 - level, num_seeds - 1))
 
 
 def _share(
     flags: Callable[[np.ndarray], np.ndarray], stationarity: np.ndarray
 ) -> tuple[float, float]:
-    """The share of (seed, cell, octave) that a test flags, and twice its standard error."""
+    """The share of (seed, cell, octave) that a test flags, with its error."""
     if stationarity.shape[1] == 0:
         return np.nan, np.nan
 
@@ -118,7 +119,7 @@ def _share(
         return np.asarray(flags(values).mean())
 
     error = convergence.jackknife_stderr(convergence.without_each(share, stationarity))
-    return float(share(stationarity)), 2 * float(error)
+    return float(share(stationarity)), _quantile(len(stationarity)) * float(error)
 
 
 def _slower(stationarity: np.ndarray, than: float) -> np.ndarray:
@@ -132,7 +133,7 @@ def _falls(stationarity: np.ndarray) -> np.ndarray:
 
 
 def _median(stationarity: np.ndarray) -> tuple[float, float]:
-    """The median slope and twice its standard error."""
+    """The median slope and its error."""
     if stationarity.shape[1] == 0:
         return np.nan, np.nan
 
@@ -143,7 +144,7 @@ def _median(stationarity: np.ndarray) -> tuple[float, float]:
         error = np.nan_to_num(
             convergence.jackknife_stderr(convergence.without_each(median, stationarity))
         )
-    return float(median(stationarity)), 2 * float(error)
+    return float(median(stationarity)), _quantile(len(stationarity)) * float(error)
 
 
 def _cells(values: xr.DataArray, chosen: np.ndarray) -> np.ndarray:
@@ -468,7 +469,9 @@ def _window(dataset: xr.Dataset, theorem: str) -> list[Claim]:
 
     stationarity = dataset["window_stationarity"].values.astype(np.float64)
     stderr = convergence.jackknife_stderr(convergence.without_each(statistics, stationarity))
-    inside, slow, biased = zip(statistics(stationarity), 2 * stderr, strict=True)
+    inside, slow, biased = zip(
+        statistics(stationarity), _quantile(len(stationarity)) * stderr, strict=True
+    )
     return [
         assess(
             "window",
