@@ -16,7 +16,7 @@ _NUMBERS_PER_TILE = 1 << 15  # of state; twice as many fit into a second-level c
 # ns, measured on two cores with wide vectors; only their ratios matter
 _STEP, _LANE, _NUMBER = 600, 15, 5  # of a tile; of each lane; of each number of its state
 _TILE = 1e6
-_COMPILATION = 3e8  # of many calls
+_COMPILATION = 1e8  # of which most calls find it in the cache
 
 T = TypeVar("T", bound=tuple)
 
