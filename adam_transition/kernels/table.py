@@ -80,7 +80,10 @@ def reason_against(problem: FiniteSum, rule: adam.UpdateRule) -> str | None:
 
 
 def fastest(problem: FiniteSum, rule: adam.UpdateRule) -> Kernel | None:
-    """The kernel for a problem on the devices that JAX uses; None if XLA alone can run it there."""
+    """The kernel for a problem on the devices that JAX uses; None if XLA alone can run it there.
+
+    A user's loss may still have a function that XLA or the GPU kernel cannot compile.
+    """
     if reason_against(problem, rule) is not None:
         return None
     platform = jax.default_backend()
