@@ -80,7 +80,8 @@ def _of_optimizer(spec: PhaseDiagram, dataset: xr.Dataset, optimizer: Optimizer)
     has_drift = bool((dataset["drift"].fillna(0) != 0).any())
     if not has_drift or _may_be_trapped(spec):
         return []
-    found = verdicts_keep_their_error(dataset, start=_start(spec))
+    bounded = optimizer.bounds_steps
+    found = verdicts_keep_their_error(dataset, start=_start(spec), bounds_steps=bounded)
     name = optimizer.name
     return [
         dataclasses.replace(one, id=f"{name}_{one.id}", statement=f"{name}: {one.statement}")
@@ -199,7 +200,9 @@ def large_beta2_converges(dataset: xr.Dataset, *, margin: float = 0.01) -> Claim
     )
 
 
-def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]:
+def verdicts_keep_their_error(
+    dataset: xr.Dataset, *, start: str, bounds_steps: bool = True
+) -> list[Claim]:
     """Judges whether verdicts err as rarely as `simulate.judge` states: at most 5 %, at D = 0.
 
     A verdict is wrong if the speed of the run lies beyond its 95 % error on the wrong side of 0.
@@ -207,9 +210,14 @@ def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]
     twice the error, 95 % of the runs get a verdict, the right one. Cells of one n share their draws
     and err together, so these are bounds on the shares, not their mean.
 
+    Beyond β1 = √β2 steps are unbounded: a run that the drift brings to x* is thrown out of its
+    neighbourhood again and again, and may stay undecided. Such cells do not count for the second
+    claim, which says how many of them get their verdict.
+
     Args:
       dataset: with `diverged`, `undecided`, `speed_error`, `drift`, `drift_stderr`.
       start: where the runs start and with which step size, in words.
+      bounds_steps: whether steps are bounded for β1 < √β2 only; otherwise all cells count.
     """
     n = dataset["n"]
     over = [dim for dim in dataset["drift"].dims if dim not in PANEL_DIMS]
@@ -218,17 +226,22 @@ def verdicts_keep_their_error(dataset: xr.Dataset, *, start: str) -> list[Claim]
     undecided = dataset["undecided"].astype(bool)
     right = (dataset["drift"] > 0) == dataset["diverged"].astype(bool)
     clear = known & (size / n >= 2 * dataset["speed_error"])
+    decided, where = right & ~undecided, ""
+    beyond = clear & (dataset["beta1"] >= np.sqrt(dataset["beta2"])) & bounds_steps
+    if beyond.any():
+        share = float(decided.where(beyond).mean(over).min())
+        where = f" with β1 < √β2; beyond, where steps are unbounded, {share:.3g}"
     shares = {
         "sign_of_drift": right.where(known & ~undecided),
-        "verdicts_decided": (right & ~undecided).where(clear),
+        "verdicts_decided": decided.where(clear & ~beyond),
     }
     statements = {
         "sign_of_drift": "The simulated verdict has the sign of the stationary drift, up to its "
         f"error of {1 - _RIGHT:.0%} (share of the decided cells, smallest over n and sampling; "
         f"{start})",
         "verdicts_decided": "A run whose drift is at least twice the error of its speed gets a "
-        f"verdict, the right one, up to an error of {1 - _RIGHT:.0%} (share of such runs, smallest "
-        "over n and sampling)",
+        f"verdict, the right one, up to an error of {1 - _RIGHT:.0%} (share of such runs{where}; "
+        "smallest over n and sampling)",
     }
     return [
         assess(
