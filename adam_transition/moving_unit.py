@@ -79,7 +79,7 @@ def reason_against(
     if minimiser is None or np.any(np.asarray(minimiser)):
         return "needs a problem with its minimiser at 0"
     if np.dtype(dtype).name not in _UNITS:
-        return f"needs one of {', '.join(_UNITS)}"
+        return f"needs iterates of type {' or '.join(_UNITS)}"
     if initialization == "bias_correction":
         return "needs moments without bias correction"
     return None

@@ -512,3 +512,16 @@ def test_sizes_of_blocks_are_what_the_kernels_can_run():
         for cells, block, _ in sizes:
             assert block % least == 0
             assert tuned.choose(sizes, max(1, cells)) == tuned.choose(sizes, cells + 1)
+
+
+def test_the_fastest_kernel_is_one_that_can_run(monkeypatch):
+    quadratics = problems.nonrealizable_quadratics(5, 3)
+    sorted_loss = problems.from_loss(lambda x, a: jnp.sort(a * x)[0], np.ones((4, 2)), shape=2)
+    assert kernels.fastest(quadratics, adam.ADAM) == "cpu"
+    assert kernels.fastest(sorted_loss, adam.ADAM) is None
+    # a GPU, but not one for the kernel
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert kernels.fastest(problems.counterexample(5), adam.ADAM) is None
+    monkeypatch.setattr(kernels.table, "reason_against_gpu", lambda device: None)
+    assert kernels.fastest(problems.counterexample(5), adam.ADAM) == kernels.for_gpu()
+    assert kernels.fastest(quadratics, adam.ADAM) is None

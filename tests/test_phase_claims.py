@@ -70,16 +70,15 @@ def test_the_error_of_verdicts_has_its_three_verdicts():
     assert_three_verdicts(claims, dataset, cases)
 
 
-def test_runs_that_are_thrown_out_again_count_as_such():
+def test_a_failing_share_says_what_it_is_where_steps_are_bounded():
     """Beyond β1 = √β2 steps are unbounded, and an inward drift may leave a run undecided."""
     dataset = _diagram()
     beyond = dataset["beta1"] >= np.sqrt(dataset["beta2"])
     undecided = dataset["diverged"] & False | beyond
     dataset = dataset.assign(speed_error=dataset["drift"] * 0 + 0.05, undecided=undecided)
-    _, bounded = verdicts_keep_their_error(dataset, start="from x0 = 1")
-    assert (bounded.measured, bounded.verdict) == (1.0, "holds")
-    assert "with β1 < √β2; beyond, where steps are unbounded, 0;" in bounded.statement
-    # of a rule whose steps are bounded everywhere all cells count
-    _, everywhere = verdicts_keep_their_error(dataset, start="from x0 = 1", bounds_steps=False)
-    assert everywhere.verdict == "fails"
-    assert "beyond" not in everywhere.statement
+    _, found = verdicts_keep_their_error(dataset, start="from x0 = 1")
+    assert found.verdict == "fails"
+    assert "; 1 with β1 < √β2, where steps are bounded)" in found.statement
+    _, other = verdicts_keep_their_error(dataset, start="from x0 = 1", bounds_steps=False)
+    assert (other.verdict, other.measured) == ("fails", found.measured)
+    assert "bounded" not in other.statement

@@ -339,7 +339,7 @@ IN_A_BOX = problems.from_loss(
         ),
         (
             {"moves_unit": True, "problem": AT_0, "x0": jnp.float16(1)},
-            "moves_unit=True: needs one of float32, float64",
+            "moves_unit=True: needs iterates of type float32 or float64",
         ),
         (
             {"moves_unit": True, "problem": IN_A_BOX},

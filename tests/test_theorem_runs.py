@@ -166,7 +166,7 @@ def test_a_moving_unit_changes_no_run_that_needs_none():
     records = one.steps[-1] // record_every(3000, [5])
     assert one.mean_stationarity.shape == (1, 2, 2, OCTAVES)
     assert records >= 2**OCTAVES
-    with pytest.raises(ValueError, match="needs problems with their minimiser at 0"):
+    with pytest.raises(ValueError, match="needs a problem with its minimiser at 0"):
         run_members(
             [_member(problems.counterexample(5))], hyper, "cyclic", num_steps=3000, step_size=0.1,
             num_seeds=1, seed=0, starts=[np.array(1.0)], moves_unit=True,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from adam_transition import adam, kernels, problems, sampling, simulate
+from adam_transition import adam, kernels, moving_unit, problems, sampling, simulate
 from adam_transition.sweeps import sweep
 from adam_transition.sweeps.pieces import NOTHING_KEPT, Pieces
 from adam_transition.theory import convergence
@@ -96,8 +96,9 @@ def run_members(
     Raises:
       ValueError: too few steps, or a moving unit for a problem whose minimiser is not 0.
     """
-    if moves_unit and any(np.any(np.asarray(member.problem.minimiser)) for member in members):
-        raise ValueError("moves_unit=True: needs problems with their minimiser at 0")
+    for member in members if moves_unit else ():
+        if reason := moving_unit.reason_against(member.problem.minimiser, dtype, "zero"):
+            raise ValueError(f"moves_unit=True: {reason}")
     ns = [int(np.asarray(member.problem.num_components)) for member in members]
     every = record_every(num_steps, ns)
     num_steps = num_steps // every * every

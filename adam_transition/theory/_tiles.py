@@ -13,10 +13,10 @@ _NARROW = 8  # lanes per tile, if lanes are few or their lengths differ: one vec
 _MOST_LANES = 4096  # per tile
 _NUMBERS_PER_TILE = 1 << 15  # of state; twice as many fit into a second-level cache
 
-# ns, measured on two cores with wide vectors; only their ratios matter
-_STEP, _LANE, _NUMBER = 600, 15, 5  # of a tile; of each lane; of each number of its state
-_TILE = 1e6
-_COMPILATION = 1e8  # of which most calls find it in the cache
+# ns, measured on two cores with wide vectors; they decide the width of tiles and never the results
+_STEP, _LANE, _NUMBER = 600, 15, 5  # a step of a tile; more for each lane; for each number in it
+_TILE = 1e6  # to start one
+_COMPILATION = 1e8  # most calls find the program in the cache
 
 T = TypeVar("T", bound=tuple)
 

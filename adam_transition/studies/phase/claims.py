@@ -211,13 +211,13 @@ def verdicts_keep_their_error(
     and err together, so these are bounds on the shares, not their mean.
 
     Beyond β1 = √β2 steps are unbounded: a run that the drift brings to x* is thrown out of its
-    neighbourhood again and again, and may stay undecided. Such cells do not count for the second
-    claim, which says how many of them get their verdict.
+    neighbourhood again and again, and may stay undecided. Such cells count, and the second claim
+    also says what the share is without them.
 
     Args:
       dataset: with `diverged`, `undecided`, `speed_error`, `drift`, `drift_stderr`.
       start: where the runs start and with which step size, in words.
-      bounds_steps: whether steps are bounded for β1 < √β2 only; otherwise all cells count.
+      bounds_steps: whether steps are bounded for β1 < √β2 only.
     """
     n = dataset["n"]
     over = [dim for dim in dataset["drift"].dims if dim not in PANEL_DIMS]
@@ -227,21 +227,21 @@ def verdicts_keep_their_error(
     right = (dataset["drift"] > 0) == dataset["diverged"].astype(bool)
     clear = known & (size / n >= 2 * dataset["speed_error"])
     decided, where = right & ~undecided, ""
-    beyond = clear & (dataset["beta1"] >= np.sqrt(dataset["beta2"])) & bounds_steps
-    if beyond.any():
-        share = float(decided.where(beyond).mean(over).min())
-        where = f" with β1 < √β2; beyond, where steps are unbounded, {share:.3g}"
+    bounded = clear & (dataset["beta1"] < np.sqrt(dataset["beta2"]))
+    if bounds_steps and bounded.any():
+        share = float(decided.where(bounded).mean(over).min())
+        where = f"; {share:.5g} with β1 < √β2, where steps are bounded"
     shares = {
         "sign_of_drift": right.where(known & ~undecided),
-        "verdicts_decided": decided.where(clear & ~beyond),
+        "verdicts_decided": decided.where(clear),
     }
     statements = {
         "sign_of_drift": "The simulated verdict has the sign of the stationary drift, up to its "
         f"error of {1 - _RIGHT:.0%} (share of the decided cells, smallest over n and sampling; "
         f"{start})",
         "verdicts_decided": "A run whose drift is at least twice the error of its speed gets a "
-        f"verdict, the right one, up to an error of {1 - _RIGHT:.0%} (share of such runs{where}; "
-        "smallest over n and sampling)",
+        f"verdict, the right one, up to an error of {1 - _RIGHT:.0%} (share of such runs, smallest "
+        f"over n and sampling{where})",
     }
     return [
         assess(

@@ -104,7 +104,7 @@ def _large_enough(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _quantile(num_seeds: int, level: float = LEVEL) -> float:
-    """The error of a mean over seeds, in standard errors, which are those of few seeds."""
+    """Student's t: the half-width of an interval in standard errors, estimated from few seeds."""
     return float(scipy.stats.t.ppf(1 - level, num_seeds - 1))
 
 
